@@ -1,0 +1,1 @@
+"""The hpk command: click functions that hold no logic."""

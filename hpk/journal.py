@@ -1,0 +1,139 @@
+"""The journal of a Pod's attempts: what the kubelet meant to do, written before it did it.
+
+One line for each step, in order: ``intent`` (a nonce was chosen, a submission may be under way),
+``submitted`` (Slurm's id for it), ``revoked`` (its claim was taken back, it can never run),
+``refused`` (sbatch said no), ``delete`` (the Pod's deletion was observed), ``ended`` (nothing of
+the attempt is left in Slurm).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hpk.model.ids import JobName, Nonce, PodRef, PodUid, SlurmJobId
+from hpk.statefs import HpkPaths, append_journal, read_journal
+
+
+class Step(StrEnum):
+    """The kinds of journal entries."""
+
+    INTENT = "intent"
+    SUBMITTED = "submitted"
+    REVOKED = "revoked"
+    REFUSED = "refused"
+    DELETE = "delete"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt, as the journal tells it. ``intent_at_s`` is in Unix seconds."""
+
+    pod: PodRef
+    nonce: Nonce
+    intent_at_s: float
+    job_id: SlurmJobId | None = None
+    revoked: bool = False
+    refused: bool = False
+    ended: bool = False
+
+    @property
+    def job_name(self) -> str:
+        """The name its Slurm job carries."""
+        return str(JobName(self.pod.namespace, self.pod.name, self.nonce))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a job of this attempt may be in Slurm."""
+        return not (self.revoked or self.refused or self.ended)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodJournal:
+    """All attempts of one Pod, oldest first, and whether its deletion was observed."""
+
+    pod: PodRef
+    attempts: tuple[Attempt, ...]
+    deleted: bool
+
+    @property
+    def current(self) -> Attempt | None:
+        """The attempt that speaks for the Pod: the newest that was not withdrawn."""
+        for attempt in reversed(self.attempts):
+            if not (attempt.revoked or attempt.refused):
+                return attempt
+        return None
+
+
+def record_step(
+    paths: HpkPaths,
+    pod: PodRef,
+    step: Step,
+    *,
+    nonce: Nonce | None = None,
+    job_id: SlurmJobId | None = None,
+) -> None:
+    """Append a step; durable when this returns."""
+    entry: dict[str, object] = {
+        "step": step.value,
+        "at_s": time.time(),
+        "namespace": pod.namespace,
+        "name": pod.name,
+    }
+    if nonce is not None:
+        entry["nonce"] = nonce
+    if job_id is not None:
+        entry["job_id"] = job_id
+    append_journal(paths.journal(pod.uid), entry)
+
+
+def read_pod(paths: HpkPaths, uid: PodUid) -> PodJournal | None:
+    """The journal of one Pod; None where there is none (or nothing whole in it)."""
+    attempts: dict[Nonce, Attempt] = {}
+    pod: PodRef | None = None
+    deleted = False
+    for entry in read_journal(paths.journal(uid)):
+        step, namespace, name = entry.get("step"), entry.get("namespace"), entry.get("name")
+        if not isinstance(namespace, str) or not isinstance(name, str):
+            continue
+        pod = PodRef(namespace, name, uid)
+        deleted = deleted or step == Step.DELETE
+        nonce = entry.get("nonce")
+        if isinstance(nonce, str):
+            _apply(attempts, pod, Nonce(nonce), entry)
+    if pod is None:
+        return None
+    return PodJournal(pod=pod, attempts=tuple(attempts.values()), deleted=deleted)
+
+
+def _apply(
+    attempts: dict[Nonce, Attempt], pod: PodRef, nonce: Nonce, entry: dict[str, object]
+) -> None:
+    old = attempts.get(nonce)
+    step = entry.get("step")
+    if old is None:
+        at_s = entry.get("at_s")
+        if step != Step.INTENT or not isinstance(at_s, int | float):
+            return
+        attempts[nonce] = Attempt(pod=pod, nonce=nonce, intent_at_s=float(at_s))
+        return
+    job_id = entry.get("job_id")
+    attempts[nonce] = Attempt(
+        pod=old.pod,
+        nonce=nonce,
+        intent_at_s=old.intent_at_s,
+        job_id=SlurmJobId(job_id) if isinstance(job_id, int) else old.job_id,
+        revoked=old.revoked or step == Step.REVOKED,
+        refused=old.refused or step == Step.REFUSED,
+        ended=old.ended or step == Step.ENDED,
+    )
+
+
+def known_pods(paths: HpkPaths) -> tuple[PodUid, ...]:
+    """UIDs of every Pod that has a directory, in no order."""
+    try:
+        return tuple(PodUid(entry.name) for entry in paths.pods.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return ()

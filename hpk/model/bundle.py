@@ -1,0 +1,41 @@
+"""The bundle: what a pod needs at its start and must not rest on the shared file system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpk.model.plan import EnvVar
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """One file of a volume.
+
+    :param path: relative to the volume, checked: no "..", not absolute.
+    :param data_base64: its bytes.
+    :param mode: permission bits, e.g. 0o644.
+    """
+
+    path: str
+    data_base64: str
+    mode: int
+
+
+@dataclass(frozen=True)
+class BundleVolume:
+    """A volume whose files the kubelet provides."""
+
+    name: str
+    files: tuple[BundleFile, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything of one pod, as of one moment.
+
+    :param env: variables for every container, beneath those of the plan (the API server's
+        address).
+    """
+
+    volumes: tuple[BundleVolume, ...]
+    env: tuple[EnvVar, ...]

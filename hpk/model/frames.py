@@ -1,0 +1,143 @@
+"""The channel's frames: what supervisor and kubelet say to each other over TLS.
+
+On the wire a frame is a 4-byte big-endian length and that many bytes of JSON, an object whose
+``type`` names one of the classes below; a frame longer than MAX_FRAME_BYTES ends the connection.
+The supervisor dials, sends Hello, and waits for Welcome or Reject. An unknown type is skipped, so
+that either side may be the newer one; a change that this cannot absorb raises PROTOCOL_VERSION.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+from hpk.model.bundle import Bundle
+from hpk.model.ids import Nonce, PodUid, SlurmJobId
+from hpk.model.record import SupervisorRecord
+
+PROTOCOL_VERSION = 1
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+LOG_CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Hello:
+    """First frame of the supervisor; the token is the attempt's own, from its 0600 file."""
+
+    protocol: int
+    uid: PodUid
+    nonce: Nonce
+    job_id: SlurmJobId
+    token: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole record, after each change and after each Welcome."""
+
+    record: SupervisorRecord
+
+
+@dataclass(frozen=True)
+class BundleRequest:
+    """Asks for the bundle; answered by BundleReply when all it needs exists."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class LogData:
+    """Answer to LogRead: raw bytes of the CRI log from ``offset``.
+
+    :param eof: the container has ended and nothing follows these bytes.
+    :param error: "" or why nothing can be read; then the data is empty and eof is set.
+    """
+
+    id: int
+    offset: int
+    data_base64: str
+    eof: bool
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The kubelet knows this attempt; protocol is the highest version both speak."""
+
+    protocol: int
+
+
+@dataclass(frozen=True)
+class Reject:
+    """The kubelet does not take this attempt.
+
+    :param stop: the attempt is void (revoked, or its pod is gone): stop the pod and end.
+    """
+
+    reason: str
+    stop: bool
+
+
+@dataclass(frozen=True)
+class BundleReply:
+    """The bundle asked for by ``id``; with id 0, an update nobody asked for."""
+
+    id: int
+    bundle: Bundle
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop the pod: SIGTERM, wait ``grace_period_s``, SIGKILL. A later Stop may shorten it."""
+
+    grace_period_s: int
+
+
+@dataclass(frozen=True)
+class StatusAck:
+    """The kubelet has taken in the record of this seq; a finished supervisor may end."""
+
+    seq: int
+
+
+@dataclass(frozen=True)
+class LogRead:
+    """Reads the log of one container.
+
+    :param path: ``log_path`` of the container's record.
+    :param offset: from where, in bytes.
+    :param wait: answer only when there is something after ``offset`` or nothing more can come.
+    """
+
+    id: int
+    path: str
+    offset: int
+    wait: bool
+
+
+@dataclass(frozen=True)
+class LogCancel:
+    """Nobody waits any more for the answer to LogRead ``id``."""
+
+    id: int
+
+
+FromSupervisor = Union[Hello, Status, BundleRequest, LogData]
+ToSupervisor = Union[Welcome, Reject, BundleReply, Stop, StatusAck, LogRead, LogCancel]
+
+FRAME_TYPES: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        Hello,
+        Status,
+        BundleRequest,
+        LogData,
+        Welcome,
+        Reject,
+        BundleReply,
+        Stop,
+        StatusAck,
+        LogRead,
+        LogCancel,
+    )
+}

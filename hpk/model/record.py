@@ -1,0 +1,105 @@
+"""SupervisorRecord: what the supervisor knows of its pod, written to disk and sent up the channel.
+
+A record whose phase is FINISHED, once synced, decides about the pod's containers whatever Slurm
+says of the job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Optional
+
+from hpk.model.ids import Nonce, PodUid, SlurmJobId
+
+RECORD_VERSION = 1
+
+
+class ContainerPhase(str, Enum):
+    """The three states of ``v1.ContainerState``."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    TERMINATED = "terminated"
+
+
+class PodPhase(str, Enum):
+    """How far the supervisor has come."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+
+
+class StopCause(str, Enum):
+    """Why the supervisor stopped its pod, or let it end."""
+
+    COMPLETED = "completed"
+    """The containers ended by themselves and the restart policy lets them rest."""
+    REQUESTED = "requested"
+    """The kubelet asked (the Pod was deleted)."""
+    SIGNALLED = "signalled"
+    """SIGTERM from Slurm: cancelled, timed out or preempted; Slurm's own state says which."""
+    DEADLINE = "deadline"
+    """activeDeadlineSeconds passed."""
+    ORPHANED = "orphaned"
+    """No control plane for orphan_timeout_s."""
+    SETUP_FAILED = "setup-failed"
+    """Nothing could be started; the record's message says why."""
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """One state of a container. Times in Unix seconds; the rest as ``v1.ContainerState*``.
+
+    :param exit_code: 0–255, as a shell reports it (128 + signal); None unless terminated.
+    """
+
+    phase: ContainerPhase
+    reason: str = ""
+    message: str = ""
+    exit_code: Optional[int] = None
+    signal: int = 0
+    started_at_s: Optional[float] = None
+    finished_at_s: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class ContainerRecord:
+    """One container.
+
+    :param container_id: unique for each start, without the ``runtime://`` prefix; "" before.
+    :param log_path: of the current start's log, relative to the attempt's directory.
+    """
+
+    name: str
+    state: ContainerState
+    last_state: Optional[ContainerState]
+    restart_count: int
+    container_id: str
+    log_path: str
+
+
+@dataclass(frozen=True)
+class SupervisorRecord:
+    """The pod, as its supervisor sees it.
+
+    :param seq: grows with each change, so that a late frame is never taken for news.
+    :param host: Slurm's name of the node the supervisor runs on.
+    :param host_ip: the address other nodes reach that node at.
+    """
+
+    version: int
+    uid: PodUid
+    nonce: Nonce
+    job_id: SlurmJobId
+    seq: int
+    phase: PodPhase
+    host: str
+    host_ip: str
+    started_at_s: float
+    containers: tuple[ContainerRecord, ...]
+    finished_at_s: Optional[float] = None
+    stop_cause: Optional[StopCause] = None
+    message: str = ""

@@ -1,0 +1,20 @@
+"""Quantities a container or a pod asks of Slurm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class ContainerResources:
+    """What one container may use; None where the Pod says nothing.
+
+    CPUs are in thousandths, memory in bytes, GPUs whole.
+    """
+
+    cpu_request_m: Optional[int] = None
+    cpu_limit_m: Optional[int] = None
+    memory_request_bytes: Optional[int] = None
+    memory_limit_bytes: Optional[int] = None
+    gpus: int = 0

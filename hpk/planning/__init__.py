@@ -1,0 +1,1 @@
+"""Pure functions from a Pod to its PodPlan. No I/O, no logging."""

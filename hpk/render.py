@@ -1,0 +1,1 @@
+"""PodPlan to the text of its sbatch script. Decides nothing."""

@@ -1,0 +1,1 @@
+"""One file per container runtime: ContainerPlan and node to argv. Spawns nothing."""

@@ -1,0 +1,1 @@
+"""Slurm, behind one Protocol. Knows nothing of Kubernetes."""

@@ -1,0 +1,115 @@
+"""The only place outside the supervisor that spawns processes.
+
+Programs are argv lists with an explicit environment and a time limit; nothing goes through a shell.
+Each is logged at DEBUG as a line that can be pasted into one. Environments are never logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpk.model.errors import PermanentError, TransientError
+
+log = logging.getLogger(__name__)
+
+_KEPT = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SLURM_CONF", "TMPDIR", "TZ", "USER")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A program that ended."""
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    def check(self) -> Completed:
+        """This, if the program ended with 0.
+
+        :raises TransientError: it did not; the message carries the end of its standard error.
+        """
+        if self.exit_code == 0:
+            return self
+        tail = self.stderr.strip()[-2000:] or self.stdout.strip()[-2000:]
+        raise TransientError(f"{self.argv[0]} ended with {self.exit_code}: {tail}")
+
+
+def base_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The few variables every child gets. None of Slurm's: those of a surrounding job must not
+    steer ours, nor may SBATCH_* defaults of the user's shell change what a Pod says."""
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    environment.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+    return environment | dict(extra or {})
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = 60,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+    stdout_path: Path | None = None,
+    stderr_path: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Run a program to its end.
+
+    :param environment: its whole environment; `base_environment()` when None.
+    :param stdout_path: a file for its standard output, to outlive us; stderr_path alike.
+    :raises PermanentError: there is no such program.
+    :raises TransientError: it took longer than timeout_s (and was killed with its process group).
+    """
+    log.debug("run %s", shlex.join(argv))
+    with contextlib.ExitStack() as stack:
+        out = (
+            stack.enter_context(stdout_path.open("wb")) if stdout_path else asyncio.subprocess.PIPE
+        )
+        err = (
+            stack.enter_context(stderr_path.open("wb")) if stderr_path else asyncio.subprocess.PIPE
+        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                env=dict(environment) if environment is not None else base_environment(),
+                cwd=cwd,
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise PermanentError(
+                f"{argv[0]}: no such program", remedy="install it or put it on PATH"
+            ) from error
+    try:
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr = await process.communicate(stdin)
+    except TimeoutError as error:
+        await _kill_group(process)
+        raise TransientError(f"{argv[0]} took longer than {timeout_s:g} s") from error
+    except asyncio.CancelledError:
+        await asyncio.shield(_kill_group(process))
+        raise
+    return Completed(
+        argv=tuple(argv),
+        exit_code=process.returncode if process.returncode is not None else -1,
+        stdout=(stdout or b"").decode(errors="replace"),
+        stderr=(stderr or b"").decode(errors="replace"),
+    )
+
+
+async def _kill_group(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()

@@ -1,0 +1,1 @@
+"""The kubelet API: one file per endpoint, behind one TLS front door."""
