@@ -1,1 +1,1 @@
-"""Container images: tag to digest, digest to one converted file that all nodes share."""
+"""Images: reference → digest → one converted image per digest, shared by every node."""
