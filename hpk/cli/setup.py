@@ -1,0 +1,38 @@
+"""``hpk setup``: what has to be there before the first start."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+from rich.console import Console
+
+from bootstrap.binaries import ensure_all
+from bootstrap.components import PROGRAMS
+from bootstrap.config import load_config
+from bootstrap.progress import StepProgress
+from hpk.statefs import HpkPaths
+
+
+@click.group()
+def setup() -> None:
+    """Prepare this machine."""
+
+
+@setup.command("binaries")
+@click.option(
+    "--source",
+    "sources",
+    type=click.Choice(["download", "build"]),
+    multiple=True,
+    help="Where missing programs come from, in this order (default: the configuration's).",
+)
+@click.argument("names", nargs=-1, type=click.Choice(sorted(PROGRAMS)))
+def setup_binaries(sources: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Download or build upstream's programs and verify their checksums."""
+    paths = HpkPaths.from_environment()
+    config = load_config(paths).binaries
+    if sources:
+        config = config.model_copy(update={"sources": sources})
+    with StepProgress(Console(stderr=True)) as progress:
+        asyncio.run(ensure_all(paths, config, progress, names or tuple(PROGRAMS)))
