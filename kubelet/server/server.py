@@ -1,26 +1,143 @@
 """The kubelet API server: start, serve, stop.
 
 Config → startup → shutdown: `start` binds and returns once the port answers, `stop` ends every
-connection. What is served lies in the endpoint modules; who may connect, in `front_door`.
+connection. What is served lies in the endpoint modules; who may connect, in `front_door`. It
+installs no signal handlers: the process is the kubelet's.
 """
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
+import logging
+import ssl
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from hpk.model.errors import PermanentError, TransientError
 from hpk.model.settings import KubeletSettings
+from kubelet.server.app import PEER_STATE, make_app
 from kubelet.server.backend import KubeletBackend
+from kubelet.server.front_door import MAX_HEAD_BYTES, FrontDoor, refuse_upgrade
+from kubelet.server.peer import Peer
+
+log = logging.getLogger(__name__)
+
+_HANDSHAKE_TIMEOUT_S = 10.0
+_KEEP_ALIVE_S = 90  # upstream's IdleTimeout
+_DRAIN_S = 2.0
+
+
+def tls_context(settings: KubeletSettings) -> ssl.SSLContext:
+    """TLS for the listener: our certificate, and clients of ``client_ca`` alone.
+
+    :raises PermanentError: a file is missing or is no certificate or key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_verify_locations(cafile=settings.client_ca)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        files = f"{settings.tls_cert}, {settings.tls_key}, {settings.client_ca}"
+        raise PermanentError(
+            f"cannot use the kubelet API's certificates ({files}): {error}",
+            remedy="run hpk down and hpk up, which writes them anew",
+        ) from error
+    return context
+
+
+def _refuse_every_address(address: str) -> None:
+    try:
+        unspecified = not address or ipaddress.ip_address(address).is_unspecified
+    except ValueError:
+        unspecified = False
+    if unspecified:
+        raise PermanentError(
+            f"the kubelet API would listen on every interface ({address!r})",
+            remedy="name one address of this host",
+        )
 
 
 class KubeletServer:
     """One HTTPS listener for all virtual nodes."""
 
+    def __init__(self) -> None:
+        self._listener: asyncio.Server | None = None
+        self._state = ServerState()
+        self._unread: set[asyncio.Transport] = set()
+
     async def start(self, settings: KubeletSettings, backend: KubeletBackend) -> None:
         """Listen on ``settings.address:settings.port``.
 
-        :raises PermanentError: a certificate or key cannot be read.
+        :raises PermanentError: a certificate or key cannot be read, or the address is none.
         :raises TransientError: the port is taken.
         """
-        raise NotImplementedError
+        if self._listener is not None:
+            raise PermanentError("the kubelet API server was started twice")
+        _refuse_every_address(settings.address)
+        context = tls_context(settings)
+        config = Config(
+            make_app(backend),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        )
+        config.load()
+
+        def make_http(peer: Peer) -> asyncio.Protocol:
+            return H11Protocol(config, self._state, {PEER_STATE: peer})
+
+        def front_door() -> asyncio.Protocol:
+            return FrontDoor(
+                open_connections=self._unread, make_http=make_http, on_upgrade=refuse_upgrade
+            )
+
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                front_door,
+                settings.address,
+                settings.port,
+                ssl=context,
+                ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
+            )
+        except OSError as error:
+            raise TransientError(
+                f"cannot listen on {settings.address}:{settings.port}: {error}",
+                remedy="see what else uses the port",
+            ) from error
+        log.info("serve the kubelet API", extra={"port": settings.port})
 
     async def stop(self) -> None:
         """Stop listening and end every connection; harmless when not started."""
-        raise NotImplementedError
+        if self._listener is None:
+            return
+        listener, self._listener = self._listener, None
+        listener.close()
+        for transport in tuple(self._unread):
+            transport.abort()
+        for connection in tuple(self._state.connections):
+            connection.shutdown()
+        tasks = tuple(self._state.tasks)
+        if tasks:
+            # Short answers may finish; a followed log would go on for ever.
+            await asyncio.wait(tasks, timeout=_DRAIN_S)
+        for connection in tuple(self._state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        # A lost connection ends its request by itself; cancelling is for one that does not.
+        if remaining := tuple(self._state.tasks):
+            await asyncio.wait(remaining, timeout=_DRAIN_S)
+        for task in tuple(self._state.tasks):
+            task.cancel()
+        await listener.wait_closed()
+        log.info("stopped the kubelet API")
