@@ -298,12 +298,14 @@ async def test_old_tls_is_refused(running: Running) -> None:
 
 
 async def test_the_review_names_user_groups_and_node(running: Running) -> None:
-    async with running.client("alice", "devs", "ops") as client:
-        async with client.get("/containerLogs/default/web/main") as answer:
-            assert answer.status == 403
-            assert await answer.text() == (
-                "Forbidden (user=alice, verb=get, resource=nodes, subresource(s)=[proxy])\n"
-            )
+    async with (
+        running.client("alice", "devs", "ops") as client,
+        client.get("/containerLogs/default/web/main") as answer,
+    ):
+        assert answer.status == 403
+        assert await answer.text() == (
+            "Forbidden (user=alice, verb=get, resource=nodes, subresource(s)=[proxy])\n"
+        )
     assert running.backend.reviews == [
         AccessRequest(
             user="alice",
@@ -464,34 +466,40 @@ async def test_unknown_paths_and_methods(running: Running) -> None:
     running.backend.rights.add(("api-server", "create", "proxy", "main"))
     assert (await get(running, "/nothing"))[0] == 404
     assert (await get(running, "/pods/../containerLogs/default/web/main%2F"))[0] == 404
-    async with running.client() as client:
-        async with client.post("/containerLogs/default/web/main") as answer:
-            assert answer.status == 405
+    async with (
+        running.client() as client,
+        client.post("/containerLogs/default/web/main") as answer,
+    ):
+        assert answer.status == 405
 
 
 async def test_follow_shows_each_line_as_it_comes_and_ends_with_the_container(
     running: Running,
 ) -> None:
     log = running.backend.log = GrowingLog()
-    async with running.client() as client:
-        async with client.get("/containerLogs/default/web/main?follow=1") as answer:
-            # The head is here although nothing was written yet.
-            assert answer.status == 200
-            assert answer.headers["Transfer-Encoding"] == "chunked"
-            for number in range(3):
-                await log.write(b"2026-01-02T03:04:05Z stdout F %d\n" % number)
-                assert await answer.content.readline() == b"%d\n" % number
-            await log.write(b"2026-01-02T03:04:05Z stdout F last\n", ended=True)
-            assert await answer.content.read() == b"last\n"
+    async with (
+        running.client() as client,
+        client.get("/containerLogs/default/web/main?follow=1") as answer,
+    ):
+        # The head is here although nothing was written yet.
+        assert answer.status == 200
+        assert answer.headers["Transfer-Encoding"] == "chunked"
+        for number in range(3):
+            await log.write(b"2026-01-02T03:04:05Z stdout F %d\n" % number)
+            assert await answer.content.readline() == b"%d\n" % number
+        await log.write(b"2026-01-02T03:04:05Z stdout F last\n", ended=True)
+        assert await answer.content.read() == b"last\n"
 
 
 async def test_a_follower_that_goes_away_ends_its_reader(running: Running) -> None:
     log = running.backend.log = GrowingLog()
-    async with running.client() as client:
-        async with client.get("/containerLogs/default/web/main?follow=true") as answer:
-            assert answer.status == 200
-            async with log.changed:
-                await log.changed.wait_for(lambda: log.readers == 1)
+    async with (
+        running.client() as client,
+        client.get("/containerLogs/default/web/main?follow=true") as answer,
+    ):
+        assert answer.status == 200
+        async with log.changed:
+            await log.changed.wait_for(lambda: log.readers == 1)
     async with log.changed:
         await log.changed.wait_for(lambda: log.readers == 0)
     assert (await get(running, "/healthz"))[0] == 200
@@ -499,12 +507,14 @@ async def test_a_follower_that_goes_away_ends_its_reader(running: Running) -> No
 
 async def test_a_log_lost_half_way_is_not_taken_for_a_whole_one(running: Running) -> None:
     log = running.backend.log = GrowingLog(LOG)
-    async with running.client() as client:
-        async with client.get("/containerLogs/default/web/main?follow=true") as answer:
-            assert await answer.content.readline() == b"one\n"
-            await log.write(b"", lost=True)
-            with pytest.raises(aiohttp.ClientPayloadError):
-                await answer.content.read()
+    async with (
+        running.client() as client,
+        client.get("/containerLogs/default/web/main?follow=true") as answer,
+    ):
+        assert await answer.content.readline() == b"one\n"
+        await log.write(b"", lost=True)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.content.read()
 
 
 async def test_stop_ends_a_follower(running: Running) -> None:
@@ -522,11 +532,14 @@ async def test_stop_ends_a_follower(running: Running) -> None:
 async def test_a_slow_reader_holds_back_the_log_not_the_server(running: Running) -> None:
     line = b"2026-01-02T03:04:05Z stdout F " + b"x" * 1000 + b"\n"
     running.backend.log = GrowingLog(line * 5000, ended=True)
-    async with running.client() as slow, running.client() as other:
-        async with slow.get("/containerLogs/default/web/main") as answer:
-            async with other.get("/healthz") as health:
-                assert health.status == 200
-            assert len(await answer.read()) == 5000 * 1001
+    async with (
+        running.client() as slow,
+        running.client() as other,
+        slow.get("/containerLogs/default/web/main") as answer,
+    ):
+        async with other.get("/healthz") as health:
+            assert health.status == 200
+        assert len(await answer.read()) == 5000 * 1001
 
 
 async def test_an_upgrade_is_refused_clearly(running: Running) -> None:
