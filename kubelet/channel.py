@@ -1,0 +1,261 @@
+"""The channel's server: supervisors dial in, prove their attempt's token, and stay connected.
+
+Speaks hpk.model.frames over TLS. A connection is trusted only after its Hello named an attempt of
+this home and gave that attempt's token; until then it may send one small frame, soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+import itertools
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from hpk.model import codec
+from hpk.model.bundle import Bundle
+from hpk.model.errors import HpkError, ParseError
+from hpk.model.frames import (
+    MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
+    BundleReply,
+    BundleRequest,
+    Hello,
+    LogCancel,
+    LogData,
+    LogRead,
+    Reject,
+    Status,
+    StatusAck,
+    ToSupervisor,
+    Welcome,
+)
+from hpk.model.ids import Nonce, PodUid, is_valid_uid
+from hpk.model.record import SupervisorRecord
+from hpk.model.settings import KubeletSettings
+from hpk.statefs import HpkPaths
+
+log = logging.getLogger(__name__)
+
+_HELLO_TIMEOUT_S = 15
+_HELLO_MAX_BYTES = 64 * 1024
+_MAX_STRANGERS = 256
+
+
+class ChannelHandler(Protocol):
+    """The kubelet, as the channel sees it."""
+
+    def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
+        """Why this attempt is not wanted, None if it is."""
+
+    def record_arrived(self, record: SupervisorRecord) -> None:
+        """A supervisor reported."""
+
+    def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
+        """A session began or ended."""
+
+    async def build_bundle(self, uid: PodUid, nonce: Nonce) -> tuple[Bundle, float | None]:
+        """The attempt's bundle, and after how many seconds it wants to be built again."""
+
+
+class Session:
+    """One supervisor's open connection."""
+
+    def __init__(
+        self, uid: PodUid, nonce: Nonce, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.uid = uid
+        self.nonce = nonce
+        self._reader = reader
+        self._writer = writer
+        self._ids = itertools.count(1)
+        self._log_reads: dict[int, asyncio.Future[LogData]] = {}
+
+    async def send(self, frame: ToSupervisor) -> None:
+        """Send a frame; a broken connection raises ConnectionError."""
+        self._writer.write(codec.frame_bytes(frame))
+        await self._writer.drain()
+
+    async def read_log(self, path: str, offset: int, *, wait: bool) -> LogData:
+        """Ask for log bytes; see LogRead."""
+        request = next(self._ids)
+        answer: asyncio.Future[LogData] = asyncio.get_running_loop().create_future()
+        self._log_reads[request] = answer
+        try:
+            await self.send(LogRead(id=request, path=path, offset=offset, wait=wait))
+            return await answer
+        except asyncio.CancelledError:
+            with contextlib.suppress(OSError):
+                self._writer.write(codec.frame_bytes(LogCancel(id=request)))
+            raise
+        finally:
+            self._log_reads.pop(request, None)
+
+    def take_log_data(self, data: LogData) -> None:
+        """Hand an answer to whoever waits for it."""
+        waiting = self._log_reads.get(data.id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(data)
+
+    def close(self) -> None:
+        """Hang up; whoever waits for an answer gets ConnectionError."""
+        self._writer.close()
+        for waiting in self._log_reads.values():
+            if not waiting.done():
+                waiting.set_exception(ConnectionResetError("the supervisor hung up"))
+
+
+def decode_log_data(data: LogData) -> bytes:
+    """The bytes of an answer.
+
+    :raises ParseError: they are not base64.
+    """
+    try:
+        return base64.b64decode(data.data_base64, validate=True)
+    except binascii.Error as error:
+        raise ParseError(f"log data of frame {data.id}: {error}") from error
+
+
+class ChannelServer:
+    """Listens for supervisors."""
+
+    def __init__(
+        self, *, settings: KubeletSettings, paths: HpkPaths, handler: ChannelHandler
+    ) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._handler = handler
+        self._sessions: dict[Nonce, Session] = {}
+        self._strangers = 0
+
+    def session(self, nonce: Nonce) -> Session | None:
+        """The open session of an attempt."""
+        return self._sessions.get(nonce)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._settings.channel_cert, self._settings.channel_key)
+        server = await asyncio.start_server(
+            self._accept,
+            self._settings.address,
+            self._settings.channel_port,
+            ssl=context,
+            ssl_handshake_timeout=_HELLO_TIMEOUT_S,
+            limit=MAX_FRAME_BYTES,
+        )
+        async with server:
+            await server.serve_forever()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            session = await self._welcome(reader, writer)
+            if session is not None:
+                await self._serve(session, reader)
+        except (ParseError, OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+            log.info("channel connection ended: %s", error)
+        except Exception:
+            log.exception("channel connection failed")
+        finally:
+            writer.close()
+
+    async def _welcome(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Session | None:
+        if self._strangers >= _MAX_STRANGERS:
+            return None
+        self._strangers += 1
+        try:
+            async with asyncio.timeout(_HELLO_TIMEOUT_S):
+                hello = codec.parse_frame(await _read_payload(reader, _HELLO_MAX_BYTES))
+        finally:
+            self._strangers -= 1
+        if not isinstance(hello, Hello):
+            raise ParseError("the first frame is no Hello")
+        refusal = await asyncio.to_thread(self._refusal, hello)
+        if refusal is not None:
+            log.info("supervisor refused uid=%s reason=%s", hello.uid, refusal.reason)
+            writer.write(codec.frame_bytes(refusal))
+            await writer.drain()
+            return None
+        session = Session(hello.uid, hello.nonce, reader, writer)
+        await session.send(Welcome(protocol=min(hello.protocol, PROTOCOL_VERSION)))
+        return session
+
+    def _refusal(self, hello: Hello) -> Reject | None:
+        valid = is_valid_uid(hello.uid) and hello.nonce.isalnum()
+        token = _token(Path(self._paths.attempt(hello.uid, hello.nonce).token)) if valid else ""
+        if not token or not hmac.compare_digest(token.encode(), hello.token.encode()):
+            return Reject(reason="unknown attempt or wrong token", stop=False)
+        return self._handler.refusal(hello.uid, hello.nonce)
+
+    async def _serve(self, session: Session, reader: asyncio.StreamReader) -> None:
+        older = self._sessions.get(session.nonce)
+        if older is not None:
+            older.close()
+        self._sessions[session.nonce] = session
+        self._handler.session_changed(session.uid, session.nonce)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    frame = codec.parse_frame(await _read_payload(reader, MAX_FRAME_BYTES))
+                    await self._handle(session, frame, tasks)
+        except* (OSError, asyncio.IncompleteReadError):
+            log.debug("supervisor hung up uid=%s", session.uid)
+        finally:
+            session.close()
+            if self._sessions.get(session.nonce) is session:
+                del self._sessions[session.nonce]
+            self._handler.session_changed(session.uid, session.nonce)
+
+    async def _handle(self, session: Session, frame: object, tasks: asyncio.TaskGroup) -> None:
+        if isinstance(frame, Status):
+            record = frame.record
+            if (record.uid, record.nonce) != (session.uid, session.nonce):
+                raise ParseError(f"record of {record.uid} came from {session.uid}")
+            self._handler.record_arrived(record)
+            await session.send(StatusAck(seq=record.seq))
+        elif isinstance(frame, LogData):
+            session.take_log_data(frame)
+        elif isinstance(frame, BundleRequest):
+            tasks.create_task(self._keep_bundle_fresh(session, frame.id))
+
+    async def _keep_bundle_fresh(self, session: Session, request: int) -> None:
+        """Answer a BundleRequest, then send updates before its tokens expire."""
+        build: Callable[[PodUid, Nonce], Awaitable[tuple[Bundle, float | None]]]
+        build = self._handler.build_bundle
+        pause_s = 0.5
+        while True:
+            try:
+                bundle, again_s = await build(session.uid, session.nonce)
+            except HpkError as error:
+                log.warning("bundle uid=%s: %s", session.uid, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 30)
+                continue
+            await session.send(BundleReply(id=request, bundle=bundle))
+            if again_s is None:
+                return
+            request, pause_s = 0, 0.5
+            await asyncio.sleep(again_s)
+
+
+async def _read_payload(reader: asyncio.StreamReader, limit: int) -> bytes:
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    if length > limit:
+        raise ParseError(f"frame of {length} bytes, at most {limit} are allowed")
+    return await reader.readexactly(length)
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

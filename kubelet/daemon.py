@@ -1,0 +1,324 @@
+"""The kubelet: wires its parts together and keeps them running.
+
+startup → main loop → shutdown. On SIGTERM it only lets go: jobs, supervisors and containers go on,
+and the next kubelet finds them by the journals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from hpk.images.manager import ImageManager
+from hpk.journal import Attempt, PodJournal, Step, known_pods, read_pod, record_step
+from hpk.model import codec
+from hpk.model.bundle import Bundle
+from hpk.model.errors import HpkError, TransientError
+from hpk.model.frames import Reject
+from hpk.model.ids import Nonce, PodUid
+from hpk.model.job import Partition
+from hpk.model.plan import SupervisorSettings
+from hpk.model.record import PodPhase, SupervisorRecord
+from hpk.model.settings import KubeletSettings
+from hpk.planning.site import SiteSettings
+from hpk.slurm.base import SlurmBackend
+from hpk.statefs import HpkPaths
+from kubelet.apiserver import ApiError, ApiServer, Json
+from kubelet.backend import ServerBackend
+from kubelet.bundle import BundleBuilder
+from kubelet.channel import ChannelServer
+from kubelet.events import EventRecorder
+from kubelet.informer import PodInformer
+from kubelet.launcher import Launcher, is_revoked
+from kubelet.node import LEASE_RENEW_S, NodeRegistrar, SlurmHealth, plan_node_names
+from kubelet.observations import Observations
+from kubelet.outcome import pod_outcome
+from kubelet.pleg import Pleg
+from kubelet.pod_worker import PodWorker, WorkerServices
+from kubelet.server.server import KubeletServer
+from kubelet.status_manager import StatusManager
+from kubelet.tasks import keep_running
+
+log = logging.getLogger(__name__)
+
+_PARTITIONS_AGAIN_S = 60.0
+_FIRST_ANSWER_PAUSE_S = 2.0
+
+
+class Kubelet:
+    """One kubelet for all virtual nodes of one HPK home."""
+
+    def __init__(
+        self,
+        *,
+        paths: HpkPaths,
+        settings: KubeletSettings,
+        api: ApiServer,
+        slurm: SlurmBackend,
+        zipapp: Path,
+    ) -> None:
+        self._paths = paths
+        self._settings = settings
+        self._api = api
+        self._slurm = slurm
+        self._nodes: dict[str, Partition] = {}
+        self._workers: dict[PodUid, PodWorker] = {}
+        self._orphans: dict[PodUid, PodJournal] = {}
+        self._started_at_s = time.time()
+        self._observations = Observations(self._observed)
+        self._channel = ChannelServer(settings=settings, paths=paths, handler=self)
+        self._pleg = Pleg(
+            slurm=slurm,
+            paths=paths,
+            observations=self._observations,
+            is_connected=lambda nonce: self._channel.session(nonce) is not None,
+            interval_s=settings.poll_interval_s,
+        )
+        self._events = EventRecorder(api)
+        self._statuses = StatusManager(api)
+        self._images = ImageManager(paths)
+        self._launcher = Launcher(
+            paths=paths, slurm=slurm, settings=_supervisor_settings(paths, settings), zipapp=zipapp
+        )
+        self._bundles = BundleBuilder(api, settings)
+        self._registrar = NodeRegistrar(api, settings)
+        self._informer = PodInformer(api, self)
+        self._backend = ServerBackend(
+            api=api,
+            paths=paths,
+            observations=self._observations,
+            all_pods=lambda: [self._statuses.latest(w.pod) for w in self._workers.values()],
+            nodes=lambda: tuple(self._nodes),
+            session=self._channel.session,
+            problem=lambda: "" if self._informer.synced.is_set() else "pods are not listed yet",
+        )
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        server = KubeletServer()
+        await server.start(self._settings, self._backend)
+        runner = asyncio.ensure_future(self._run_loops())
+        stopper = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([runner, stopper], return_when=asyncio.FIRST_COMPLETED)
+        stopper.cancel()
+        runner.cancel()
+        await asyncio.gather(runner, stopper, return_exceptions=True)
+        await server.stop()
+        await self._images.close()
+        await self._api.close()
+
+    async def _run_loops(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for name, loop in (
+                ("events", self._events.run),
+                ("nodes", self._keep_nodes),
+                ("leases", self._keep_leases),
+                ("channel", self._channel.run),
+                ("pleg", self._pleg.run),
+                ("informer", self._watch_pods),
+            ):
+                tasks.create_task(keep_running(name, loop), name=name)
+
+    # Nodes
+
+    async def _keep_nodes(self) -> None:
+        while True:
+            try:
+                await self._register_nodes()
+                pause_s = _PARTITIONS_AGAIN_S
+            except (HpkError, OSError) as error:
+                log.warning("nodes not registered: %s", error)
+                pause_s = _FIRST_ANSWER_PAUSE_S if not self._nodes else 10.0
+            await asyncio.sleep(pause_s)
+
+    async def _register_nodes(self) -> None:
+        health = SlurmHealth(version=await self._slurm.version(), problem=self._pleg.problem)
+        nodes = plan_node_names(await self._slurm.partitions())
+        for name, partition in nodes.items():
+            await self._registrar.register(name, partition, health)
+            if name not in self._nodes:
+                log.info("node registered node=%s partition=%s", name, partition.name)
+        first = not self._nodes
+        self._nodes = nodes
+        if first:
+            for worker in self._workers.values():
+                worker.nudge()
+
+    async def _keep_leases(self) -> None:
+        while True:
+            for name in list(self._nodes):
+                try:
+                    await self._registrar.renew_lease(name)
+                except ApiError as error:
+                    log.warning("lease of %s not renewed: %s", name, error)
+            await asyncio.sleep(LEASE_RENEW_S if self._nodes else 0.2)
+
+    # Pods
+
+    async def _watch_pods(self) -> None:
+        # Nobody may be launched before it is known what was launched before.
+        await self._informer.run()
+
+    def pod_changed(self, pod: Json) -> None:
+        """PodHandler: a Pod is new or has changed."""
+        uid = PodUid(pod["metadata"]["uid"])
+        self._orphans.pop(uid, None)
+        worker = self._workers.get(uid)
+        if worker is None:
+            worker = self._add_worker(uid, pod)
+        worker.update(pod)
+
+    def pod_deleted(self, pod: Json) -> None:
+        """PodHandler: a Pod's deletion was observed."""
+        uid = PodUid(pod["metadata"]["uid"])
+        worker = self._workers.get(uid) or self._add_worker(uid, pod)
+        worker.object_gone(pod)
+
+    def pods_listed(self, pods: list[Json]) -> None:
+        """PodHandler: a whole list."""
+        listed = {PodUid(pod["metadata"]["uid"]) for pod in pods}
+        for pod in pods:
+            self.pod_changed(pod)
+        for uid, worker in self._workers.items():
+            if uid not in listed:
+                worker.object_missing()
+        self._find_orphans(listed)
+
+    def _add_worker(self, uid: PodUid, pod: Json) -> PodWorker:
+        worker = PodWorker(
+            pod,
+            WorkerServices(
+                paths=self._paths,
+                slurm=self._slurm,
+                site=SiteSettings(),
+                images=self._images,
+                launcher=self._launcher,
+                pleg=self._pleg,
+                observations=self._observations,
+                statuses=self._statuses,
+                events=self._events,
+                partition=self._nodes.get,
+                session=lambda attempt: self._channel.session(attempt.nonce),
+                spawn=self._spawn,
+            ),
+        )
+        self._workers[uid] = worker
+        self._spawn(self._run_worker(uid, worker))
+        return worker
+
+    async def _run_worker(self, uid: PodUid, worker: PodWorker) -> None:
+        await worker.run()
+        if self._workers.get(uid) is worker:
+            del self._workers[uid]
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._tasks is None:
+            raise RuntimeError("the kubelet does not run")
+        return self._tasks.create_task(_logged(coroutine))
+
+    def _observed(self, uid: PodUid) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.nudge()
+        elif uid in self._orphans:
+            self._settle_orphan(uid)
+
+    # Jobs whose Pod the API server does not know: kept, watched to their end, never cancelled
+
+    def _find_orphans(self, listed: set[PodUid]) -> None:
+        for uid in known_pods(self._paths):
+            if uid in listed or uid in self._workers or uid in self._orphans:
+                continue
+            journal = read_pod(self._paths, uid)
+            attempt = journal.current if journal else None
+            if journal is None or attempt is None or not attempt.is_open:
+                continue
+            log.warning("job of an unknown pod is kept pod=%s job=%s", journal.pod, attempt.job_id)
+            self._orphans[uid] = journal
+            self._pleg.track(attempt)
+
+    def _settle_orphan(self, uid: PodUid) -> None:
+        attempt = self._orphans[uid].current
+        if attempt is None:
+            return
+        seen = self._observations.get(attempt.nonce)
+        over = seen.job is not None and seen.job.state.is_terminal
+        outcome = pod_outcome(seen, now_s=time.monotonic())
+        if over or (outcome is not None and outcome.reason == "SlurmJobLost"):
+            record_step(self._paths, attempt.pod, Step.ENDED, nonce=attempt.nonce)
+            self._pleg.untrack(attempt.nonce)
+            del self._orphans[uid]
+
+    # The channel
+
+    def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
+        """ChannelHandler: attempts that were revoked or withdrawn are not wanted."""
+        journal = read_pod(self._paths, uid)
+        attempt = next((a for a in journal.attempts if a.nonce == nonce), None) if journal else None
+        if attempt is None:
+            return Reject(reason="no such attempt in the journal", stop=False)
+        if attempt.revoked or is_revoked(self._paths, uid, nonce):
+            return Reject(reason="this attempt was revoked", stop=True)
+        return None
+
+    def record_arrived(self, record: SupervisorRecord) -> None:
+        """ChannelHandler: a supervisor reported."""
+        self._observations.put_record(record)
+        if record.phase is PodPhase.FINISHED:
+            self._pleg.hurry()
+
+    def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
+        """ChannelHandler: a session began or ended."""
+        self._pleg.hurry()
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.nudge()
+
+    async def build_bundle(self, uid: PodUid, nonce: Nonce) -> tuple[Bundle, float | None]:
+        """ChannelHandler: the attempt's bundle."""
+        journal = await asyncio.to_thread(read_pod, self._paths, uid)
+        attempt: Attempt | None = None
+        if journal is not None:
+            attempt = next((a for a in journal.attempts if a.nonce == nonce), None)
+        if attempt is None:
+            raise TransientError(f"attempt {nonce} is not in the journal")
+        spec = await asyncio.to_thread(self._launcher.load_spec, attempt)
+        return await self._bundles.build(spec.plan)
+
+
+def _supervisor_settings(paths: HpkPaths, settings: KubeletSettings) -> SupervisorSettings:
+    return SupervisorSettings(
+        endpoint_path=str(paths.endpoint),
+        channel_ca_path=settings.channel_ca,
+        heartbeat_path=str(paths.heartbeat),
+        orphan_timeout_s=settings.orphan_timeout_s,
+        local_root="/tmp",  # noqa: S108 - node-local; the supervisor makes a 0700 directory in it
+        runtime_path=(),
+    )
+
+
+async def _logged(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to the end; a failure is logged and stays here, so that the other pods go on."""
+    try:
+        await coroutine
+    except Exception:
+        log.exception("task failed")
+
+
+def load_settings(paths: HpkPaths) -> KubeletSettings:
+    """The settings that `hpk up` wrote.
+
+    :raises ParseError: they are damaged. :raises FileNotFoundError: there are none.
+    """
+    return codec.loads(KubeletSettings, (paths.kubelet / "settings.json").read_bytes())

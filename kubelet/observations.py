@@ -1,0 +1,59 @@
+"""What is known of each attempt: the supervisor's record and Slurm's word. In memory, no I/O."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from hpk.model.ids import Nonce, PodUid
+from hpk.model.job import JobObservation
+from hpk.model.record import SupervisorRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One attempt, as seen so far.
+
+    :param absent_since_s: since when squeue and sacct both answer without the job (monotonic
+        seconds); None while it is seen or nobody answered.
+    """
+
+    record: SupervisorRecord | None = None
+    job: JobObservation | None = None
+    absent_since_s: float | None = None
+
+
+class Observations:
+    """The latest observation of each attempt; tells the Pod's worker when one changes."""
+
+    def __init__(self, notify: Callable[[PodUid], None]) -> None:
+        self._notify = notify
+        self._by_nonce: dict[Nonce, Observation] = {}
+
+    def get(self, nonce: Nonce) -> Observation:
+        """What is known; an empty observation where nothing is."""
+        return self._by_nonce.get(nonce, Observation())
+
+    def put_record(self, record: SupervisorRecord) -> None:
+        """Take in a record, unless a newer one of this attempt is known."""
+        old = self.get(record.nonce)
+        if old.record is not None and old.record.seq >= record.seq:
+            return
+        self._by_nonce[record.nonce] = replace(old, record=record)
+        self._notify(record.uid)
+
+    def put_job(self, uid: PodUid, nonce: Nonce, job: JobObservation | None) -> None:
+        """Take in Slurm's answer about a job; None: Slurm answered, and does not know it."""
+        old = self.get(nonce)
+        if job is None:
+            new = replace(old, absent_since_s=old.absent_since_s or time.monotonic())
+        else:
+            new = replace(old, job=job, absent_since_s=None)
+        self._by_nonce[nonce] = new
+        if job is None or new != old:
+            self._notify(uid)
+
+    def forget(self, nonce: Nonce) -> None:
+        """The attempt is over and its Pod is gone."""
+        self._by_nonce.pop(nonce, None)
