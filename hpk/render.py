@@ -1,1 +1,76 @@
 """PodPlan to the text of its sbatch script. Decides nothing."""
+
+from __future__ import annotations
+
+import shlex
+
+import jinja2
+
+from hpk.model.errors import ParseError
+from hpk.model.layout import AttemptLayout
+from hpk.model.plan import PodPlan, SbatchOption
+
+_ORIGIN = "hpk"
+
+
+def render_script(
+    plan: PodPlan, *, job_name: str, layout: AttemptLayout, python: str, supervisor: str
+) -> str:
+    """The batch script of one attempt.
+
+    :param job_name: ``namespace/pod@nonce``.
+    :param python: absolute path of the interpreter on the compute node.
+    :param supervisor: absolute path of the zipapp.
+    :raises ParseError: a value that cannot stand in a ``#SBATCH`` line.
+    """
+    options = [
+        SbatchOption("job-name", job_name, _ORIGIN),
+        SbatchOption("partition", plan.partition, _ORIGIN),
+        SbatchOption("output", file_pattern(layout.job_output), _ORIGIN),
+        SbatchOption("open-mode", "append", _ORIGIN),
+        SbatchOption("chdir", "/", _ORIGIN),
+        SbatchOption("export", "NONE", _ORIGIN),
+        *plan.options,
+    ]
+    template = _ENVIRONMENT.get_template("batch.sh.j2")
+    return template.render(
+        options=options, python=python, supervisor=supervisor, attempt_dir=layout.root
+    )
+
+
+def file_pattern(path: str) -> str:
+    """A path as sbatch's file name pattern that stands for this path alone."""
+    return path.replace("%", "%%")
+
+
+def directive(option: SbatchOption) -> str:
+    """One option as the rest of a ``#SBATCH`` line.
+
+    sbatch ends an option at white space or "#" outside quotes, and takes a backslash's next
+    character as it is; nothing can quote a newline, so control characters are refused.
+    """
+    value = option.value
+    if value is None:
+        return f"--{option.name}"
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+        raise ParseError(f"sbatch option --{option.name}: control characters cannot be written")
+    return f"--{option.name}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    if all(char.isascii() and (char.isalnum() or char in "/_.,:=@%+-[]*&|()") for char in value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("hpk", "slurm_templates"),
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,  # noqa: S701  shell and directives have filters of their own
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_ENVIRONMENT.filters["sh"] = shlex.quote
+_ENVIRONMENT.filters["directive"] = directive

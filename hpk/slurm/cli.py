@@ -1,0 +1,188 @@
+"""Slurm through its own programs: sbatch, squeue, sacct, scancel, scontrol, sacctmgr."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import secrets
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from hpk import subproc
+from hpk.model.errors import HpkError, ParseError, PermanentError, TransientError
+from hpk.model.ids import SlurmJobId
+from hpk.model.job import JobObservation, JobState, Partition
+from hpk.slurm.base import Submission, parse_submit_output
+from hpk.slurm.parse import SACCT_FIELDS, SQUEUE_FIELDS, parse_sacct, parse_squeue
+from hpk.slurm.parse_partitions import Membership, parse_nodes, parse_partitions
+from hpk.slurm.refusals import UNKNOWN, refusal, slurm_words
+
+_QUERY_TIMEOUT_S = 60
+_SUBMIT_TIMEOUT_S = 180
+"""sbatch itself waits and tries again for up to two minutes when slurmctld is busy."""
+_CLOCK_SKEW_S = 300
+
+
+class CliBackend:
+    """SlurmBackend over Slurm's command line programs.
+
+    :param environment: added to the few variables each program gets.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = subproc.base_environment(
+            {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"} | dict(environment or {})
+        )
+        self._user = str(os.getuid())
+
+    async def submit(self, submission: Submission) -> SlurmJobId:
+        """See SlurmBackend."""
+        try:
+            done = await subproc.run(
+                ["sbatch", "--parsable", str(submission.script)],
+                environment=self._environment,
+                timeout_s=_SUBMIT_TIMEOUT_S,
+                cwd=Path("/"),
+                stdout_path=submission.stdout_path,
+                stderr_path=submission.stderr_path,
+                pass_fds=[submission.lock_fd],
+            )
+        except TransientError as error:
+            raise TransientError(error.message, reason=UNKNOWN) from error
+        job_id = parse_submit_output(_read(submission.stdout_path))
+        if job_id is not None:
+            return job_id
+        said = _read(submission.stderr_path)
+        if done.exit_code == 0:
+            raise TransientError(
+                f"sbatch ended well but gave no job id: {slurm_words(said)}", reason=UNKNOWN
+            )
+        raise refusal("sbatch", said, exit_code=done.exit_code)
+
+    async def jobs(self, ids: Collection[SlurmJobId]) -> Mapping[SlurmJobId, JobObservation]:
+        """See SlurmBackend.
+
+        A job that squeue does not show while accounting does not answer is UNKNOWN in the answer:
+        only a job that both deny is absent.
+        """
+        if not ids:
+            return {}
+        wanted = set(ids)
+        found = {job.job_id: job for job in await self._squeue() if job.job_id in wanted}
+        asked = [i for i in sorted(wanted) if i not in found or found[i].state.is_terminal]
+        if not asked:
+            return found
+        try:
+            recorded = await self._sacct(["-j", ",".join(str(job_id) for job_id in asked)])
+        except TransientError as error:
+            return {i: _unknown(i, error) for i in asked if i not in found} | found
+        for job in recorded:
+            if job.job_id in wanted and (job.job_id not in found or job.state.is_terminal):
+                found[job.job_id] = job
+        return found
+
+    async def find_jobs(self, name: str, *, since_s: float) -> tuple[JobObservation, ...]:
+        """See SlurmBackend."""
+        found = {job.job_id: job for job in await self._squeue() if job.name == name}
+        since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since_s - _CLOCK_SKEW_S))
+        arguments = [f"--name={name}", "-S", since, "-u", self._user]
+        for job in await self._sacct(arguments):
+            if job.name == name and (job.job_id not in found or job.state.is_terminal):
+                found[job.job_id] = job
+        return tuple(found[job_id] for job_id in sorted(found))
+
+    async def cancel(self, job_id: SlurmJobId) -> None:
+        """See SlurmBackend."""
+        done = await self._run(["scancel", str(job_id)])
+        if done.exit_code == 0:
+            return
+        words = slurm_words(done.stderr)
+        if "Invalid job id" in words or "already completing or completed" in words:
+            return
+        raise refusal("scancel", done.stderr, exit_code=done.exit_code)
+
+    async def partitions(self) -> tuple[Partition, ...]:
+        """See SlurmBackend."""
+        nodes = await self._query(["scontrol", "--oneliner", "show", "node"])
+        partitions = await self._query(["scontrol", "--oneliner", "show", "partition"])
+        return parse_partitions(partitions, parse_nodes(nodes), await self._membership())
+
+    async def version(self) -> str:
+        """See SlurmBackend."""
+        text = await self._query(["sbatch", "--version"])
+        words = text.split()
+        if len(words) != 2:
+            raise ParseError(f"not a version of Slurm: {text.strip()!r}")
+        return words[1]
+
+    async def _squeue(self) -> tuple[JobObservation, ...]:
+        marker = secrets.token_hex(8)
+        text = await self._query(
+            ["squeue", "-h", "-a", "-t", "all", "-u", self._user, "-o", f"{marker}|{SQUEUE_FIELDS}"]
+        )
+        return parse_squeue(text, marker)
+
+    async def _sacct(self, arguments: Sequence[str]) -> tuple[JobObservation, ...]:
+        """What accounting knows; nothing where the site keeps none."""
+        done = await self._run(["sacct", "-n", "-P", f"--format={SACCT_FIELDS}", *arguments])
+        if done.exit_code == 0:
+            return parse_sacct(done.stdout)
+        if "accounting storage is disabled" in done.stderr:
+            return ()
+        raise TransientError(f"sacct: {slurm_words(done.stderr)}", reason="NoAccounting")
+
+    async def _membership(self) -> Membership:
+        names = []
+        for gid in {os.getgid(), *os.getgroups()}:
+            try:
+                names.append(grp.getgrgid(gid).gr_name)
+            except KeyError:
+                continue
+        return Membership(accounts=await self._accounts(), groups=frozenset(names))
+
+    async def _accounts(self) -> frozenset[str] | None:
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            return None
+        argv = ["sacctmgr", "-n", "-P", "show", "associations", f"user={user}", "format=Account"]
+        try:
+            text = await self._query(argv)
+        except HpkError:
+            return None
+        return frozenset(line.strip() for line in text.splitlines() if line.strip()) or None
+
+    async def _query(self, argv: Sequence[str]) -> str:
+        done = await self._run(argv)
+        if done.exit_code != 0:
+            raise refusal(argv[0], done.stderr, exit_code=done.exit_code)
+        return done.stdout
+
+    async def _run(self, argv: Sequence[str]) -> subproc.Completed:
+        return await subproc.run(
+            argv, environment=self._environment, timeout_s=_QUERY_TIMEOUT_S, cwd=Path("/")
+        )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError as error:
+        raise PermanentError(f"{path} disappeared while sbatch ran") from error
+
+
+def _unknown(job_id: SlurmJobId, error: HpkError) -> JobObservation:
+    return JobObservation(
+        job_id=job_id,
+        name="",
+        state=JobState.UNKNOWN,
+        reason=error.message,
+        nodes="",
+        exit_code=None,
+        signal=0,
+        start_time_s=None,
+        end_time_s=None,
+        source="squeue",
+    )

@@ -1,0 +1,133 @@
+"""Slurm's text to data: squeue and sacct. No I/O.
+
+Fields are separated by ``|``; the job's name, the one free text among them, comes last. Times are
+Unix seconds (SLURM_TIME_FORMAT=%s).
+"""
+
+from __future__ import annotations
+
+import re
+
+from hpk.model.errors import ParseError
+from hpk.model.ids import SlurmJobId
+from hpk.model.job import JobObservation, JobState
+
+SQUEUE_FIELDS = "%i|%T|%r|%N|%S|%e|%j"
+SACCT_FIELDS = "JobIDRaw,State,ExitCode,Reason,NodeList,Start,End,JobName"
+
+_JOB_ID = re.compile(r"[0-9]{1,10}")
+_STEP_ID = re.compile(r"(?P<job>[0-9]{1,10})\.[0-9A-Za-z+_]+")
+_EXIT_CODE = re.compile(r"(?P<code>[0-9]{1,5}):(?P<signal>[0-9]{1,5})")
+
+
+def parse_state(text: str, line: str = "") -> JobState:
+    """``CANCELLED by 1000``, ``RUNNING``, ``COMPLETED+`` as a base state."""
+    word = text.split(" ", 1)[0].rstrip("+")
+    try:
+        return JobState(word)
+    except ValueError as error:
+        raise ParseError(f"no job state of Slurm: {text!r} in {line!r}") from error
+
+
+def parse_squeue(text: str, marker: str) -> tuple[JobObservation, ...]:
+    """The jobs in the output of ``squeue -h -o "MARKER|" + SQUEUE_FIELDS``.
+
+    :param marker: a word nobody could guess, so that no job's name can forge a line.
+    """
+    records = ("\n" + text).split(f"\n{marker}|")
+    if records[0].strip():
+        raise ParseError(f"not a line of squeue: {records[0].strip()!r}")
+    return tuple(
+        observation
+        for record in records[1:]
+        if (observation := _squeue_job(record.removesuffix("\n"))) is not None
+    )
+
+
+def _squeue_job(line: str) -> JobObservation | None:
+    fields = line.split("|", 6)
+    if len(fields) != 7:
+        raise ParseError(f"not a line of squeue: {line!r}")
+    job_id, state, reason, nodes, start, end, name = fields
+    if not _JOB_ID.fullmatch(job_id):
+        return None  # an element of a job array or of a heterogeneous job: never one of ours
+    parsed = parse_state(state, line)
+    return JobObservation(
+        job_id=SlurmJobId(int(job_id)),
+        name=name,
+        state=parsed,
+        reason=_text(reason),
+        nodes=_text(nodes),
+        exit_code=None,
+        signal=0,
+        start_time_s=_time(start, line),
+        end_time_s=_time(end, line) if parsed.is_terminal else None,
+        source="squeue",
+    )
+
+
+def parse_sacct(text: str) -> tuple[JobObservation, ...]:
+    """The jobs in the output of ``sacct -n -P --format=SACCT_FIELDS``, steps merged in.
+
+    A job that failed while one of its steps ran out of memory is OUT_OF_MEMORY: Slurm says so of
+    the job itself only where the batch step was hit.
+    """
+    jobs: dict[SlurmJobId, JobObservation] = {}
+    out_of_memory: set[SlurmJobId] = set()
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        fields = line.split("|", 7)
+        if len(fields) != 8:
+            raise ParseError(f"not a line of sacct: {line!r}")
+        step = _STEP_ID.fullmatch(fields[0])
+        if step is not None:
+            if fields[1].startswith(JobState.OUT_OF_MEMORY.value):
+                out_of_memory.add(SlurmJobId(int(step["job"])))
+        elif _JOB_ID.fullmatch(fields[0]):
+            job = _sacct_job(fields, line)
+            jobs[job.job_id] = job
+    return tuple(
+        _with_state(job, JobState.OUT_OF_MEMORY)
+        if job.state is JobState.FAILED and job.job_id in out_of_memory
+        else job
+        for job in jobs.values()
+    )
+
+
+def _sacct_job(fields: list[str], line: str) -> JobObservation:
+    job_id, state, exit_code, reason, nodes, start, end, name = fields
+    parsed = parse_state(state, line)
+    code = _EXIT_CODE.fullmatch(exit_code)
+    if code is None:
+        raise ParseError(f"no exit code of Slurm: {exit_code!r} in {line!r}")
+    return JobObservation(
+        job_id=SlurmJobId(int(job_id)),
+        name=name,
+        state=parsed,
+        reason=_text(reason),
+        nodes=_text(nodes),
+        exit_code=int(code["code"]) if parsed.is_terminal else None,
+        signal=int(code["signal"]) if parsed.is_terminal else 0,
+        start_time_s=_time(start, line),
+        end_time_s=_time(end, line),
+        source="sacct",
+    )
+
+
+def _with_state(job: JobObservation, state: JobState) -> JobObservation:
+    values = {name: getattr(job, name) for name in JobObservation.__dataclass_fields__}
+    return JobObservation(**(values | {"state": state}))
+
+
+def _text(text: str) -> str:
+    """Slurm writes several words for nothing."""
+    return "" if text in ("", "None", "none", "(null)", "None assigned", "N/A") else text
+
+
+def _time(text: str, line: str) -> float | None:
+    if text in ("", "N/A", "NONE", "None", "Unknown", "(null)"):
+        return None
+    if not re.fullmatch(r"[0-9]{1,12}", text, re.ASCII):
+        raise ParseError(f"no time in seconds: {text!r} in {line!r}")
+    return float(text) or None
