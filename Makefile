@@ -1,0 +1,54 @@
+# HPK's commands. `make demo` and `make test` set up everything they need.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+HPK := .venv/bin/hpk
+PYTEST := .venv/bin/pytest --durations=15
+STEP := scripts/step
+
+.PHONY: help setup demo demo-down test check unit slurm e2e bench conformance clean
+
+help: ## what there is
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## install what is missing: OS packages, Python environment, upstream programs, images
+	@$(STEP) "OS packages" scripts/install-os-packages
+	@$(STEP) "Python environment" scripts/install-python
+	@$(STEP) "Kubernetes, etcd, CoreDNS" $(HPK) setup binaries
+	@$(STEP) "Apptainer" $(HPK) lab apptainer
+	@$(STEP) "sample images" $(HPK) lab images
+
+demo: setup ## a private Slurm, a control plane on it, and an MPI Job through both
+	@$(STEP) "Slurm lab" $(HPK) lab up
+	@scripts/demo
+
+demo-down: ## stop the demo; nothing of it is left
+	@$(STEP) "Slurm lab down" $(HPK) lab down
+
+check: ## linters, type checkers, layers
+	@$(STEP) "ruff" .venv/bin/ruff check .
+	@$(STEP) "ruff format" .venv/bin/ruff format --check .
+	@$(STEP) "mypy" .venv/bin/mypy
+	@$(STEP) "import-linter" .venv/bin/lint-imports
+	@$(STEP) "shellcheck" scripts/shellcheck
+
+unit: ## tests that need no cluster
+	$(PYTEST) tests/unit tests/golden
+
+slurm: ## tests on the lab's real Slurm
+	$(PYTEST) tests/slurm
+
+e2e: ## tests of everything, the control plane included
+	$(PYTEST) tests/e2e -m "not long"
+
+test: setup check ## set up everything and pass the tests
+	$(PYTEST) tests/unit tests/golden tests/slurm tests/e2e -m "not long"
+
+bench: setup ## measure, and write docs/benchmarks.md
+	@$(STEP) "Slurm lab" $(HPK) lab up
+	.venv/bin/python -m tests.bench
+
+conformance: ## Kubernetes' own conformance tests (not built yet)
+	@echo "conformance: not built yet, see docs/decisions.md" >&2; exit 1
+
+clean: ## remove what was made in the checkout
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
