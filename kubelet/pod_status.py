@@ -45,7 +45,6 @@ class StatusInput:
     waiting: Waiting
     images: Mapping[str, ImagePlan]
     runtime: str
-    host_ip: str
     now: str
 
 

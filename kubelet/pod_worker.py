@@ -404,7 +404,6 @@ class PodWorker:
                 waiting=waiting,
                 images={c.name: c.image for c in plan.containers} if plan else {},
                 runtime=plan.runtime if plan else "",
-                host_ip="",
                 now=timestamp(),
             )
         )

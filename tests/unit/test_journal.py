@@ -1,0 +1,96 @@
+"""The journal survives what crashes do to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpk.journal import Step, read_pod, record_step
+from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
+from hpk.statefs import HpkPaths, claim, private_directory, write_atomically
+
+POD = PodRef("default", "web", PodUid("0a1b"))
+FIRST, SECOND = Nonce("0" * 16), Nonce("1" * 16)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> HpkPaths:
+    made = HpkPaths(home=tmp_path / 'it\'s a "home"', cache=tmp_path / "cache")
+    private_directory(made.pod_dir(POD.uid))
+    return made
+
+
+def test_there_is_nothing_of_an_unknown_pod(paths: HpkPaths) -> None:
+    assert read_pod(paths, PodUid("other")) is None
+
+
+def test_an_attempt_goes_from_intent_to_end(paths: HpkPaths) -> None:
+    record_step(paths, POD, Step.INTENT, nonce=FIRST)
+    journal = read_pod(paths, POD.uid)
+    assert journal is not None
+    assert journal.current is not None
+    assert journal.current.is_open
+    assert journal.current.job_id is None
+    assert journal.current.job_name == f"default/web@{FIRST}"
+    record_step(paths, POD, Step.SUBMITTED, nonce=FIRST, job_id=SlurmJobId(42))
+    record_step(paths, POD, Step.ENDED, nonce=FIRST)
+    journal = read_pod(paths, POD.uid)
+    assert journal is not None
+    assert journal.current is not None
+    assert journal.current.job_id == 42
+    assert not journal.current.is_open
+
+
+def test_a_revoked_attempt_no_longer_speaks_for_the_pod(paths: HpkPaths) -> None:
+    record_step(paths, POD, Step.INTENT, nonce=FIRST)
+    record_step(paths, POD, Step.REVOKED, nonce=FIRST)
+    journal = read_pod(paths, POD.uid)
+    assert journal is not None
+    assert journal.current is None
+    record_step(paths, POD, Step.INTENT, nonce=SECOND)
+    journal = read_pod(paths, POD.uid)
+    assert journal is not None
+    assert journal.current is not None
+    assert journal.current.nonce == SECOND
+    assert len(journal.attempts) == 2
+
+
+def test_a_line_that_a_crash_cut_short_was_never_written(paths: HpkPaths) -> None:
+    record_step(paths, POD, Step.INTENT, nonce=FIRST)
+    with paths.journal(POD.uid).open("a") as file:
+        file.write('{"step":"submitted","nonce":"00')
+    journal = read_pod(paths, POD.uid)
+    assert journal is not None
+    assert journal.current is not None
+    assert journal.current.job_id is None
+    record_step(paths, POD, Step.SUBMITTED, nonce=FIRST, job_id=SlurmJobId(5))
+    journal = read_pod(paths, POD.uid)
+    assert journal is not None
+    assert journal.current is not None
+    assert journal.current.job_id == 5
+
+
+def test_only_one_can_take_a_claim(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    assert claim(path, "supervisor 1")
+    assert claim(path, "supervisor 1")
+    assert not claim(path, "revoked")
+    assert path.read_text() == "supervisor 1"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["claim"]
+
+
+def test_files_are_private_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_atomically(path, "one")
+    write_atomically(path, "two")
+    assert path.read_text() == "two"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_link_is_not_taken_for_our_directory(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "ours").symlink_to(tmp_path / "theirs")
+    with pytest.raises(Exception, match="not a directory"):
+        private_directory(tmp_path / "ours")

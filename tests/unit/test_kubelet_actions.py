@@ -1,0 +1,251 @@
+"""What the pod worker decides, case by case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpk.journal import Attempt
+from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
+from hpk.model.job import JobObservation, JobState
+from hpk.model.record import (
+    RECORD_VERSION,
+    ContainerPhase,
+    ContainerRecord,
+    ContainerState,
+    PodPhase,
+    StopCause,
+    SupervisorRecord,
+)
+from kubelet.actions import CANCEL_AGAIN_S, STOP_MARGIN_S, Deletion, PodView, compute_actions
+from kubelet.observations import Observation
+from kubelet.outcome import LOST_AFTER_S, pod_outcome
+
+NOW_S = 1000.0
+POD = PodRef("default", "web", PodUid("u-1"))
+
+
+def attempt(**changes: Any) -> Attempt:
+    values: dict[str, Any] = {
+        "pod": POD,
+        "nonce": Nonce("0123456789abcdef"),
+        "intent_at_s": 1.0,
+        "job_id": SlurmJobId(7),
+    }
+    return Attempt(**(values | changes))
+
+
+def job(state: JobState, reason: str = "") -> JobObservation:
+    return JobObservation(
+        job_id=SlurmJobId(7),
+        name="default/web@0123456789abcdef",
+        state=state,
+        reason=reason,
+        nodes="n1",
+        exit_code=None,
+        signal=0,
+        start_time_s=None,
+        end_time_s=None,
+        source="squeue",
+    )
+
+
+def record(
+    phase: PodPhase = PodPhase.RUNNING,
+    cause: StopCause | None = None,
+    exit_code: int | None = None,
+) -> SupervisorRecord:
+    running = exit_code is None
+    state = ContainerState(
+        ContainerPhase.RUNNING if running else ContainerPhase.TERMINATED, exit_code=exit_code
+    )
+    return SupervisorRecord(
+        version=RECORD_VERSION,
+        uid=POD.uid,
+        nonce=Nonce("0123456789abcdef"),
+        job_id=SlurmJobId(7),
+        seq=1,
+        phase=phase,
+        host="n1",
+        host_ip="10.0.0.1",
+        started_at_s=1.0,
+        containers=(ContainerRecord("main", state, None, 0, "c1", "logs/main/0.log"),),
+        stop_cause=cause,
+    )
+
+
+def view(
+    *,
+    of: Attempt | None = None,
+    seen: Observation | None = None,
+    deletion: Deletion | None = None,
+    **changes: Any,
+) -> PodView:
+    observation = seen or Observation()
+    values: dict[str, Any] = {
+        "has_object": True,
+        "is_over": False,
+        "deletion": deletion,
+        "deletion_journalled": False,
+        "attempt": of,
+        "seen": observation,
+        "outcome": pod_outcome(observation, now_s=NOW_S),
+        "cancelled_at_s": None,
+        "now_s": NOW_S,
+    }
+    return PodView(**(values | changes))
+
+
+def deletion(*, since_s: float = NOW_S, grace_s: int = 30, gone: bool = False) -> Deletion:
+    return Deletion(grace_period_s=grace_s, observed_at_s=since_s, object_gone=gone)
+
+
+def test_a_new_pod_is_launched() -> None:
+    assert compute_actions(view()).launch
+
+
+@pytest.mark.parametrize("changes", [{"is_over": True}, {"has_object": False}])
+def test_a_pod_that_is_over_or_unknown_is_not_launched(changes: dict[str, Any]) -> None:
+    assert not compute_actions(view(**changes)).launch
+
+
+def test_a_submission_without_an_id_is_recovered_and_nothing_else_is_done() -> None:
+    actions = compute_actions(view(of=attempt(job_id=None)))
+    assert actions.recover
+    assert not actions.launch
+
+
+def test_a_deletion_is_journalled_even_before_an_unknown_submission_is_recovered() -> None:
+    actions = compute_actions(view(of=attempt(job_id=None), deletion=deletion()))
+    assert actions.recover
+    assert actions.journal_delete
+
+
+def test_a_pod_with_a_job_is_never_launched_again() -> None:
+    for state in JobState:
+        actions = compute_actions(view(of=attempt(), seen=Observation(job=job(state))))
+        assert not actions.launch, state
+
+
+def test_deleting_a_pod_that_was_never_submitted_deletes_the_object_alone() -> None:
+    actions = compute_actions(view(deletion=deletion()))
+    assert actions.finish_deletion
+    assert not actions.cancel
+    assert not actions.journal_delete
+
+
+def test_deleting_a_queued_pod_cancels_its_job_and_waits_for_it() -> None:
+    seen = Observation(job=job(JobState.PENDING, "Resources"))
+    actions = compute_actions(view(of=attempt(), seen=seen, deletion=deletion()))
+    assert actions.cancel
+    assert actions.stop is None
+    assert not actions.finish_deletion
+
+
+def test_deleting_a_running_pod_stops_it_with_its_grace_period() -> None:
+    seen = Observation(job=job(JobState.RUNNING), record=record())
+    actions = compute_actions(view(of=attempt(), seen=seen, deletion=deletion(grace_s=7)))
+    assert actions.stop == 7
+    assert not actions.cancel
+    assert not actions.finish_deletion
+    assert actions.again_s == pytest.approx(7 + STOP_MARGIN_S, abs=1)
+
+
+def test_a_supervisor_that_overstays_is_cancelled_but_not_at_every_look() -> None:
+    seen = Observation(job=job(JobState.RUNNING), record=record())
+    late = deletion(since_s=NOW_S - 60, grace_s=5)
+    assert compute_actions(view(of=attempt(), seen=seen, deletion=late)).cancel
+    recently = NOW_S - CANCEL_AGAIN_S / 2
+    again = view(of=attempt(), seen=seen, deletion=late, cancelled_at_s=recently)
+    assert not compute_actions(again).cancel
+
+
+def test_a_finished_record_lets_the_object_go_before_slurm_has_noticed() -> None:
+    seen = Observation(
+        job=job(JobState.RUNNING), record=record(PodPhase.FINISHED, StopCause.REQUESTED, 143)
+    )
+    actions = compute_actions(view(of=attempt(), seen=seen, deletion=deletion()))
+    assert actions.finish_deletion
+    assert not actions.forget
+    assert not actions.mark_ended
+
+
+def test_files_are_removed_only_when_object_and_job_are_gone() -> None:
+    ended = Observation(job=job(JobState.CANCELLED))
+    gone = deletion(gone=True)
+    live = Observation(job=job(JobState.RUNNING), record=record())
+    assert not compute_actions(view(of=attempt(), seen=live, deletion=gone)).forget
+    assert compute_actions(view(of=attempt(), seen=ended, deletion=gone)).forget
+
+
+def test_a_pod_that_is_only_missing_keeps_its_job() -> None:
+    seen = Observation(job=job(JobState.RUNNING), record=record())
+    actions = compute_actions(view(of=attempt(), seen=seen, has_object=False))
+    assert not actions.cancel
+    assert actions.stop is None
+    assert not actions.forget
+
+
+def test_an_ended_job_is_marked() -> None:
+    seen = Observation(job=job(JobState.COMPLETED))
+    assert compute_actions(view(of=attempt(), seen=seen)).mark_ended
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (JobState.CANCELLED, "SlurmCancelled"),
+        (JobState.TIMEOUT, "SlurmTimeout"),
+        (JobState.OUT_OF_MEMORY, "OOMKilled"),
+        (JobState.NODE_FAIL, "SlurmNodeFail"),
+        (JobState.PREEMPTED, "SlurmPreempted"),
+        (JobState.COMPLETED, "SlurmJobLost"),
+    ],
+)
+def test_without_a_record_slurm_says_how_it_ended(state: JobState, reason: str) -> None:
+    outcome = pod_outcome(Observation(job=job(state)), now_s=NOW_S)
+    assert outcome is not None
+    assert not outcome.succeeded
+    assert outcome.reason == reason
+    assert "job 7" in outcome.message
+
+
+def test_every_terminal_state_has_an_outcome() -> None:
+    for state in JobState:
+        outcome = pod_outcome(Observation(job=job(state)), now_s=NOW_S)
+        assert (outcome is not None) == state.is_terminal, state
+
+
+def test_a_finished_record_wins_over_slurm() -> None:
+    finished = record(PodPhase.FINISHED, StopCause.COMPLETED, 0)
+    seen = Observation(record=finished, job=job(JobState.OUT_OF_MEMORY))
+    outcome = pod_outcome(seen, now_s=NOW_S)
+    assert outcome is not None
+    assert outcome.succeeded
+
+
+def test_a_signalled_supervisor_waits_for_slurms_word() -> None:
+    finished = record(PodPhase.FINISHED, StopCause.SIGNALLED, 0)
+    running = Observation(record=finished, job=job(JobState.RUNNING))
+    assert pod_outcome(running, now_s=NOW_S) is None
+    timeout = Observation(record=finished, job=job(JobState.TIMEOUT))
+    outcome = pod_outcome(timeout, now_s=NOW_S)
+    assert outcome is not None
+    assert outcome.reason == "SlurmTimeout"
+
+
+def test_a_requeued_job_fails_the_pod_and_is_cancelled() -> None:
+    seen = Observation(record=record(), job=job(JobState.PENDING, "BeginTime"))
+    outcome = pod_outcome(seen, now_s=NOW_S)
+    assert outcome is not None
+    assert outcome.reason == "SlurmRequeued"
+    assert compute_actions(view(of=attempt(), seen=seen)).cancel
+
+
+def test_absence_is_unknown_at_first_and_lost_in_the_end() -> None:
+    since_s = NOW_S - LOST_AFTER_S
+    assert pod_outcome(Observation(absent_since_s=since_s + 1), now_s=NOW_S) is None
+    outcome = pod_outcome(Observation(absent_since_s=since_s - 1), now_s=NOW_S)
+    assert outcome is not None
+    assert outcome.reason == "SlurmJobLost"

@@ -1,0 +1,182 @@
+"""The status a user reads, from what is known of the pod."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpk.model.ids import Nonce, PodUid, SlurmJobId
+from hpk.model.job import JobObservation, JobState
+from hpk.model.plan import ImageConfig, ImagePlan
+from hpk.model.record import (
+    RECORD_VERSION,
+    ContainerPhase,
+    ContainerRecord,
+    ContainerState,
+    PodPhase,
+    SupervisorRecord,
+)
+from kubelet.observations import Observation
+from kubelet.outcome import Outcome
+from kubelet.pod_status import StatusInput, Waiting, compute_status, queue_waiting
+
+NOW = "2026-01-02T03:04:05Z"
+IMAGE = ImagePlan("busybox", "registry/busybox@sha256:1", "/i.sif", ImageConfig())
+
+
+def pod(restart_policy: str = "Never", **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "p", "namespace": "default", "uid": "u", "generation": 1},
+        "spec": {
+            "restartPolicy": restart_policy,
+            "containers": [{"name": "main", "image": "busybox"}],
+        },
+        "status": {"phase": "Pending", **status},
+    }
+
+
+def seen(state: ContainerState, *, last: ContainerState | None = None, restarts: int = 0) -> Any:
+    container = ContainerRecord("main", state, last, restarts, "c1", "logs/main/0.log")
+    return Observation(
+        record=SupervisorRecord(
+            version=RECORD_VERSION,
+            uid=PodUid("u"),
+            nonce=Nonce("n"),
+            job_id=SlurmJobId(1),
+            seq=1,
+            phase=PodPhase.RUNNING,
+            host="n1",
+            host_ip="10.0.0.1",
+            started_at_s=1.0,
+            containers=(container,),
+        )
+    )
+
+
+def status_of(
+    observation: Observation | None = None,
+    *,
+    of: dict[str, Any] | None = None,
+    outcome: Outcome | None = None,
+    waiting: Waiting | None = None,
+) -> dict[str, Any]:
+    return compute_status(
+        StatusInput(
+            pod=of or pod(),
+            seen=observation or Observation(),
+            outcome=outcome,
+            waiting=waiting or Waiting(),
+            images={"main": IMAGE},
+            runtime="apptainer",
+            now=NOW,
+        )
+    )
+
+
+def condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(c for c in status["conditions"] if c["type"] == kind)
+    return found
+
+
+def test_before_anything_is_known_containers_are_being_created() -> None:
+    status = status_of()
+    assert status["phase"] == "Pending"
+    state = status["containerStatuses"][0]["state"]
+    assert state == {"waiting": {"reason": "ContainerCreating"}}
+    assert condition(status, "Ready")["reason"] == "ContainersNotReady"
+
+
+def test_a_running_container_makes_the_pod_running_and_ready() -> None:
+    status = status_of(seen(ContainerState(ContainerPhase.RUNNING, started_at_s=0.0)))
+    container = status["containerStatuses"][0]
+    assert status["phase"] == "Running"
+    assert container["ready"]
+    assert container["containerID"] == "apptainer://c1"
+    assert container["imageID"] == IMAGE.image_id
+    assert container["state"] == {"running": {"startedAt": "1970-01-01T00:00:00Z"}}
+    assert condition(status, "Ready")["status"] == "True"
+    assert status["podIP"] == status["hostIP"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize(("exit_code", "phase"), [(0, "Succeeded"), (3, "Failed")])
+def test_the_exit_code_decides_the_phase(exit_code: int, phase: str) -> None:
+    ended = ContainerState(
+        ContainerPhase.TERMINATED,
+        reason="Completed" if not exit_code else "Error",
+        exit_code=exit_code,
+        started_at_s=0.0,
+        finished_at_s=1.0,
+    )
+    status = status_of(seen(ended), outcome=Outcome(succeeded=not exit_code))
+    assert status["phase"] == phase
+    assert status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == exit_code
+    assert condition(status, "Ready")["status"] == "False"
+
+
+def test_a_container_in_back_off_leaves_the_pod_running() -> None:
+    waiting = ContainerState(ContainerPhase.WAITING, reason="CrashLoopBackOff", message="back-off")
+    last = ContainerState(ContainerPhase.TERMINATED, exit_code=1)
+    status = status_of(seen(waiting, last=last, restarts=2), of=pod("Always"))
+    assert status["phase"] == "Running"
+    container = status["containerStatuses"][0]
+    assert container["restartCount"] == 2
+    assert container["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    assert container["lastState"]["terminated"]["exitCode"] == 1
+
+
+def test_a_job_that_ended_without_a_word_ends_its_containers() -> None:
+    outcome = Outcome(succeeded=False, reason="SlurmNodeFail", message="a node failed")
+    status = status_of(
+        seen(ContainerState(ContainerPhase.RUNNING, started_at_s=0.0)), outcome=outcome
+    )
+    assert (status["phase"], status["reason"]) == ("Failed", "SlurmNodeFail")
+    terminated = status["containerStatuses"][0]["state"]["terminated"]
+    assert terminated["exitCode"] == 137
+    assert terminated["reason"] == "ContainerStatusUnknown"
+    assert not status["containerStatuses"][0]["ready"]
+
+
+def test_a_terminal_phase_never_changes() -> None:
+    running = seen(ContainerState(ContainerPhase.RUNNING, started_at_s=0.0))
+    assert status_of(running, of=pod(phase="Failed"))["phase"] == "Failed"
+
+
+def test_after_a_restart_of_the_kubelet_what_was_reported_stands() -> None:
+    old = {"name": "main", "state": {"terminated": {"exitCode": 0}}, "ready": False}
+    status = status_of(of=pod(phase="Succeeded", containerStatuses=[old]))
+    assert status["phase"] == "Succeeded"
+    assert status["containerStatuses"] == [old]
+
+
+def test_conditions_of_others_stay_and_transition_times_move_only_with_the_status() -> None:
+    old = [
+        {"type": "PodScheduled", "status": "True"},
+        {"type": "Ready", "status": "False", "lastTransitionTime": "2020-01-01T00:00:00Z"},
+    ]
+    status = status_of(of=pod(conditions=old))
+    assert condition(status, "PodScheduled") == old[0]
+    assert condition(status, "Ready")["lastTransitionTime"] == "2020-01-01T00:00:00Z"
+    ready = status_of(
+        seen(ContainerState(ContainerPhase.RUNNING, started_at_s=0.0)), of=pod(conditions=old)
+    )
+    assert condition(ready, "Ready")["lastTransitionTime"] == NOW
+
+
+def test_a_queued_job_shows_slurms_reason() -> None:
+    job = JobObservation(
+        job_id=SlurmJobId(9),
+        name="",
+        state=JobState.PENDING,
+        reason="Resources",
+        nodes="",
+        exit_code=None,
+        signal=0,
+        start_time_s=0.0,
+        end_time_s=None,
+        source="squeue",
+    )
+    waiting = queue_waiting(job)
+    assert waiting.reason == "SlurmResources"
+    assert "job 9" in waiting.message
+    assert "1970-01-01T00:00:00Z" in waiting.message
