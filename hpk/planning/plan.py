@@ -19,9 +19,11 @@ from hpk.planning.admission import admit_pod
 from hpk.planning.annotations import Annotation, read_annotations
 from hpk.planning.environment import plan_argv, plan_environment
 from hpk.planning.fields import JsonObject, get_integer, get_object, get_objects, get_text
+from hpk.planning.fits import check_fits, check_ranks
 from hpk.planning.flags import INVALID_ANNOTATION, parse_flags
+from hpk.planning.implied import imply_resources, imply_time
 from hpk.planning.mpi import plan_mpi
-from hpk.planning.resources import check_fits, container_resources, imply_resources, imply_time
+from hpk.planning.resources import container_resources, gpu_resource
 from hpk.planning.runtime import plan_runtime
 from hpk.planning.site import SiteSettings
 from hpk.planning.users import resolve_user
@@ -40,7 +42,7 @@ def plan_pod(
     """The plan of a Pod bound to the virtual node of ``partition``.
 
     :param pod: the Pod as the API server gives it (``v1.Pod`` as JSON).
-    :param images: each container's image, by the reference the Pod gives.
+    :param images: each container's image, by the container's name.
     :raises AdmissionError: the Pod can never run here as it is written.
     """
     admit_pod(pod, site)
@@ -57,9 +59,10 @@ def plan_pod(
     options = _flags(annotations.get("flags"), partition)
     for option in mpi.implied:
         options.setdefault(option.name, option)
+    check_ranks(options, mpi)
     for option in imply_resources(options, containers[0].resources, "spec.containers[0]", site):
         options[option.name] = option
-    check_fits(options, partition)
+    check_fits(options, partition, gpu_resource(spec))
     time = imply_time(
         options, partition, site, None if deadline_s is None else deadline_s + grace_s
     )
@@ -78,15 +81,6 @@ def plan_pod(
         runtime=plan_runtime(annotations, site),
         service_account=get_text(spec, "serviceAccountName", "spec") or "default",
     )
-
-
-def pod_images(pod: JsonObject) -> tuple[str, ...]:
-    """The image references of a Pod, each once, in its order."""
-    spec = get_object(pod, "spec", "")
-    images = [
-        get_text(item, "image", path) for path, item in get_objects(spec, "containers", "spec")
-    ]
-    return tuple(dict.fromkeys(images))
 
 
 def _pod_ref(pod: JsonObject) -> PodRef:
@@ -118,10 +112,11 @@ def _flags(annotation: Annotation | None, partition: Partition) -> dict[str, Sba
 def _plan_container(
     container: JsonObject, path: str, images: Mapping[str, ImagePlan], mpi: MpiPlan | None
 ) -> ContainerPlan:
-    image = images[get_text(container, "image", path)]
+    name = get_text(container, "name", path)
+    image = images[name]
     uid, gid = resolve_user(image, path)
     return ContainerPlan(
-        name=get_text(container, "name", path),
+        name=name,
         image=image,
         argv=plan_argv(container, path, image.config),
         env=plan_environment(container, path, image.config),

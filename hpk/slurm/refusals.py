@@ -7,11 +7,11 @@ import re
 from hpk.model.errors import HpkError, PermanentError, TransientError
 
 SUBMIT_LIMIT = "SubmitLimit"
-UNREACHABLE = "SlurmUnreachable"
+UNREACHABLE = "Unreachable"
 UNKNOWN = "Unknown"
 """Slurm did not answer, but may have accepted: look for the job by its name first."""
 NOT_NOW = "NotNow"
-REFUSED = "SbatchRefused"
+REFUSED = "SlurmRefused"
 
 _PREFIX = re.compile(r"^(?:sbatch|scancel|squeue|sacct|scontrol): (?:error|fatal): ")
 
@@ -45,30 +45,30 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     for pattern, reason, remedy in (
         (
             r"Invalid account",
-            "InvalidAccount",
+            "SlurmInvalidAccount",
             "choose an account of yours with --account in the flags annotation;"
             " `sacctmgr show associations user=$USER` lists them",
         ),
-        (r"Invalid qos", "InvalidQos", "choose a QOS of yours with --qos"),
-        (r"Invalid partition|No partition", "InvalidPartition", "choose another virtual node"),
+        (r"Invalid qos", "SlurmInvalidQos", "choose a QOS of yours with --qos"),
+        (r"Invalid partition|No partition", "SlurmInvalidPartition", "choose another virtual node"),
         (
             r"User's group not permitted|Access/permission denied",
-            "AccessDenied",
+            "SlurmAccessDenied",
             "choose another partition by nodeSelector",
         ),
         (
             r"node configuration is not available|partition configuration not available"
             r"|Memory required by task|More processors requested|Node count specification"
             r"|more tasks than available|CPU count specification",
-            "Unsatisfiable",
+            "SlurmUnsatisfiable",
             "ask for less, or for what a node of the partition has",
         ),
-        (r"time limit", "InvalidTimeLimit", "give --time in the flags annotation"),
-        (r"reservation", "InvalidReservation", "check --reservation"),
-        (r"feature", "InvalidConstraint", "check --constraint"),
-        (r"gres|GRES", "InvalidGres", "check --gres and the GPUs the Pod asks for"),
-        (r"license", "InvalidLicenses", "check --licenses"),
-        (r"depend", "InvalidDependency", "check --dependency"),
+        (r"time limit", "SlurmInvalidTimeLimit", "give --time in the flags annotation"),
+        (r"reservation", "SlurmInvalidReservation", "check --reservation"),
+        (r"feature", "SlurmInvalidConstraint", "check --constraint"),
+        (r"gres|GRES", "SlurmInvalidGres", "check --gres and the GPUs the Pod asks for"),
+        (r"license", "SlurmInvalidLicenses", "check --licenses"),
+        (r"depend", "SlurmInvalidDependency", "check --dependency"),
     )
 )
 

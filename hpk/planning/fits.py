@@ -1,0 +1,114 @@
+"""Refusing what no node of the partition can ever hold, in the words of upstream's kubelet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hpk.model.errors import AdmissionError
+from hpk.model.job import Partition
+from hpk.model.plan import SbatchOption
+from hpk.planning.flags import INVALID_ANNOTATION
+from hpk.planning.mpi import MpiRequest
+from hpk.planning.resources import CPU, MEMORY
+from hpk.planning.tasks import first_number, plan_tasks
+
+_MIB = 1024 * 1024
+_UNITS = {"K": 1024, "M": _MIB, "G": 1024 * _MIB, "T": 1024 * 1024 * _MIB}
+
+Options = Mapping[str, SbatchOption]
+
+
+def check_ranks(options: Options, mpi: MpiRequest) -> None:
+    """Refuse an MPI run of more ranks than the job has tasks: srun would refuse it in the job."""
+    tasks = plan_tasks(options)
+    if mpi.ranks is not None and mpi.ranks > tasks.count and not mpi.overcommit:
+        raise AdmissionError(
+            INVALID_ANNOTATION,
+            mpi.field,
+            f"asks for {mpi.ranks} ranks of a job with {tasks.count} tasks",
+            remedy="give the flags annotation as many --ntasks, or leave them out there",
+        )
+
+
+def check_fits(options: Options, partition: Partition, gpu_resource: str) -> None:
+    """Refuse what can never be placed, before Slurm queues it for ever or refuses it.
+
+    :param gpu_resource: the name to give GPUs in the reason.
+    :raises AdmissionError: ``OutOfcpu``, ``OutOfmemory`` or ``OutOf`` + gpu_resource.
+    """
+    _check_cpus(options, partition)
+    _check_memory(options, partition)
+    _check_gpus(options, partition, gpu_resource)
+
+
+def _check_cpus(options: Options, partition: Partition) -> None:
+    if "overcommit" in options:
+        return
+    tasks = plan_tasks(options)
+    cpus = first_number(options.get("cpus-per-task")) or 1
+    origin = _first(options, "cpus-per-task", "ntasks-per-node", "ntasks", "nodes")
+    if cpus * (tasks.per_node or 1) > partition.max_node_cpus:
+        raise _out_of(CPU, cpus * (tasks.per_node or 1), partition.max_node_cpus, origin, partition)
+    if cpus * tasks.count > partition.total_cpus:
+        origin = _first(options, "ntasks", "nodes", "ntasks-per-node", "cpus-per-task")
+        raise _out_of(CPU, cpus * tasks.count, partition.total_cpus, origin, partition)
+
+
+def _check_memory(options: Options, partition: Partition) -> None:
+    if "mem" in options:
+        option, size_bytes = options["mem"], _size_bytes(options["mem"])
+    elif "mem-per-cpu" in options:
+        cpus = first_number(options.get("cpus-per-task")) or 1
+        per_node = plan_tasks(options).per_node or 1
+        option = options["mem-per-cpu"]
+        size_bytes = _size_bytes(option) * cpus * per_node
+    else:
+        return
+    if size_bytes > partition.max_node_memory_bytes:
+        raise _out_of(MEMORY, size_bytes, partition.max_node_memory_bytes, option.origin, partition)
+
+
+def _check_gpus(options: Options, partition: Partition, resource: str) -> None:
+    for name in ("gres", "gpus-per-node", "gpus-per-task"):
+        option = options.get(name)
+        if option is None:
+            continue
+        gpus = _gres_gpus(option.value or "", is_gres=name == "gres")
+        if gpus > partition.max_node_gpus:
+            raise _out_of(resource, gpus, partition.max_node_gpus, option.origin, partition)
+
+
+def _first(options: Options, *names: str) -> str:
+    """The origin of the first of these options that is there."""
+    return next((options[name].origin for name in names if name in options), "spec")
+
+
+def _out_of(
+    resource: str, requested: int, capacity: int, origin: str, partition: Partition
+) -> AdmissionError:
+    return AdmissionError(
+        f"OutOf{resource}",
+        origin,
+        f"Node didn't have enough resource: {resource}, requested: {requested}, used: 0,"
+        f" capacity: {capacity}",
+        remedy=f"ask for less, or choose another partition than {partition.name}",
+    )
+
+
+def _size_bytes(option: SbatchOption) -> int:
+    """``512`` (MiB), ``512M``, ``4G``, ``2GB``; 0 is a node's whole memory."""
+    text = (option.value or "0").upper().removesuffix("B")
+    if text[-1:] in _UNITS:
+        return int(text[:-1]) * _UNITS[text[-1]]
+    return int(text or "0") * _MIB
+
+
+def _gres_gpus(text: str, *, is_gres: bool) -> int:
+    """GPUs in ``gpu:a100:2,nvme:1`` (--gres) or ``a100:2`` (--gpus-per-node)."""
+    total = 0
+    for item in text.split(","):
+        name, _, rest = item.partition(":") if is_gres else ("gpu", ":", item)
+        if name in ("gpu", "gres/gpu"):
+            count = rest.partition("(")[0].rpartition(":")[2]
+            total += int(count) if count.isdigit() else 1
+    return total
