@@ -17,6 +17,7 @@ class StepProgress:
         self._live = console.is_terminal
         self._started: dict[str, float] = {}
         self._last: dict[str, str] = {}
+        self._finished: set[str] = set()
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
@@ -42,15 +43,20 @@ class StepProgress:
 
     def step(self, name: str, text: str) -> None:
         """Say what is being done for ``name``."""
+        self._finished.discard(name)
         self._started.setdefault(name, time.monotonic())
         if self._live:
-            self._progress.update(self._task(name), description=_escape(text))
+            task = self._task(name)
+            self._progress.update(task, description=_escape(text), total=None, completed=0)
         elif text.split(":")[0] != self._last.get(name):
             self._last[name] = text.split(":")[0]
             self._print(name, text)
 
     def done(self, name: str, text: str) -> None:
-        """Say that ``name`` is finished."""
+        """Say that ``name`` is finished; again only after another step."""
+        if name in self._finished:
+            return
+        self._finished.add(name)
         self._started.setdefault(name, time.monotonic())
         if self._live:
             task = self._task(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
 import shlex
@@ -20,6 +21,8 @@ from hpk.model.errors import PermanentError, TransientError
 
 log = logging.getLogger(__name__)
 
+_LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here, for nothing may be loaded after a fork
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _KEPT = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SLURM_CONF", "TMPDIR", "TZ", "USER")
 
 
@@ -107,6 +110,75 @@ async def run(
         stdout=(stdout or b"").decode(errors="replace"),
         stderr=(stderr or b"").decode(errors="replace"),
     )
+
+
+async def start(
+    argv: Sequence[str], *, environment: Mapping[str, str], output: Path
+) -> asyncio.subprocess.Process:
+    """Start a program that runs until it is stopped, and dies when this process does.
+
+    Call it from the main thread: the kernel's parent-death signal follows the thread that forked.
+
+    :param environment: its whole environment.
+    :param output: gets its standard output and error, at the end of what is there.
+    :raises PermanentError: there is no such program.
+    """
+    log.debug("start %s", shlex.join(argv))
+    parent = os.getpid()
+    fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=fd,
+            stderr=fd,
+            env=dict(environment),
+            cwd="/",
+            start_new_session=True,
+            preexec_fn=lambda: _die_with(parent),
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise PermanentError(
+            f"{argv[0]}: cannot be started: {error.strerror}",
+            remedy="install it or put it on PATH",
+        ) from error
+    finally:
+        os.close(fd)
+
+
+def _die_with(parent: int) -> None:
+    if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != parent:
+        os._exit(127)
+
+
+def detach(argv: Sequence[str], *, environment: Mapping[str, str], output: Path) -> int:
+    """Start a program in a session of its own, with no terminal, that outlives us and a logout.
+
+    :param output: gets its standard output and error, at the end of what is there.
+    :returns: its pid; it is our child while we live, and `has_ended` tells of it.
+    """
+    log.debug("detach %s", shlex.join(argv))
+    return os.posix_spawn(
+        argv[0],
+        list(argv),
+        dict(environment),
+        setsid=True,
+        setsigmask=(),
+        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGPIPE),
+        file_actions=(
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(output), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ),
+    )
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child started by `detach` has ended; reaps it."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
 
 
 async def _kill_group(process: asyncio.subprocess.Process) -> None:

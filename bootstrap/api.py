@@ -1,0 +1,90 @@
+"""A small client of our own API server, for what the control plane itself needs of it.
+
+Blocks; meant for a thread. The standard library and no generated client: start-up is counted in
+seconds, and a few JSON requests are all there is.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpk.model.errors import ParseError, TransientError
+
+_MAX_BODY_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsClient:
+    """Where to connect, whom to trust and who we are."""
+
+    host: str
+    port: int
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def get(self, path: str, *, timeout_s: float = 5) -> tuple[int, bytes]:
+        """Status and body.
+
+        :raises TransientError: there is no answer.
+        """
+        return self._request("GET", path, None, "application/json", timeout_s)
+
+    def get_json(self, path: str, *, timeout_s: float = 10) -> Any:
+        """The JSON body of a 200 answer.
+
+        :raises TransientError: there is none.
+        """
+        status, body = self.get(path, timeout_s=timeout_s)
+        if status != http.HTTPStatus.OK:
+            raise TransientError(f"GET {path}: HTTP status {status}: {_excerpt(body)}")
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise ParseError(f"GET {path}: not JSON: {_excerpt(body)}") from error
+
+    def apply(self, path: str, manifest: dict[str, Any]) -> None:
+        """Server-side apply, as the field manager ``hpk``.
+
+        :raises TransientError: the server refuses or does not answer.
+        """
+        status, body = self._request(
+            "PATCH",
+            f"{path}?fieldManager=hpk&force=true",
+            json.dumps(manifest).encode(),
+            "application/apply-patch+yaml",
+            10,
+        )
+        if status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
+            raise TransientError(f"PATCH {path}: HTTP status {status}: {_excerpt(body)}")
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, content_type: str, timeout_s: float
+    ) -> tuple[int, bytes]:
+        try:
+            connection = http.client.HTTPSConnection(
+                self.host, self.port, timeout=timeout_s, context=self.context()
+            )
+            try:
+                connection.request(method, path, body, {"Content-Type": content_type})
+                response = connection.getresponse()
+                return response.status, response.read(_MAX_BODY_BYTES)
+            finally:
+                connection.close()
+        except (OSError, http.client.HTTPException) as error:
+            raise TransientError(f"{self.host}:{self.port} does not answer: {error}") from error
+
+    def context(self) -> ssl.SSLContext:
+        """TLS with our certificate, trusting this one authority."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+def _excerpt(body: bytes) -> str:
+    return body[:500].decode(errors="replace")

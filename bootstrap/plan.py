@@ -1,0 +1,333 @@
+"""What the control plane consists of: each component's argv, environment and files.
+
+Pure: paths and facts in, frozen data out. No secret is in an argv; every listening socket asks
+for a certificate of ours, and the two controllers that need no clients listen nowhere.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from bootstrap.config import ControlPlaneConfig
+from bootstrap.host import Ports
+from bootstrap.pki import Pki
+from hpk.model.errors import PermanentError
+from hpk.model.settings import KubeletSettings
+from hpk.statefs import HpkPaths
+
+_DAYS_S = 24 * 3600
+_EVICTION_S = 30 * _DAYS_S
+_GIB = 1 << 30
+_MEMORY_LIMITS = {
+    "etcd": 2 * _GIB,
+    "kube-apiserver": 3 * _GIB,
+    "kube-controller-manager": _GIB,
+    "kube-scheduler": _GIB,
+    "coredns": _GIB // 4,
+}
+_THREADS = {"kube-apiserver": 8, "etcd": 4}
+_CADDY_SAFE = frozenset(string.ascii_letters + string.digits + "/._-+=@,: ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Everything the plan depends on.
+
+    :param programs: paths of upstream's programs by name.
+    :param python: runs our own components.
+    :param environment: what every component gets, nothing of a surrounding job's.
+    :param cpus: of this host, usable by us.
+    """
+
+    paths: HpkPaths
+    address: str
+    ports: Ports
+    config: ControlPlaneConfig
+    programs: Mapping[str, Path]
+    python: str
+    environment: Mapping[str, str]
+    cpus: int
+    etcd_data: Path
+
+    @property
+    def pki(self) -> Pki:
+        """Keys and certificates."""
+        return Pki(root=self.paths.pki)
+
+    @property
+    def server(self) -> str:
+        """URL of the API server."""
+        return f"https://{self.address}:{self.ports.api}"
+
+    def kubeconfig(self, client: str) -> Path:
+        """The credentials of one component."""
+        return self.paths.control_plane / f"{client}.kubeconfig"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentPlan:
+    """One process.
+
+    :param stage: components of one stage start together, when the stages before are ready, and
+        stop together, in reverse.
+    :param essential: without it there is no control plane; start-up fails if it does.
+    :param stop_timeout_s: from SIGTERM to SIGKILL.
+    """
+
+    name: str
+    stage: int
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    stop_timeout_s: float
+    essential: bool = True
+
+
+def clients() -> tuple[str, ...]:
+    """The components that get a kubeconfig."""
+    return ("kube-controller-manager", "kube-scheduler", "coredns-client", "kubelet-client")
+
+
+def components(site: Site) -> tuple[ComponentPlan, ...]:
+    """All of them, in the order they start."""
+    return (
+        _upstream(site, "etcd", 0, _etcd(site), 6),
+        _upstream(site, "kube-apiserver", 1, _kube_apiserver(site), 8),
+        _upstream(site, "kube-controller-manager", 2, _kube_controller_manager(site), 4),
+        _upstream(site, "kube-scheduler", 2, _kube_scheduler(site), 4),
+        _upstream(site, "coredns", 2, ("-conf", str(corefile_path(site))), 4),
+        ComponentPlan(
+            name="kubelet",
+            stage=2,
+            argv=(site.python, "-m", "kubelet"),
+            environment=_environment(site),
+            stop_timeout_s=6,
+            essential=False,
+        ),
+    )
+
+
+def _upstream(
+    site: Site, name: str, stage: int, arguments: tuple[str, ...], stop_timeout_s: float
+) -> ComponentPlan:
+    limits = {
+        # On a login node of 128 cores Go would take them all, and as much memory as it likes.
+        "GOMAXPROCS": str(max(1, min(site.cpus, _THREADS.get(name, 2)))),
+        "GOMEMLIMIT": str(_MEMORY_LIMITS[name]),
+    }
+    return ComponentPlan(
+        name=name,
+        stage=stage,
+        argv=(str(site.programs[name]), *arguments),
+        environment=_environment(site) | limits,
+        stop_timeout_s=stop_timeout_s,
+    )
+
+
+def _environment(site: Site) -> dict[str, str]:
+    no_proxy = ",".join(
+        (
+            "localhost",
+            "127.0.0.1",
+            site.address,
+            site.config.service_cidr,
+            ".svc",
+            f".{site.config.cluster_domain}",
+        )
+    )
+    return dict(site.environment) | {
+        "HPK_HOME": str(site.paths.home),
+        "HPK_CACHE": str(site.paths.cache),
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+    }
+
+
+def _etcd(site: Site) -> tuple[str, ...]:
+    pki, ports = site.pki, site.ports
+    client, peer = (f"https://127.0.0.1:{port}" for port in (ports.etcd, ports.etcd_peer))
+    certificate, key, ca = pki.certificate("etcd"), pki.key("etcd"), pki.authority("etcd")
+    return (
+        "--name=hpk",
+        f"--data-dir={site.etcd_data}",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=hpk={peer}",
+        f"--cert-file={certificate}",
+        f"--key-file={key}",
+        f"--trusted-ca-file={ca}",
+        "--client-cert-auth=true",
+        f"--peer-cert-file={certificate}",
+        f"--peer-key-file={key}",
+        f"--peer-trusted-ca-file={ca}",
+        "--peer-client-cert-auth=true",
+        "--log-level=warn",
+    )
+
+
+def _kube_apiserver(site: Site) -> tuple[str, ...]:
+    pki, config = site.pki, site.config
+    return (
+        f"--bind-address={site.address}",
+        f"--advertise-address={site.address}",
+        f"--secure-port={site.ports.api}",
+        f"--tls-cert-file={pki.certificate('kube-apiserver')}",
+        f"--tls-private-key-file={pki.key('kube-apiserver')}",
+        "--tls-min-version=VersionTLS12",
+        f"--client-ca-file={pki.authority('api')}",
+        "--anonymous-auth=false",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        f"--etcd-servers=https://127.0.0.1:{site.ports.etcd}",
+        f"--etcd-cafile={pki.authority('etcd')}",
+        f"--etcd-certfile={pki.certificate('kube-apiserver-etcd-client')}",
+        f"--etcd-keyfile={pki.key('kube-apiserver-etcd-client')}",
+        # It dials a Node's Hostname first otherwise, and our nodes' names resolve nowhere.
+        "--kubelet-preferred-address-types=InternalIP",
+        f"--kubelet-certificate-authority={pki.authority('api')}",
+        f"--kubelet-client-certificate={pki.certificate('kube-apiserver-kubelet-client')}",
+        f"--kubelet-client-key={pki.key('kube-apiserver-kubelet-client')}",
+        "--requestheader-allowed-names=front-proxy-client",
+        f"--requestheader-client-ca-file={pki.authority('front-proxy')}",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-username-headers=X-Remote-User",
+        f"--proxy-client-cert-file={pki.certificate('front-proxy-client')}",
+        f"--proxy-client-key-file={pki.key('front-proxy-client')}",
+        "--enable-aggregator-routing=true",
+        f"--service-account-issuer=https://kubernetes.default.svc.{config.cluster_domain}",
+        f"--service-account-key-file={pki.service_account_public_key}",
+        f"--service-account-signing-key-file={pki.service_account_key}",
+        f"--service-cluster-ip-range={config.service_cidr}",
+        # A kubelet that is down for five minutes must not get its pods evicted and run twice.
+        f"--default-not-ready-toleration-seconds={_EVICTION_S}",
+        f"--default-unreachable-toleration-seconds={_EVICTION_S}",
+        "--profiling=false",
+    )
+
+
+def _kube_controller_manager(site: Site) -> tuple[str, ...]:
+    return (
+        f"--kubeconfig={site.kubeconfig('kube-controller-manager')}",
+        "--secure-port=0",
+        "--leader-elect=false",  # our own lock has decided already
+        "--use-service-account-credentials=true",
+        f"--cluster-name={site.config.cluster_name}",
+        f"--root-ca-file={site.pki.authority('api')}",
+        f"--service-account-private-key-file={site.pki.service_account_key}",
+        f"--service-cluster-ip-range={site.config.service_cidr}",
+        "--profiling=false",
+    )
+
+
+def _kube_scheduler(site: Site) -> tuple[str, ...]:
+    return (f"--config={scheduler_config_path(site)}", "--secure-port=0")
+
+
+def scheduler_config_path(site: Site) -> Path:
+    """Where the scheduler's configuration lies."""
+    return site.paths.control_plane / "scheduler.json"
+
+
+def corefile_path(site: Site) -> Path:
+    """Where CoreDNS' configuration lies."""
+    return site.paths.control_plane / "Corefile"
+
+
+def scheduler_config(site: Site) -> dict[str, Any]:
+    """KubeSchedulerConfiguration: where a pod goes is Slurm's business.
+
+    A virtual node stands for a partition, and a pod that does not fit now is to queue there.
+    """
+    disabled = (
+        "NodeResourcesFit",
+        "NodeResourcesBalancedAllocation",
+        "NodePorts",
+        "InterPodAffinity",
+    )
+    return {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "clientConnection": {"kubeconfig": str(site.kubeconfig("kube-scheduler"))},
+        "leaderElection": {"leaderElect": False},
+        "enableProfiling": False,
+        "profiles": [
+            {
+                "schedulerName": "default-scheduler",
+                "plugins": {"multiPoint": {"disabled": [{"name": name} for name in disabled]}},
+                "pluginConfig": [
+                    {
+                        "name": "PodTopologySpread",
+                        "args": {
+                            "apiVersion": "kubescheduler.config.k8s.io/v1",
+                            "kind": "PodTopologySpreadArgs",
+                            "defaultingType": "List",
+                            "defaultConstraints": [],
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def corefile(site: Site) -> str:
+    """CoreDNS' configuration."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("bootstrap"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - not HTML; every value passes |caddy
+    )
+    templates.filters["caddy"] = _caddy
+    return templates.get_template("Corefile.j2").render(
+        port=site.ports.dns,
+        certificate=site.pki.certificate("coredns"),
+        key=site.pki.key("coredns"),
+        client_ca=site.pki.authority("api"),
+        cluster_domain=site.config.cluster_domain,
+        kubeconfig=site.kubeconfig("coredns-client"),
+    )
+
+
+def _caddy(value: Path) -> str:
+    """A path as a quoted word of a Corefile.
+
+    :raises PermanentError: a character that the format might take for something else.
+    """
+    text = str(value)
+    odd = sorted(set(text) - _CADDY_SAFE)
+    if odd:
+        raise PermanentError(
+            f"{text!r}: {odd[0]!r} cannot stand in a path of CoreDNS' configuration",
+            remedy="set HPK_HOME to a directory with a plainer name",
+        )
+    return f'"{text}"'
+
+
+def kubelet_settings(site: Site) -> KubeletSettings:
+    """What our kubelet is told."""
+    pki = site.pki
+    return KubeletSettings(
+        kubeconfig=str(site.kubeconfig("kubelet-client")),
+        cluster_name=site.config.cluster_name,
+        address=site.address,
+        port=site.ports.kubelet,
+        tls_cert=str(pki.certificate("kubelet")),
+        tls_key=str(pki.key("kubelet")),
+        client_ca=str(pki.authority("api")),
+        channel_port=site.ports.channel,
+        channel_cert=str(pki.certificate("channel")),
+        channel_key=str(pki.key("channel")),
+        channel_ca=str(pki.authority("channel")),
+        api_host=site.address,
+        api_port=site.ports.api,
+        orphan_timeout_s=site.config.orphan_timeout_s,
+    )

@@ -1,0 +1,75 @@
+"""Everything that must lie on the disk before the first component starts. Takes the lock as held.
+
+Steps: directories, address and ports, certificates, credentials, configuration files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from bootstrap import host, identities, pki, plan
+from bootstrap.config import ControlPlaneConfig
+from bootstrap.kubeconfig import kubeconfig, write_kubeconfig
+from bootstrap.plan import Site
+from hpk import subproc
+from hpk.model import codec
+from hpk.statefs import HpkPaths, private_directory, write_atomically
+
+_PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "SSL_CERT_FILE")
+
+
+def component_environment() -> dict[str, str]:
+    """What every component gets, whatever surrounds us: nothing of a Slurm job's."""
+    return subproc.base_environment(
+        {name: os.environ[name] for name in _PROXIES if name in os.environ}
+    )
+
+
+def prepare(paths: HpkPaths, config: ControlPlaneConfig, programs: Mapping[str, Path]) -> Site:
+    """Write all files; returns the facts that the plan is made of. Blocks.
+
+    :raises PermanentError: an address, a port, or a place for etcd's data cannot be had.
+    """
+    for directory in (paths.home, paths.control_plane, paths.kubelet, paths.logs, paths.pods):
+        private_directory(directory)
+    address = host.find_address(config.address)
+    etcd_data = Path(config.etcd_data) if config.etcd_data else paths.control_plane / "etcd"
+    host.probe_data_directory(etcd_data)
+    site = Site(
+        paths=paths,
+        address=address,
+        ports=host.choose_ports(paths.control_plane / "ports.json", address),
+        config=config,
+        programs=programs,
+        python=sys.executable,
+        environment=component_environment(),
+        cpus=len(os.sched_getaffinity(0)),
+        etcd_data=etcd_data,
+    )
+    pki.ensure(
+        site.pki,
+        identities.leaves(
+            address=address,
+            hostname=socket.gethostname(),
+            service_cidr=config.service_cidr,
+            cluster_domain=config.cluster_domain,
+        ),
+    )
+    for client in plan.clients():
+        write_kubeconfig(site.kubeconfig(client), _credentials(site, client))
+    write_kubeconfig(paths.kubeconfig, _credentials(site, "admin"))
+    write_atomically(plan.corefile_path(site), plan.corefile(site))
+    scheduler = json.dumps(plan.scheduler_config(site), indent=1) + "\n"
+    write_atomically(plan.scheduler_config_path(site), scheduler)
+    settings = codec.dumps(plan.kubelet_settings(site)) + "\n"
+    write_atomically(paths.kubelet / "settings.json", settings)
+    return site
+
+
+def _credentials(site: Site, client: str) -> dict[str, object]:
+    return kubeconfig(site.pki, client, server=site.server, cluster=site.config.cluster_name)

@@ -1,0 +1,112 @@
+"""What the supervising process tells of itself: ``$HPK_HOME/control-plane/state.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from bootstrap.host import Identity
+from hpk.model import codec
+from hpk.model.errors import ParseError
+from hpk.statefs import HpkPaths, write_atomically
+
+
+class Phase(StrEnum):
+    """How far the control plane has come."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class ComponentPhase(StrEnum):
+    """How far one component has come."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    BACKOFF = "backoff"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentState:
+    """One component.
+
+    :param start_ticks: with the pid names the process; see bootstrap.processes.
+    :param since_s: Unix seconds of the last change of phase.
+    :param message: why it is not ready, "" if it is.
+    """
+
+    name: str
+    version: str
+    phase: ComponentPhase
+    pid: int = 0
+    start_ticks: int = 0
+    restarts: int = 0
+    since_s: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlaneState:
+    """The whole.
+
+    :param generation: of the lock under which it runs.
+    :param identity: where the pids mean something.
+    :param message: why it failed, with the remedy.
+    """
+
+    generation: int
+    identity: Identity
+    phase: Phase
+    message: str
+    address: str
+    components: tuple[ComponentState, ...]
+
+
+def state_path(paths: HpkPaths) -> Path:
+    """Where the state lies."""
+    return paths.control_plane / "state.json"
+
+
+def read_state(paths: HpkPaths) -> ControlPlaneState | None:
+    """The state as last written; None where there is none or it cannot be read."""
+    try:
+        return codec.loads(ControlPlaneState, state_path(paths).read_text())
+    except (FileNotFoundError, ParseError):
+        return None
+
+
+class StatePublisher:
+    """Keeps the state and writes each change."""
+
+    def __init__(self, paths: HpkPaths, state: ControlPlaneState) -> None:
+        self._paths = paths
+        self.state = state
+        self._write()
+
+    def begin(self, address: str, components: tuple[ComponentState, ...]) -> None:
+        """These are the components, none of them started."""
+        self.state = dataclasses.replace(self.state, address=address, components=components)
+        self._write()
+
+    def set_phase(self, phase: Phase, message: str = "") -> None:
+        """The whole has come so far."""
+        self.state = dataclasses.replace(self.state, phase=phase, message=message)
+        self._write()
+
+    def set_component(self, component: ComponentState) -> None:
+        """One component has."""
+        components = tuple(
+            component if old.name == component.name else old for old in self.state.components
+        )
+        self.state = dataclasses.replace(self.state, components=components)
+        self._write()
+
+    def _write(self) -> None:
+        write_atomically(state_path(self._paths), codec.dumps(self.state) + "\n")
