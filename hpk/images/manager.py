@@ -1,20 +1,34 @@
 """ImageManager: a Pod's image reference becomes a converted image that every node can run.
 
-The one door to hpk.images. It decides by pull policy, and puts together reference, registry and
-store; it neither speaks HTTP nor touches files itself.
+The one door to hpk.images. It decides by pull policy, and puts together reference, registry,
+converter and store; it neither speaks HTTP nor touches files itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from hpk.images.errors import ImageError
+from hpk.images.build_lock import build_lock
+from hpk.images.convert import Converter
+from hpk.images.errors import ERR_IMAGE_NEVER_PULL, ERR_IMAGE_PULL, ImageError
+from hpk.images.reference import Reference, parse_reference
+from hpk.images.registry import Credentials, Registry, Resolved
+from hpk.images.single_flight import FlightEndedError, SingleFlight
+from hpk.images.store import ImageStore, Listed, Meaning
+from hpk.model.errors import PermanentError
 from hpk.model.plan import ImagePlan
 from hpk.statefs import HpkPaths
 
 __all__ = ["ImageError", "ImageManager", "ImageProvider", "ImageSettings"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +37,16 @@ class ImageSettings:
 
     :param runtime_path: directories to look for apptainer or singularity in, before PATH.
     :param insecure_registries: ``host[:port]`` of registries spoken to without TLS.
+    :param credentials: by registry, ``host[:port]`` or ``docker.io``.
     :param pull_timeout_s: for one conversion, download included.
+    :param scratch: where images are unpacked; None for TMPDIR, else /tmp.
     """
 
     runtime_path: tuple[Path, ...] = ()
     insecure_registries: frozenset[str] = frozenset()
+    credentials: Mapping[str, Credentials] = field(default_factory=dict)
     pull_timeout_s: float = 3600
+    scratch: Path | None = None
 
 
 class ImageProvider(Protocol):
@@ -45,8 +63,17 @@ class ImageManager:
     """
 
     def __init__(self, paths: HpkPaths, settings: ImageSettings | None = None) -> None:
-        self._paths = paths
         self._settings = settings or ImageSettings()
+        self._store = ImageStore(paths)
+        self._registry = Registry(
+            insecure=self._settings.insecure_registries, credentials=self._settings.credentials
+        )
+        self._converter = Converter(
+            runtime_path=self._settings.runtime_path,
+            scratch=self._settings.scratch or Path(tempfile.gettempdir()),
+            timeout_s=self._settings.pull_timeout_s,
+        )
+        self._builds: SingleFlight[None] = SingleFlight()
 
     async def ensure(self, reference: str, *, pull_policy: str) -> ImagePlan:
         """The image, converted and on disk.
@@ -57,8 +84,87 @@ class ImageManager:
         :raises ImageError: with reason ``InvalidImageName``, ``ErrImagePull`` or
             ``ErrImageNeverPull``. Only the first is permanent; back-off is the caller's.
         """
-        raise NotImplementedError
+        parsed = parse_reference(reference)
+        if pull_policy not in ("Always", "IfNotPresent", "Never"):
+            raise PermanentError(
+                f"imagePullPolicy {pull_policy!r} is not one of Always, IfNotPresent, Never"
+            )
+        if pull_policy != "Always" or parsed.digest:
+            plan = await asyncio.to_thread(self._cached, reference, parsed)
+            if plan is not None:
+                return plan
+        if pull_policy == "Never":
+            raise ImageError(
+                ERR_IMAGE_NEVER_PULL,
+                f'Container image "{reference}" is not present with pull policy of Never',
+            )
+        try:
+            return await self._pull(reference, parsed)
+        except FlightEndedError as error:
+            raise ImageError(
+                ERR_IMAGE_PULL, f'failed to pull image "{reference}": {error}'
+            ) from error
+        except OSError as error:
+            raise ImageError(
+                ERR_IMAGE_PULL,
+                f'failed to store image "{reference}": {error}',
+                remedy="see that $HPK_CACHE can be written and has room",
+            ) from error
 
     async def close(self) -> None:
         """End conversions under way and let go of connections."""
-        raise NotImplementedError
+        await self._builds.close()
+        await self._registry.close()
+
+    def listing(self) -> tuple[Listed, ...]:
+        """What the cache holds."""
+        return self._store.listing()
+
+    def _cached(self, spelled: str, parsed: Reference) -> ImagePlan | None:
+        meaning = self._store.meaning(parsed)
+        return None if meaning is None else self._store.plan(spelled, parsed, meaning)
+
+    async def _pull(self, spelled: str, parsed: Reference) -> ImagePlan:
+        digest = await self._registry.current_digest(parsed) if parsed.tag else None
+        if digest is not None:
+            # The same image under its digest: only the tag's meaning has to be written down.
+            known = await asyncio.to_thread(self._store.meaning, parsed.with_digest(digest))
+            if known is not None:
+                plan = await asyncio.to_thread(self._store.plan, spelled, parsed, known)
+                if plan is not None:
+                    await asyncio.to_thread(self._store.remember_tag, parsed, known)
+                    return plan
+        resolved = await self._registry.resolve(parsed)
+        await asyncio.to_thread(self._store.prepare)
+        meaning = Meaning(
+            reference=str(parsed),
+            digest=resolved.digest,
+            manifest_digest=resolved.manifest_digest,
+        )
+        plan = await asyncio.to_thread(self._store.plan, spelled, parsed, meaning)
+        if plan is None:
+            await self._builds.do(resolved.manifest_digest, lambda: self._build(resolved))
+            plan = await asyncio.to_thread(self._store.plan, spelled, parsed, meaning)
+        if plan is None:
+            raise ImageError(
+                ERR_IMAGE_PULL, f'failed to store image "{spelled}": it was gone at once'
+            )
+        await asyncio.to_thread(self._store.remember, resolved)
+        return plan
+
+    async def _build(self, resolved: Resolved) -> None:
+        digest = resolved.manifest_digest
+        source = resolved.reference.with_digest(digest)
+        store, began_s = self._store, time.monotonic()
+        async with build_lock(store.lock_path(digest), lambda: store.is_there(digest)) as held:
+            if not held or store.is_there(digest):
+                return
+            log.info("convert an image", extra={"image": str(source)})
+            with store.building(digest) as build:
+                sif = build / "image.sif"
+                insecure = source.domain in self._settings.insecure_registries
+                await self._converter.pull(source, sif, insecure=insecure)
+                passwd, group = await self._converter.accounts(sif)
+                await asyncio.to_thread(store.publish, build, resolved, passwd=passwd, group=group)
+            elapsed_s = time.monotonic() - began_s
+            log.info("converted an image in %.1f s", elapsed_s, extra={"image": str(source)})
