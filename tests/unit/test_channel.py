@@ -1,0 +1,281 @@
+"""The channel as a stranger and as a supervisor meets it: real TLS, real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from hpk.model import codec
+from hpk.model.bundle import Bundle
+from hpk.model.frames import (
+    MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
+    BundleReply,
+    BundleRequest,
+    Hello,
+    LogData,
+    LogRead,
+    Reject,
+    Status,
+    StatusAck,
+    Welcome,
+)
+from hpk.model.ids import Nonce, PodUid, SlurmJobId
+from hpk.model.plan import EnvVar
+from hpk.model.record import RECORD_VERSION, PodPhase, SupervisorRecord
+from hpk.model.settings import KubeletSettings
+from hpk.statefs import HpkPaths, private_directory, write_atomically
+from kubelet.channel import ChannelServer, decode_log_data
+
+UID, NONCE, TOKEN = PodUid("uid-1"), Nonce("0123456789abcdef"), "secret-token"
+
+
+@dataclass
+class Kubelet:
+    """The handler behind the channel."""
+
+    records: list[SupervisorRecord] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    unwanted: Reject | None = None
+
+    def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
+        return self.unwanted
+
+    def record_arrived(self, record: SupervisorRecord) -> None:
+        self.records.append(record)
+
+    def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
+        self.changed.set()
+
+    async def build_bundle(self, uid: PodUid, nonce: Nonce) -> tuple[Bundle, float | None]:
+        return Bundle(volumes=(), env=(EnvVar("A", "b"),)), None
+
+
+@dataclass
+class Channel:
+    server: ChannelServer
+    kubelet: Kubelet
+    port: int
+    ca: Path
+
+    @contextlib.asynccontextmanager
+    async def dial(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        context = ssl.create_default_context(cafile=str(self.ca))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=context, server_hostname="hpk-channel"
+        )
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def hello(self, **changes: Any) -> bytes:
+        values: dict[str, Any] = {
+            "protocol": PROTOCOL_VERSION,
+            "uid": UID,
+            "nonce": NONCE,
+            "job_id": SlurmJobId(1),
+            "token": TOKEN,
+        }
+        return codec.frame_bytes(Hello(**(values | changes)))
+
+
+async def receive(reader: asyncio.StreamReader) -> Any:
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    return codec.parse_frame(await reader.readexactly(length))
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for hpk-channel, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hpk-channel")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hpk-channel")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_path, key_path = directory / "c.crt", directory / "c.key"
+    cert_path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return cert_path, key_path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
+    cert, key = certificate(tmp_path)
+    paths = HpkPaths(home=tmp_path / "home", cache=tmp_path / "cache")
+    layout = paths.attempt(UID, NONCE)
+    private_directory(Path(layout.root))
+    write_atomically(Path(layout.token), TOKEN)
+    port = free_port()
+    settings = KubeletSettings(
+        kubeconfig="",
+        cluster_name="",
+        address="127.0.0.1",
+        port=0,
+        tls_cert="",
+        tls_key="",
+        client_ca="",
+        channel_port=port,
+        channel_cert=str(cert),
+        channel_key=str(key),
+        channel_ca=str(cert),
+        api_host="",
+        api_port=0,
+        orphan_timeout_s=1,
+    )
+    kubelet = Kubelet()
+    server = ChannelServer(settings=settings, paths=paths, handler=kubelet)
+    task = asyncio.ensure_future(server.run())
+    made = Channel(server, kubelet, port, cert)
+    while True:
+        try:
+            async with made.dial():
+                break
+        except ConnectionRefusedError:
+            await asyncio.sleep(0)
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def a_record(seq: int = 1, uid: PodUid = UID) -> SupervisorRecord:
+    return SupervisorRecord(
+        version=RECORD_VERSION,
+        uid=uid,
+        nonce=NONCE,
+        job_id=SlurmJobId(1),
+        seq=seq,
+        phase=PodPhase.RUNNING,
+        host="n1",
+        host_ip="10.0.0.1",
+        started_at_s=1.0,
+        containers=(),
+    )
+
+
+async def test_a_supervisor_with_the_token_is_welcome_and_heard(channel: Channel) -> None:
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello())
+        assert await receive(reader) == Welcome(protocol=PROTOCOL_VERSION)
+        writer.write(codec.frame_bytes(Status(a_record(seq=5))))
+        assert await receive(reader) == StatusAck(seq=5)
+        assert [r.seq for r in channel.kubelet.records] == [5]
+        writer.write(codec.frame_bytes(BundleRequest(id=3)))
+        reply = await receive(reader)
+        assert isinstance(reply, BundleReply)
+        assert (reply.id, reply.bundle.env) == (3, (EnvVar("A", "b"),))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token": "wrong"},
+        {"token": ""},
+        {"uid": "uid-2"},
+        {"uid": "../uid-1"},
+        {"nonce": "../0123"},
+        {"nonce": "fedcba9876543210"},
+    ],
+)
+async def test_a_stranger_is_refused(channel: Channel, changes: dict[str, str]) -> None:
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello(**changes))
+        answer = await receive(reader)
+        assert isinstance(answer, Reject)
+        assert not answer.stop
+        assert await reader.read() == b""
+    assert channel.server.session(NONCE) is None
+
+
+async def test_a_revoked_attempt_is_told_to_stop(channel: Channel) -> None:
+    channel.kubelet.unwanted = Reject(reason="revoked", stop=True)
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello())
+        assert await receive(reader) == Reject(reason="revoked", stop=True)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        (MAX_FRAME_BYTES + 1).to_bytes(4, "big"),
+        (5).to_bytes(4, "big") + b"[[[[[",
+        codec.frame_bytes(BundleRequest(id=1)),
+    ],
+)
+async def test_nonsense_ends_the_connection_and_nothing_else(
+    channel: Channel, first: bytes
+) -> None:
+    async with channel.dial() as (reader, writer):
+        writer.write(first)
+        assert await reader.read() == b""
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello())
+        assert isinstance(await receive(reader), Welcome)
+
+
+async def test_a_supervisor_cannot_speak_for_another_pod(channel: Channel) -> None:
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello())
+        await receive(reader)
+        writer.write(codec.frame_bytes(Status(a_record(uid=PodUid("uid-2")))))
+        assert await reader.read() == b""
+    assert channel.kubelet.records == []
+
+
+async def test_logs_are_read_through_the_session(channel: Channel) -> None:
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello())
+        await receive(reader)
+        await channel.kubelet.changed.wait()
+        session = channel.server.session(NONCE)
+        assert session is not None
+        reading = asyncio.ensure_future(session.read_log("logs/c/0.log", 10, wait=True))
+        request = await receive(reader)
+        assert isinstance(request, LogRead)
+        assert (request.path, request.offset, request.wait) == ("logs/c/0.log", 10, True)
+        data = base64.b64encode(b"hello").decode()
+        answer = LogData(id=request.id, offset=10, data_base64=data, eof=True)
+        writer.write(codec.frame_bytes(answer))
+        assert decode_log_data(await reading) == b"hello"
+        unanswered = asyncio.ensure_future(session.read_log("logs/c/0.log", 15, wait=True))
+        assert isinstance(await receive(reader), LogRead)
+    with pytest.raises(ConnectionError):
+        await unanswered
