@@ -109,10 +109,15 @@ def _file(paths: HpkPaths, generation: int) -> Path:
 
 
 async def is_alive(
-    paths: HpkPaths, holder: Holder, *, waiting: Callable[[float], None] | None = None
+    paths: HpkPaths,
+    holder: Holder,
+    *,
+    waiting: Callable[[float], None] | None = None,
+    window_s: float = STALE_S,
 ) -> bool:
-    """Whether the holder still runs. Takes up to STALE_S where only the heartbeat can tell.
+    """Whether the holder still runs. Takes up to window_s where only the heartbeat can tell.
 
+    :param window_s: shorter ones give an opinion; only STALE_S justifies taking the lock.
     :param waiting: called with the seconds left while that takes time.
     """
     if holder.released:
@@ -120,7 +125,7 @@ async def is_alive(
     if holder.identity == Identity.here():
         return holder.process.is_alive()
     first = _read_heartbeat(paths)
-    deadline = time.monotonic() + STALE_S
+    deadline = time.monotonic() + window_s
     while (left_s := deadline - time.monotonic()) > 0:
         if waiting is not None:
             waiting(left_s)

@@ -18,8 +18,8 @@ from hpk.model.errors import HpkError, TransientError
 
 log = logging.getLogger(__name__)
 
-_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 30.0
-_STEADY_S = 60.0
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 15.0
+_STEADY_S = 30.0
 """A component that ran for so long has recovered: its next backoff is the first again."""
 _READY_POLL_S = 0.1
 _SETTLED_S = 0.5

@@ -17,7 +17,7 @@ from bootstrap.config import Config
 from bootstrap.pki import Pki
 from bootstrap.prepare import component_environment
 from bootstrap.runner import log_tail
-from bootstrap.state import ComponentPhase, Phase, read_state
+from bootstrap.state import ComponentPhase, ControlPlaneState, Phase, read_state
 from hpk import subproc
 from hpk.model import codec
 from hpk.model.errors import HpkError, ParseError, PermanentError, TransientError
@@ -72,6 +72,7 @@ async def start(paths: HpkPaths, config: Config, reporter: Reporter) -> Endpoint
     private_directory(paths.logs)
     await ensure_all(paths, config.binaries, reporter)
     log_path = paths.logs / "control-plane.log"
+    before = read_state(paths)
     job_id = surrounding_job()
     environment = component_environment() | {
         name: os.environ[name] for name in os.environ if name in _KEPT or name.startswith("GO")
@@ -88,18 +89,18 @@ async def start(paths: HpkPaths, config: Config, reporter: Reporter) -> Endpoint
         ended = subproc.has_ended(pid)
         endpoint = read_endpoint(paths)
         if endpoint is not None and endpoint.pid == pid:
-            _report_components(paths, reporter)
+            _report_components(paths, reporter, before)
             reporter.done("control-plane", f"up at https://{endpoint.address}:{endpoint.api_port}")
             return endpoint
         if ended:
-            raise _failure(paths, log_tail(log_path))
-        _report_components(paths, reporter)
+            raise _failure(paths, before, log_tail(log_path))
+        _report_components(paths, reporter, before)
         await asyncio.sleep(_POLL_S)
 
 
-def _failure(paths: HpkPaths, tail: str) -> PermanentError:
+def _failure(paths: HpkPaths, before: ControlPlaneState | None, tail: str) -> PermanentError:
     state = read_state(paths)
-    if state is not None and state.phase == Phase.FAILED and state.message:
+    if state is not None and state != before and state.phase == Phase.FAILED and state.message:
         return PermanentError(f"the control plane did not start: {state.message}")
     return PermanentError(
         f"the control plane did not start; the end of its log:\n{tail}",
@@ -107,9 +108,13 @@ def _failure(paths: HpkPaths, tail: str) -> PermanentError:
     )
 
 
-def _report_components(paths: HpkPaths, reporter: Reporter) -> None:
+def _report_components(
+    paths: HpkPaths, reporter: Reporter, before: ControlPlaneState | None = None
+) -> None:
     state = read_state(paths)
-    for component in state.components if state is not None else ():
+    if state is None or (before is not None and state.generation == before.generation):
+        return
+    for component in state.components:
         if component.phase == ComponentPhase.READY:
             reporter.done(component.name, f"{component.version} ready")
         elif component.phase != ComponentPhase.WAITING:

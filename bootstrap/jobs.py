@@ -1,0 +1,126 @@
+"""The Slurm jobs of this home's pods, as the journals and Slurm tell of them.
+
+Only jobs that a journal of this home names are ever listed or cancelled: other jobs of the user,
+other homes' included, are not ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpk import journal
+from hpk.journal import Attempt
+from hpk.model.errors import HpkError
+from hpk.model.ids import SlurmJobId
+from hpk.model.job import JobObservation
+from hpk.slurm.base import SlurmBackend, parse_submit_output
+from hpk.statefs import HpkPaths, exclusive_lock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenJob:
+    """A job that may be in Slurm.
+
+    :param pod: ``namespace/name``.
+    :param state: Slurm's word for it, ``UNKNOWN`` where Slurm does not know or does not answer.
+    """
+
+    pod: str
+    job_id: SlurmJobId
+    state: str
+    reason: str
+    is_queued: bool
+
+
+def open_attempts(paths: HpkPaths) -> tuple[Attempt, ...]:
+    """Every attempt of this home of which a job may be in Slurm. Blocks."""
+    journals = (journal.read_pod(paths, uid) for uid in journal.known_pods(paths))
+    return tuple(
+        attempt
+        for pod in journals
+        if pod is not None
+        for attempt in pod.attempts
+        if attempt.is_open
+    )
+
+
+async def open_jobs(
+    paths: HpkPaths, backend: SlurmBackend, *, settle: bool = False
+) -> tuple[OpenJob, ...]:
+    """The jobs of the open attempts, ended ones left out.
+
+    :param settle: first wait for submissions that are still under way.
+    """
+    attempts = await asyncio.to_thread(open_attempts, paths)
+    known: dict[SlurmJobId, Attempt] = {}
+    seen: dict[SlurmJobId, JobObservation] = {}
+    for attempt in attempts:
+        job_id = attempt.job_id
+        if job_id is None:
+            job_id = await asyncio.to_thread(_submitted_id, paths, attempt, settle=settle)
+        if job_id is not None:
+            known[job_id] = attempt
+        else:
+            for job in await _by_name(backend, attempt):
+                known[job.job_id], seen[job.job_id] = attempt, job
+    unseen = [job_id for job_id in known if job_id not in seen]
+    if unseen:
+        # Those it says nothing of are listed as UNKNOWN; who cancels them learns of the silence.
+        with contextlib.suppress(HpkError):
+            seen |= await backend.jobs(unseen)
+    return tuple(
+        _open_job(attempt, job_id, seen.get(job_id))
+        for job_id, attempt in known.items()
+        if not (job_id in seen and seen[job_id].state.is_terminal)
+    )
+
+
+async def _by_name(backend: SlurmBackend, attempt: Attempt) -> Sequence[JobObservation]:
+    try:
+        return await backend.find_jobs(attempt.job_name, since_s=attempt.intent_at_s)
+    except HpkError:
+        return ()
+
+
+def _submitted_id(paths: HpkPaths, attempt: Attempt, *, settle: bool) -> SlurmJobId | None:
+    """The id that sbatch printed although nobody lived to journal it."""
+    if settle:
+        with exclusive_lock(paths.submit_lock(attempt.pod.uid)):
+            pass  # whoever submits holds this lock until sbatch has ended
+    output = Path(paths.attempt(attempt.pod.uid, attempt.nonce).submit_output)
+    try:
+        return parse_submit_output(output.read_text(errors="replace"))
+    except FileNotFoundError:
+        return None
+
+
+def _open_job(attempt: Attempt, job_id: SlurmJobId, seen: JobObservation | None) -> OpenJob:
+    return OpenJob(
+        pod=str(attempt.pod),
+        job_id=job_id,
+        state=seen.state.value if seen is not None else "UNKNOWN",
+        reason=seen.reason if seen is not None else "",
+        is_queued=seen is not None and seen.state.is_queued,
+    )
+
+
+async def cancel_all(
+    paths: HpkPaths, backend: SlurmBackend
+) -> tuple[tuple[OpenJob, ...], tuple[str, ...]]:
+    """Cancel the jobs of every open attempt, by id. The control plane must be down.
+
+    :returns: the jobs that were cancelled, and what went wrong with others.
+    """
+    cancelled, errors = [], []
+    for job in await open_jobs(paths, backend, settle=True):
+        try:
+            await backend.cancel(job.job_id)
+        except HpkError as error:
+            errors.append(f"job {job.job_id} ({job.pod}): {error}")
+        else:
+            cancelled.append(job)
+    return tuple(cancelled), tuple(errors)
