@@ -93,8 +93,8 @@ class Converter:
             raise ImageError(ERR_IMAGE_PULL, f"cannot read the converted image: {error}") from error
         async with _working_space(self.scratch, "accounts") as space:
             root = space / "root"
-            argv = [program, "-quiet", "-no-progress", "-no-xattrs", "-offset", str(offset)]
-            argv += ["-dest", str(root), str(sif), "etc/passwd", "etc/group"]
+            argv = [program, "-n", "-no", "-o", str(offset), "-d", str(root), str(sif)]
+            argv += ["etc/passwd", "etc/group"]
             # Its exit code also speaks of ownership that only root could restore, and of files
             # that are not there; what counts is what came out.
             done = await subproc.run(argv, timeout_s=_EXTRACT_TIMEOUT_S)

@@ -125,15 +125,8 @@ class ImageManager:
         return None if meaning is None else self._store.plan(spelled, parsed, meaning)
 
     async def _pull(self, spelled: str, parsed: Reference) -> ImagePlan:
-        digest = await self._registry.current_digest(parsed) if parsed.tag else None
-        if digest is not None:
-            # The same image under its digest: only the tag's meaning has to be written down.
-            known = await asyncio.to_thread(self._store.meaning, parsed.with_digest(digest))
-            if known is not None:
-                plan = await asyncio.to_thread(self._store.plan, spelled, parsed, known)
-                if plan is not None:
-                    await asyncio.to_thread(self._store.remember_tag, parsed, known)
-                    return plan
+        if parsed.tag and (plan := await self._unmoved(spelled, parsed)) is not None:
+            return plan
         resolved = await self._registry.resolve(parsed)
         await asyncio.to_thread(self._store.prepare)
         meaning = Meaning(
@@ -150,6 +143,22 @@ class ImageManager:
                 ERR_IMAGE_PULL, f'failed to store image "{spelled}": it was gone at once'
             )
         await asyncio.to_thread(self._store.remember, resolved)
+        return plan
+
+    async def _unmoved(self, spelled: str, parsed: Reference) -> ImagePlan | None:
+        """A tag that was resolved before and still names an image that is here."""
+        before = await asyncio.to_thread(self._store.meaning, parsed)
+        if before is None:
+            return None
+        digest = await self._registry.current_digest(parsed)
+        if digest is None:
+            return None
+        known = await asyncio.to_thread(self._store.meaning, parsed.with_digest(digest))
+        if known is None:
+            return None
+        plan = await asyncio.to_thread(self._store.plan, spelled, parsed, known)
+        if plan is not None and known.digest != before.digest:
+            await asyncio.to_thread(self._store.remember_tag, parsed, known)
         return plan
 
     async def _build(self, resolved: Resolved) -> None:

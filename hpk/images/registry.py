@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,15 +90,19 @@ class Registry:
     async def current_digest(self, reference: Reference) -> str | None:
         """What the tag names now, by a HEAD request, which costs a registry and its quotas least.
 
-        None where the registry does not say.
+        None where the registry does not say, or says no: to a HEAD it cannot give its reasons.
 
-        :raises ImageError: as `resolve` does.
+        :raises ImageError: the registry does not answer.
         """
         if reference.digest:
             return reference.digest
-        answer = await self._get(reference, f"manifests/{reference.version}", method="HEAD")
+        what = f"manifests/{reference.version}"
+        try:
+            answer = await self._request(reference, what, method="HEAD")
+        except ParseError:
+            return None
         digest = answer.headers.get("Docker-Content-Digest", "")
-        return digest if is_digest(digest) else None
+        return digest if answer.status == 200 and is_digest(digest) else None
 
     async def resolve(self, reference: Reference) -> Resolved:
         """The image's digests and configuration.
@@ -129,7 +134,13 @@ class Registry:
             reference=reference, digest=digest, manifest_digest=manifest_digest, config=config
         )
 
-    async def _get(self, reference: Reference, what: str, *, method: str = "GET") -> _Answer:
+    async def _get(self, reference: Reference, what: str) -> _Answer:
+        answer = await self._request(reference, what, method="GET")
+        if answer.status != 200:
+            raise _refused(reference, answer)
+        return answer
+
+    async def _request(self, reference: Reference, what: str, *, method: str) -> _Answer:
         scheme = "http" if reference.domain in self._insecure else "https"
         url = URL(f"{scheme}://{reference.api_host}/v2/{reference.path}/{what}", encoded=True)
         key = (reference.api_host, reference.path)
@@ -146,8 +157,6 @@ class Registry:
                 f'failed to resolve image "{reference}": {reference.api_host}: {detail}',
                 remedy="see whether this host can reach the registry and trusts its certificate",
             ) from error
-        if answer.status != 200:
-            raise _refused(reference, answer)
         return answer
 
     async def _follow(self, method: str, url: URL, authorization: str | None) -> _Answer:
@@ -169,8 +178,10 @@ class Registry:
 
     async def _once(self, method: str, url: URL, headers: Mapping[str, str]) -> _Answer:
         if self._session is None:
+            # Made now and not when aiohttp was imported, so that SSL_CERT_FILE counts.
+            connector = aiohttp.TCPConnector(ssl=ssl.create_default_context())
             self._session = aiohttp.ClientSession(
-                timeout=_TIMEOUT, trust_env=True, headers={"User-Agent": "hpk"}
+                connector=connector, timeout=_TIMEOUT, trust_env=True, headers={"User-Agent": "hpk"}
             )
         async with self._session.request(
             method, url, headers=headers, allow_redirects=False
