@@ -29,7 +29,7 @@ def render_script(
         SbatchOption("output", file_pattern(layout.job_output), _ORIGIN),
         SbatchOption("open-mode", "append", _ORIGIN),
         SbatchOption("chdir", "/", _ORIGIN),
-        SbatchOption("export", "NONE", _ORIGIN),
+        SbatchOption("export", "ALL", _ORIGIN),
         *plan.options,
     ]
     template = _ENVIRONMENT.get_template("batch.sh.j2")
@@ -39,7 +39,12 @@ def render_script(
 
 
 def file_pattern(path: str) -> str:
-    """A path as sbatch's file name pattern that stands for this path alone."""
+    """A path as sbatch's FILENAME PATTERN (sbatch(1)) that stands for this path alone.
+
+    A backslash anywhere switches off what "%" does and must itself be doubled.
+    """
+    if "\\" in path:
+        return path.replace("\\", "\\\\")
     return path.replace("%", "%%")
 
 

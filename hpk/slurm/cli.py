@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import grp
 import os
 import pwd
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hpk import subproc
@@ -35,6 +36,7 @@ class CliBackend:
         self._environment = subproc.base_environment(
             {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"} | dict(environment or {})
         )
+        self._submit_environment = _submit_environment(environment or {})
         self._user = str(os.getuid())
 
     async def submit(self, submission: Submission) -> SlurmJobId:
@@ -42,7 +44,7 @@ class CliBackend:
         try:
             done = await subproc.run(
                 ["sbatch", "--parsable", str(submission.script)],
-                environment=self._environment,
+                environment=self._submit_environment,
                 timeout_s=_SUBMIT_TIMEOUT_S,
                 cwd=Path("/"),
                 stdout_path=submission.stdout_path,
@@ -78,9 +80,7 @@ class CliBackend:
             recorded = await self._sacct(["-j", ",".join(str(job_id) for job_id in asked)])
         except TransientError as error:
             return {i: _unknown(i, error) for i in asked if i not in found} | found
-        for job in recorded:
-            if job.job_id in wanted and (job.job_id not in found or job.state.is_terminal):
-                found[job.job_id] = job
+        _merge(found, (job for job in recorded if job.job_id in wanted))
         return found
 
     async def find_jobs(self, name: str, *, since_s: float) -> tuple[JobObservation, ...]:
@@ -88,9 +88,7 @@ class CliBackend:
         found = {job.job_id: job for job in await self._squeue() if job.name == name}
         since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since_s - _CLOCK_SKEW_S))
         arguments = [f"--name={name}", "-S", since, "-u", self._user]
-        for job in await self._sacct(arguments):
-            if job.name == name and (job.job_id not in found or job.state.is_terminal):
-                found[job.job_id] = job
+        _merge(found, (job for job in await self._sacct(arguments) if job.name == name))
         return tuple(found[job_id] for job_id in sorted(found))
 
     async def cancel(self, job_id: SlurmJobId) -> None:
@@ -164,6 +162,27 @@ class CliBackend:
         return await subproc.run(
             argv, environment=self._environment, timeout_s=_QUERY_TIMEOUT_S, cwd=Path("/")
         )
+
+
+def _merge(found: dict[SlurmJobId, JobObservation], recorded: Iterable[JobObservation]) -> None:
+    """Add what accounting says; it decides on jobs that have ended, squeue on all others.
+
+    Accounting lags: it may not have heard yet of an end that squeue shows. Of a job that never
+    started it does not know the name at first, so squeue's stays.
+    """
+    for job in recorded:
+        seen = found.get(job.job_id)
+        if seen is None:
+            found[job.job_id] = job
+        elif job.state.is_terminal and seen.state.is_terminal:
+            found[job.job_id] = dataclasses.replace(job, name=seen.name)
+
+
+def _submit_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """What sbatch gets and, by --export=ALL, the job: nothing that holds on this host only."""
+    environment = subproc.base_environment(extra)
+    environment.pop("TMPDIR", None)
+    return environment
 
 
 def _read(path: Path) -> str:

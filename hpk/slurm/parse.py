@@ -6,6 +6,7 @@ Unix seconds (SLURM_TIME_FORMAT=%s).
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from hpk.model.errors import ParseError
@@ -88,7 +89,7 @@ def parse_sacct(text: str) -> tuple[JobObservation, ...]:
             job = _sacct_job(fields, line)
             jobs[job.job_id] = job
     return tuple(
-        _with_state(job, JobState.OUT_OF_MEMORY)
+        dataclasses.replace(job, state=JobState.OUT_OF_MEMORY)
         if job.state is JobState.FAILED and job.job_id in out_of_memory
         else job
         for job in jobs.values()
@@ -109,15 +110,11 @@ def _sacct_job(fields: list[str], line: str) -> JobObservation:
         nodes=_text(nodes),
         exit_code=int(code["code"]) if parsed.is_terminal else None,
         signal=int(code["signal"]) if parsed.is_terminal else 0,
-        start_time_s=_time(start, line),
+        # Of a job cancelled in the queue, accounting gives its end as its start.
+        start_time_s=_time(start, line) if _text(nodes) else None,
         end_time_s=_time(end, line),
         source="sacct",
     )
-
-
-def _with_state(job: JobObservation, state: JobState) -> JobObservation:
-    values = {name: getattr(job, name) for name in JobObservation.__dataclass_fields__}
-    return JobObservation(**(values | {"state": state}))
 
 
 def _text(text: str) -> str:

@@ -13,7 +13,7 @@ UNKNOWN = "Unknown"
 NOT_NOW = "NotNow"
 REFUSED = "SlurmRefused"
 
-_PREFIX = re.compile(r"^(?:sbatch|scancel|squeue|sacct|scontrol): (?:error|fatal): ")
+_PREFIX = re.compile(r"^(?:sbatch|scancel|squeue|sacct|sacctmgr|scontrol): (?:(?:error|fatal): )?")
 
 # In order; the first that is found decides. Source: slurm_errno.c and sbatch.c.
 _TRANSIENT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
