@@ -119,7 +119,7 @@ def _copy_from_machine(etc: Path) -> None:
 
 def passwd_lines(machine: str) -> list[str]:
     """The lab's passwd: Debian's system users and the lab's own, from the machine's text."""
-    kept = [f"root:x:0:0:root:/root:/bin/bash"]
+    kept = ["root:x:0:0:root:/root:/bin/bash"]
     for line in machine.splitlines():
         fields = line.split(":")
         if len(fields) != 7 or fields[0] == "root" or not fields[2].isdigit():
@@ -217,6 +217,9 @@ async def _write_trust(lab: Lab, ids: dict[str, tuple[int, int]]) -> None:
     argv = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(bundle)]
     done = (await subproc.run(argv)).check()
     (certs / f"{done.stdout.strip()}.0").symlink_to("ca-certificates.crt")
+    # The form container tools want it in when they are pointed to it: a directory of *.crt.
+    (lab.etc / "ssl/registry").mkdir()
+    (lab.etc / "ssl/registry/ca.crt").symlink_to("../certs/ca-certificates.crt")
     private = lab.private / "registry"
     private.mkdir(mode=0o700)
     files = {

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 _CLONE_NEWNS, _CLONE_NEWCGROUP, _CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
 _CLONE_NEWIPC, _CLONE_NEWPID, _CLONE_NEWNET = 0x08000000, 0x20000000, 0x40000000
-_MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
+_MS_REC, _MS_PRIVATE, _MS_SHARED = 1 << 14, 1 << 18, 1 << 20
 _MNT_DETACH = 2
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _HOLD = "/usr/bin/sleep"
@@ -94,6 +94,8 @@ def _enter_new_root(root: str, steps: list[list[Any]]) -> None:
     os.chdir("/")
     _check(_libc.umount2(b"/.old", _MNT_DETACH), "umount the machine's root")
     Path("/.old").rmdir()
+    # Within the host mounts propagate, as on any machine that systemd started.
+    _mount("", "/", "", _MS_REC | _MS_SHARED, "")
 
 
 def _hold(argv0: str, ready: int) -> NoReturn:
@@ -105,7 +107,7 @@ def _hold(argv0: str, ready: int) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     os.set_inheritable(ready, False)
     os.write(ready, b"ready")
-    os.execve(_HOLD, [argv0, "infinity"], {})
+    os.execve(_HOLD, [argv0, "infinity"], {})  # noqa: S606
 
 
 def _become_host(plan: dict[str, Any], ready: int) -> NoReturn:

@@ -6,7 +6,6 @@ makes for itself; nothing else of the machine.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +56,8 @@ class Sources:
 def machine_root_links() -> dict[str, str]:
     """The links of a merged /usr on this machine."""
     names = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-    return {name: os.readlink(f"/{name}") for name in names if Path(f"/{name}").is_symlink()}
+    links = {name: Path(f"/{name}") for name in names}
+    return {name: str(link.readlink()) for name, link in links.items() if link.is_symlink()}
 
 
 def plan_root(lab: Lab, host: Host, sources: Sources, hierarchies: Hierarchies) -> list[Step]:

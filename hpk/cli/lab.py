@@ -13,9 +13,11 @@ from rich.console import Console
 
 from bootstrap.lab import control, software
 from bootstrap.lab.hosts import Machine
-from bootstrap.lab.layout import DEFAULT_NAME, LOGIN, SOFTWARE, Lab
+from bootstrap.lab.layout import DEFAULT_NAME, LOGIN, REGISTRY, SOFTWARE, Lab
+from bootstrap.lab.registry import ensure_images
 from bootstrap.progress import StepProgress
 from hpk.model.errors import PermanentError
+from hpk.statefs import HpkPaths
 
 
 @click.group()
@@ -101,6 +103,23 @@ def shell(context: click.Context, host: str, user: str) -> None:
     )
     sys.stdout.flush()
     os.execvp(whole[0], whole)  # noqa: S606 - becomes the program: terminal and exit code are its own
+
+
+@lab.command()
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+@click.pass_obj
+def registry(name: str, output: str) -> None:
+    """Show the registry's address and images; make and push those that are missing."""
+    machine, cache = _running(name), HpkPaths.from_environment().cache
+    with StepProgress(Console(stderr=True)) as progress:
+        images = asyncio.run(ensure_images(machine, cache, progress))
+    if output == "json":
+        listed = [dataclasses.asdict(image) for image in images]
+        click.echo(json.dumps({"address": REGISTRY, "images": listed}))
+        return
+    click.echo(f"https://{REGISTRY} (from every host of the lab)")
+    for image in images:
+        click.echo(f"{image.reference:<44}{image.digest}")
 
 
 @lab.command()
