@@ -188,7 +188,8 @@ def _state_json(state: ContainerState, container_id: str) -> Json:
 
 def _unlocated(outcome: Outcome, record: ContainerRecord | None) -> Json:
     """A container nobody saw end; a pod's end is its end (kubelet_pods.go)."""
-    reason = "OOMKilled" if outcome.reason == "OOMKilled" else "ContainerStatusUnknown"
+    # Upstream says ContainerStatusUnknown where it knows no better; Slurm does know.
+    reason = outcome.reason or "ContainerStatusUnknown"
     message = outcome.message or _UNKNOWN_MESSAGE
     terminated: Json = {"exitCode": 137, "reason": reason, "message": message}
     if record is not None and record.state.started_at_s is not None:

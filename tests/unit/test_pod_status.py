@@ -133,7 +133,7 @@ def test_a_job_that_ended_without_a_word_ends_its_containers() -> None:
     assert (status["phase"], status["reason"]) == ("Failed", "SlurmNodeFail")
     terminated = status["containerStatuses"][0]["state"]["terminated"]
     assert terminated["exitCode"] == 137
-    assert terminated["reason"] == "ContainerStatusUnknown"
+    assert terminated["reason"] == "SlurmNodeFail"
     assert not status["containerStatuses"][0]["ready"]
 
 
