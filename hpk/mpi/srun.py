@@ -1,0 +1,35 @@
+"""Ranks as one step of Slurm's own srun, wired up by PMIx."""
+
+from __future__ import annotations
+
+from hpk.mpi.base import LaunchRequest
+
+
+class SrunPmix:
+    """See hpk.mpi.base.Launcher."""
+
+    name = "pmix"
+
+    def argv(self, request: LaunchRequest) -> tuple[str, ...]:
+        """See Launcher.argv.
+
+        ``--cpus-per-task`` is said again because srun ignores sbatch's since Slurm 22.05; a rank
+        that fails ends the run, as under mpirun, unless the options say otherwise.
+        """
+        env = dict(request.job_env)
+        argv = ["srun", "--mpi=pmix", "--export=ALL", "--kill-on-bad-exit=1"]
+        cpus = env.get("SLURM_CPUS_PER_TASK", "")
+        if cpus.isdigit() and "SLURM_TRES_PER_TASK" not in env:
+            argv.append(f"--cpus-per-task={cpus}")
+        return (*argv, *request.plan.options, "--", *request.rank_argv)
+
+    def environment(self, request: LaunchRequest) -> tuple[tuple[str, str], ...]:
+        """See Launcher.environment.
+
+        The job's own, but that its submission was made with --export=NONE must not reach the
+        ranks (SLURM_EXPORT_ENV), nor defaults for srun that nobody in the Pod asked for.
+        """
+        env = {name: value for name, value in request.job_env if not name.startswith("SRUN_")}
+        env["SLURM_EXPORT_ENV"] = "ALL"
+        env.pop("SLURM_MPI_TYPE", None)
+        return tuple(env.items())

@@ -1,0 +1,65 @@
+"""Apptainer (and SingularityCE, which takes the same options), without root and without setuid."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from hpk.runtimes.base import PAUSE_PATH, BindMount, HoldRequest, NodeFacts
+
+
+class Apptainer:
+    """See hpk.runtimes.base.Runtime."""
+
+    name = "apptainer"
+    programs: tuple[str, ...] = ("apptainer", "singularity")
+
+    def unusable(self, facts: NodeFacts) -> str:
+        """See Runtime.unusable."""
+        if self._program(facts) is None:
+            return (
+                "neither apptainer nor singularity is on this node: install it, or set the "
+                "directory it is in"
+            )
+        if not facts.has_fuse:
+            return "/dev/fuse cannot be opened on this node: ask the site to make its mode 0666"
+        return ""
+
+    def hold_argv(self, facts: NodeFacts, request: HoldRequest) -> tuple[str, ...]:
+        """See Runtime.hold_argv.
+
+        The writable layer is an overlay directory on node-local disk: ``--writable-tmpfs`` ends at
+        64 MiB by default. /tmp belongs to that layer too, as in other runtimes.
+        """
+        argv = [self._program(facts) or self.name, "-q", "exec"]
+        argv += ["--userns", "--contain", "--cleanenv", "--no-eval", "--no-umask"]
+        argv += ["--no-mount", "home,tmp,hostfs,bind-paths"]
+        argv += ["--overlay", request.scratch]
+        if request.gpus and facts.has_nvidia:
+            argv.append("--nv")
+        if request.gpus and facts.has_amd:
+            argv.append("--rocm")
+        for mount in request.mounts:
+            argv += ["--mount", _mount_option(mount)]
+        return (*argv, request.image_path, PAUSE_PATH)
+
+    def environment(self, work_dir: str) -> tuple[tuple[str, str], ...]:
+        """See Runtime.environment."""
+        return (
+            ("HOME", work_dir),
+            ("APPTAINER_CONFIGDIR", work_dir),
+            ("APPTAINER_TMPDIR", work_dir),
+            ("SINGULARITY_CONFIGDIR", work_dir),
+            ("SINGULARITY_TMPDIR", work_dir),
+        )
+
+    def _program(self, facts: NodeFacts) -> Optional[str]:
+        found = (facts.program(name) for name in self.programs)
+        return next((path for path in found if path), None)
+
+
+def _mount_option(mount: BindMount) -> str:
+    """The value of --mount: one CSV record, so that commas and quotes in a path stay its own."""
+    fields = ["type=bind", f"source={mount.source}", f"destination={mount.target}"]
+    if mount.read_only:
+        fields.append("ro")
+    return ",".join('"' + field.replace('"', '""') + '"' for field in fields)

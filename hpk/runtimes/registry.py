@@ -1,0 +1,8 @@
+"""The container runtimes by name."""
+
+from __future__ import annotations
+
+from hpk.runtimes.apptainer import Apptainer
+from hpk.runtimes.base import Runtime
+
+RUNTIMES: dict[str, Runtime] = {"apptainer": Apptainer()}

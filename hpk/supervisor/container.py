@@ -1,0 +1,577 @@
+"""One container: from its runtime's start to the last line of its log, and again if it restarts.
+
+A state machine driven by the supervisor's loop; nothing here blocks. A container's runtime is
+started at once, beside the dial to the kubelet; the Pod's command enters it when the bundle is
+there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Callable, Optional, Protocol
+
+from hpk.model.bundle import Bundle
+from hpk.model.layout import AttemptLayout
+from hpk.model.plan import ContainerPlan, RestartPolicy
+from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState
+from hpk.mpi.base import LaunchRequest
+from hpk.mpi.registry import LAUNCHERS
+from hpk.runtimes.base import PAUSE_PATH, BindMount, HoldRequest, NodeFacts, Runtime
+from hpk.supervisor import environment, podinit, rank_files, restart, termination
+from hpk.supervisor.crilog import LineFormer, LogWriter
+from hpk.supervisor.files import log, read_file, write_new
+from hpk.supervisor.localdir import LocalDirs
+from hpk.supervisor.memory import OomCounter
+
+_DRAIN_TIMEOUT_S = 5.0
+_READ_BYTES = 64 * 1024
+_PIPE_BYTES = 1024 * 1024
+_SRUN_END_TIMEOUT_S = 10.0
+
+
+class Step(Enum):
+    """Where a container is."""
+
+    PREPARING = 1
+    RUNNING = 2
+    DRAINING = 3
+    BACKOFF = 4
+    DONE = 5
+
+
+class Loop(Protocol):
+    """What a container asks of the supervisor's loop."""
+
+    def command(self, message: Any, fds: tuple[int, ...] = ()) -> None:
+        """Send to podinit."""
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back whenever the descriptor is readable; None to stop."""
+
+    def unwatch(self, fd: int) -> None:
+        """Stop that."""
+
+    def changed(self) -> None:
+        """The container's record is a new one."""
+
+    def log_grew(self) -> None:
+        """A log has more to read; may be called from any thread."""
+
+    def new_id(self) -> int:
+        """An id for podinit that nobody had yet."""
+
+
+@dataclass(frozen=True)
+class PodContext:
+    """What all containers of the pod share.
+
+    :param rank_program: argv of the supervisor's own program on other nodes, without subcommand.
+    :param job_env: the environment of the batch script.
+    """
+
+    layout: AttemptLayout
+    dirs: LocalDirs
+    runtime: Runtime
+    facts: NodeFacts
+    restart_policy: RestartPolicy
+    hostname: str
+    tool_env: Mapping[str, str]
+    job_env: Mapping[str, str]
+    rank_program: tuple[str, ...]
+    oom: OomCounter
+
+
+class Container:
+    """See the module's docstring. Times are monotonic where they end in ``_mono_s``."""
+
+    def __init__(self, plan: ContainerPlan, pod: PodContext, loop: Loop) -> None:
+        self.plan = plan
+        self.step = Step.PREPARING
+        self.exit_code = 0
+        self._pod = pod
+        self._loop = loop
+        self._state = ContainerState(phase=ContainerPhase.WAITING, reason="ContainerCreating")
+        self._last_state: Optional[ContainerState] = None
+        self._restart_count = 0
+        self._container_id = ""
+        self._backoff_s = 0.0
+        self._wake_mono_s: Optional[float] = None
+        self._stopping = False
+        self._killed = False
+        self._bundle: Optional[Bundle] = None
+        self._logs: dict[int, LogWriter] = {}
+        self._paused: set[int] = set()
+        self._reset_run()
+
+    def _reset_run(self) -> None:
+        self._hold_id = 0
+        self._run_id = 0
+        self._is_open = False
+        self._started_at_s: Optional[float] = None
+        self._finished_at_s: Optional[float] = None
+        self._status: Optional[int] = None
+        self._start_error = ""
+        self._pipes: dict[int, LineFormer] = {}
+        self._drain_deadline_mono_s: Optional[float] = None
+        self._oom_before = 0
+        self._is_closed = True
+        self._log_done = False
+
+    # What the loop asks.
+
+    @property
+    def record(self) -> ContainerRecord:
+        """The container as the record has it."""
+        return ContainerRecord(
+            name=self.plan.name,
+            state=self._state,
+            last_state=self._last_state,
+            restart_count=self._restart_count,
+            container_id=self._container_id,
+            log_path=self._pod.layout.log_path(self.plan.name, self._restart_count),
+        )
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        """Ids by which podinit speaks of it."""
+        return self._hold_id, self._run_id
+
+    @property
+    def wake_mono_s(self) -> Optional[float]:
+        """When `tick` wants to be called."""
+        return self._wake_mono_s
+
+    def writer(self, log_path: str) -> Optional[LogWriter]:
+        """The log of this path, None if it is none of this container's."""
+        for count, writer in self._logs.items():
+            if log_path == self._pod.layout.log_path(self.plan.name, count):
+                return writer
+        return None
+
+    # Starting.
+
+    def begin(self) -> None:
+        """Start the runtime; the bundle may still be on its way."""
+        self._reset_run()
+        self.step = Step.PREPARING
+        self._container_id = secrets.token_hex(32)
+        path = self._pod.layout.log_path(self.plan.name, self._restart_count)
+        self._logs[self._restart_count] = LogWriter(
+            os.path.join(self._pod.layout.root, path), self._loop.log_grew
+        )
+        os.makedirs(self._directory, mode=0o700)
+        try:
+            if self.plan.mpi is None:
+                self._open_runtime()
+        except OSError as error:
+            self._fail_start(f"cannot prepare the container: {error}")
+            return
+        self._try_run()
+
+    @property
+    def _directory(self) -> str:
+        return os.path.join(self._pod.dirs.work, f"{self.plan.name}.{self._restart_count}")
+
+    def _open_runtime(self) -> None:
+        plan = self.plan
+        scratch = os.path.join(self._directory, "overlay")
+        os.mkdir(scratch, 0o700)
+        message = os.path.join(self._directory, "termination-log")
+        write_new(message, b"", mode=0o666)
+        passwd, group = self._user_files()
+        mounts = [
+            BindMount(os.path.join(self._pod.dirs.work, "pause"), PAUSE_PATH, True),
+            BindMount(os.path.join(self._pod.dirs.work, "hosts"), "/etc/hosts", False),
+            BindMount("/etc/resolv.conf", "/etc/resolv.conf", True),
+            BindMount(passwd, "/etc/passwd", False),
+            BindMount(group, "/etc/group", False),
+            BindMount(message, plan.termination_message_path, False),
+        ]
+        mounts += volume_mounts(plan, self._pod.dirs.secret)
+        request = HoldRequest(plan.image.path, scratch, tuple(mounts), plan.resources.gpus > 0)
+        env = dict(self._pod.tool_env)
+        env.update(self._pod.runtime.environment(self._pod.dirs.work))
+        self._hold_id = self._loop.new_id()
+        self._is_closed = False
+        command = podinit.Open(
+            id=self._hold_id,
+            argv=self._pod.runtime.hold_argv(self._pod.facts, request),
+            env=tuple(env.items()),
+            uid=plan.uid,
+            gid=plan.gid,
+            binds=(podinit.Bind(passwd, "/etc/passwd"), podinit.Bind(group, "/etc/group")),
+        )
+        errors = os.open(self._runtime_errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._loop.command(command, (errors,))
+        finally:
+            os.close(errors)
+
+    def _user_files(self) -> tuple[str, str]:
+        plan = self.plan
+        passwd = os.path.join(self._directory, "passwd")
+        group = os.path.join(self._directory, "group")
+        text = environment.passwd_with(plan.image.passwd, plan.uid, plan.gid)
+        write_new(passwd, text.encode(), mode=0o644)
+        write_new(group, environment.group_with(plan.image.group, plan.gid).encode(), mode=0o644)
+        return passwd, group
+
+    @property
+    def _runtime_errors(self) -> str:
+        return os.path.join(self._directory, "runtime.err")
+
+    def give_bundle(self, bundle: Bundle) -> None:
+        """The bundle is there, its volumes are on the disk."""
+        self._bundle = bundle
+        self._try_run()
+
+    def _try_run(self) -> None:
+        if self.step is not Step.PREPARING or self._bundle is None or self._run_id:
+            return
+        if self.plan.mpi is None and not self._is_open:
+            return
+        self._oom_before = self._pod.oom.read()
+        out_read, out_write = _output_pipe()
+        err_read, err_write = _output_pipe()
+        self._pipes = {out_read: LineFormer("stdout"), err_read: LineFormer("stderr")}
+        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._run_id = self._loop.new_id()
+            command = self._mpi_command() if self.plan.mpi else self._command()
+            if self.plan.mpi:
+                os.close(stdin)
+                stdin = rank_files.bundle_stdin(self._bundle)
+            self._loop.command(command, (stdin, out_write, err_write))
+        finally:
+            for fd in (stdin, out_write, err_write):
+                os.close(fd)
+        for fd in self._pipes:
+            self._loop.watch(fd, lambda fd=fd: self._on_output(fd))  # type: ignore[misc]
+
+    def _command(self) -> podinit.Run:
+        bundle = self._bundle or Bundle((), ())
+        env = environment.container_environment(self.plan, bundle, self._pod.hostname)
+        return podinit.Run(
+            id=self._run_id,
+            container=self._hold_id,
+            argv=self.plan.argv,
+            env=tuple(env.items()),
+            working_dir=self.plan.working_dir or "/",
+        )
+
+    def _mpi_command(self) -> podinit.Run:
+        plan = self.plan
+        if plan.mpi is None:
+            raise AssertionError("not an MPI container")
+        rank_argv = (
+            *self._pod.rank_program,
+            "rank",
+            f"--attempt-dir={self._pod.layout.root}",
+            f"--container={plan.name}",
+            f"--restart={self._restart_count}",
+        )
+        request = LaunchRequest(plan.mpi, rank_argv, tuple(self._pod.job_env.items()))
+        launcher = LAUNCHERS[plan.mpi.launcher]
+        os.makedirs(rank_files.directory(self._pod.layout), mode=0o700, exist_ok=True)
+        return podinit.Run(
+            id=self._run_id,
+            container=None,
+            argv=launcher.argv(request),
+            env=launcher.environment(request),
+            working_dir="",
+        )
+
+    # What podinit reports.
+
+    def on_event(self, event: Any) -> None:
+        """One event whose id is among `ids`."""
+        if isinstance(event, podinit.Opened):
+            self._is_open = True
+            self._try_run()
+        elif isinstance(event, podinit.Started):
+            self._on_started()
+        elif isinstance(event, podinit.NotStarted):
+            self._fail_start(event.message)
+        elif isinstance(event, podinit.Exited):
+            self._on_exited(event.status)
+        elif isinstance(event, podinit.Closed):
+            self._on_closed(event.status)
+
+    def _on_started(self) -> None:
+        self._started_at_s = time.time()
+        self.step = Step.RUNNING
+        self._state = ContainerState(phase=ContainerPhase.RUNNING, started_at_s=self._started_at_s)
+        log("container started", container=self.plan.name, restart=self._restart_count)
+        self._loop.changed()
+        if self._stopping:
+            self.signal(signal.SIGKILL if self._killed else signal.SIGTERM)
+
+    def _on_exited(self, status: int) -> None:
+        self._status = status
+        self._finished_at_s = time.time()
+        code, _ = termination.exit_code_of(status)
+        log("container exited", container=self.plan.name, code=code)
+        if self.plan.mpi is not None and code != 0:
+            self._start_error = rank_files.start_error(
+                self._pod.layout, self.plan.name, self._restart_count
+            )
+        self._drain()
+
+    def _on_closed(self, status: int) -> None:
+        self._is_closed = True
+        if self.step is Step.PREPARING and self._status is None:
+            code, _ = termination.exit_code_of(status)
+            errors = read_file(self._runtime_errors, 8192).decode(errors="replace").strip()
+            why = errors or f"{self._pod.runtime.name} ended with {code}"
+            if self._stopping and not errors:
+                why = "stopped"
+            self._fail_start(why[-2048:])
+            return
+        self._finish_if_drained()
+
+    def _fail_start(self, why: str) -> None:
+        if self.step in (Step.DRAINING, Step.DONE):
+            return
+        self._start_error = why
+        self._finished_at_s = time.time()
+        log("container cannot start", container=self.plan.name, why=why.replace("\n", " ")[:500])
+        self._drain()
+
+    # Output.
+
+    def _on_output(self, fd: int) -> None:
+        writer = self._logs[self._restart_count]
+        if writer.is_full and self.step is Step.RUNNING:
+            # The container waits in write(2) while the pipe is full; look again in a moment.
+            self._loop.unwatch(fd)
+            self._wake_mono_s = time.monotonic() + 0.05
+            self._paused.add(fd)
+            return
+        try:
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        former = self._pipes[fd]
+        if data:
+            writer.append(former.feed(data, time.time_ns()))
+            return
+        writer.append(former.finish(time.time_ns()))
+        self._end_pipe(fd)
+        self._finish_if_drained()
+
+    def _end_pipe(self, fd: int) -> None:
+        self._loop.unwatch(fd)
+        self._paused.discard(fd)
+        del self._pipes[fd]
+        os.close(fd)
+
+    # Ending.
+
+    def _drain(self) -> None:
+        self.step = Step.DRAINING
+        if self._hold_id and not self._is_closed:
+            self._loop.command(podinit.Close(self._hold_id))
+        self._drain_deadline_mono_s = time.monotonic() + _DRAIN_TIMEOUT_S
+        self._wake_mono_s = self._drain_deadline_mono_s
+        self._finish_if_drained()
+
+    def _finish_if_drained(self) -> None:
+        if self.step is not Step.DRAINING:
+            return
+        late = (
+            self._drain_deadline_mono_s is not None
+            and time.monotonic() >= self._drain_deadline_mono_s
+        )
+        writer = self._logs[self._restart_count]
+        if not late and (self._pipes or not self._is_closed):
+            return
+        if not self._log_done:
+            self._log_done = True
+            for fd in list(self._pipes):
+                writer.append(self._pipes[fd].finish(time.time_ns()))
+                self._end_pipe(fd)
+            writer.close()
+        if not late and not writer.closed:
+            return
+        self._finish()
+
+    def _finish(self) -> None:
+        now_s = self._finished_at_s or time.time()
+        if self._start_error or self._status is None:
+            state = termination.not_started(self.plan.name, self._start_error, now_s)
+        else:
+            code, _ = termination.exit_code_of(self._status)
+            state = termination.ended(
+                self._status,
+                message=self._message(code),
+                oom=self._pod.oom.read() > self._oom_before,
+                started_at_s=self._started_at_s,
+                finished_at_s=now_s,
+            )
+        self.exit_code = state.exit_code or 0
+        ran_s = now_s - (self._started_at_s or now_s)
+        self._wake_mono_s = None
+        if not self._stopping and restart.should_restart(self._pod.restart_policy, self.exit_code):
+            self._back_off(state, ran_s)
+        else:
+            self.step = Step.DONE
+            self._state = state
+        self._loop.changed()
+
+    def _message(self, code: int) -> str:
+        path = os.path.join(self._directory, "termination-log")
+        if self.plan.mpi is not None:
+            path = rank_files.termination_message(
+                self._pod.layout, self.plan.name, self._restart_count
+            )
+        text = termination.read_message(path)
+        if (
+            text
+            or code == 0
+            or self.plan.termination_message_policy != (termination.FALLBACK_TO_LOGS)
+        ):
+            return text
+        writer = self._logs[self._restart_count]
+        _, tail = writer.read(max(0, writer.end - 64 * 1024), 64 * 1024)
+        return termination.message_from_log(tail)
+
+    def _back_off(self, state: ContainerState, ran_s: float) -> None:
+        self._backoff_s = restart.next_backoff_s(self._backoff_s, ran_s)
+        self._last_state = state
+        self._state = ContainerState(
+            phase=ContainerPhase.WAITING,
+            reason="CrashLoopBackOff",
+            message=f"back-off {self._backoff_s:.0f}s restarting failed container={self.plan.name}",
+        )
+        self.step = Step.BACKOFF
+        self._wake_mono_s = time.monotonic() + self._backoff_s
+
+    def tick(self) -> None:
+        """The time asked for by `wake_mono_s` has come."""
+        now = time.monotonic()
+        if self._wake_mono_s is None or now < self._wake_mono_s:
+            return
+        self._wake_mono_s = None
+        for fd in list(self._paused):
+            self._paused.discard(fd)
+            self._loop.watch(fd, lambda fd=fd: self._on_output(fd))  # type: ignore[misc]
+        if self.step is Step.DRAINING:
+            self._wake_mono_s = self._drain_deadline_mono_s
+            self._finish_if_drained()
+        elif self.step is Step.BACKOFF:
+            self._restart_count += 1
+            self._state = ContainerState(phase=ContainerPhase.WAITING, reason="ContainerCreating")
+            self.begin()
+            self._loop.changed()
+        elif self.step is Step.RUNNING and self._killed:
+            self._loop.command(podinit.Signal(self._run_id, signal.SIGKILL))
+
+    def log_written(self) -> None:
+        """The thread of the log has done something."""
+        if self.step is Step.DRAINING and self._log_done:
+            self._finish_if_drained()
+
+    # Stopping.
+
+    def stop(self) -> None:
+        """Ask the container's process to end, and do not start it again."""
+        self._stopping = True
+        if self.step is Step.RUNNING:
+            self.signal(signal.SIGTERM)
+        elif self.step is Step.BACKOFF:
+            self._state = self._last_state or termination.never_ran(time.time())
+            self._last_state = None
+            self._end_before_run()
+        elif self.step is Step.PREPARING and not self._run_id:
+            self._state = termination.never_ran(time.time())
+            self._end_before_run()
+
+    def _end_before_run(self) -> None:
+        if self._hold_id and not self._is_closed:
+            self._loop.command(podinit.Close(self._hold_id))
+        self.step = Step.DONE
+        self.exit_code = self._state.exit_code or 0
+        self._wake_mono_s = None
+        self._logs[self._restart_count].close()
+        self._loop.changed()
+
+    def lost(self) -> None:
+        """podinit is gone, and all its processes."""
+        self._is_closed = True
+        if self.step is Step.RUNNING:
+            self._on_exited(signal.SIGKILL)
+        elif self.step is Step.PREPARING:
+            self._fail_start("the pod's init process was killed")
+        self._stopping = True
+
+    def kill(self) -> None:
+        """The grace period is over."""
+        self._killed = True
+        if self.step is Step.RUNNING:
+            self.signal(signal.SIGKILL)
+
+    def signal(self, number: int) -> None:
+        """Signal the container's main process; in an MPI run every rank."""
+        if self.plan.mpi is None:
+            if number == signal.SIGTERM:
+                number = stop_signal(self.plan.image.config.stop_signal)
+            self._loop.command(podinit.Signal(self._run_id, number))
+            return
+        step = rank_files.step_id(self._pod.layout, self.plan.name, self._restart_count)
+        if step:
+            self._signal_step(step, number)
+        if not step or number == signal.SIGKILL:
+            # srun ends its step with SIGKILL when it is told to terminate.
+            self._loop.command(podinit.Signal(self._run_id, signal.SIGTERM))
+            self._wake_mono_s = time.monotonic() + _SRUN_END_TIMEOUT_S
+
+    def _signal_step(self, step: str, number: int) -> None:
+        name = signal.Signals(number).name[3:]
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            command = podinit.Run(
+                id=self._loop.new_id(),
+                container=None,
+                argv=("scancel", f"--signal={name}", step),
+                env=tuple(self._pod.tool_env.items()),
+                working_dir="",
+            )
+            self._loop.command(command, (null, null, null))
+        finally:
+            os.close(null)
+
+
+def volume_mounts(plan: ContainerPlan, secret_dir: str) -> tuple[BindMount, ...]:
+    """The bundle's volumes inside a container."""
+    return tuple(
+        BindMount(os.path.join(secret_dir, "volumes", mount.volume), mount.mount_path, True)
+        for mount in plan.mounts
+    )
+
+
+def stop_signal(name: str) -> int:
+    """The signal an image names in STOPSIGNAL (``SIGQUIT``, ``3``), SIGTERM where it names none."""
+    text = name.strip().upper()
+    if text.isdigit() and 0 < int(text) < signal.NSIG:
+        return int(text)
+    if text:
+        with contextlib.suppress(KeyError):
+            return int(signal.Signals[text if text.startswith("SIG") else f"SIG{text}"])
+    return int(signal.SIGTERM)
+
+
+def _output_pipe() -> tuple[int, int]:
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read_fd, False)
+    with contextlib.suppress(OSError, AttributeError):
+        import fcntl
+
+        fcntl.fcntl(write_fd, 1031, _PIPE_BYTES)  # F_SETPIPE_SZ
+    return read_fd, write_fd

@@ -1,0 +1,48 @@
+"""A container's environment and its user database. Pure."""
+
+from __future__ import annotations
+
+from hpk.model.bundle import Bundle
+from hpk.model.plan import ContainerPlan
+from hpk.supervisor.enter import DEFAULT_PATH
+
+
+def container_environment(plan: ContainerPlan, bundle: Bundle, hostname: str) -> dict[str, str]:
+    """What the container's process gets: defaults, the bundle's, the image's, the Pod's."""
+    env = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    env.update((item.name, item.value) for item in bundle.env)
+    env.update((item.name, item.value) for item in plan.env)
+    if not env.get("HOME"):
+        env["HOME"] = home_of(plan.image.passwd, plan.uid)
+    return env
+
+
+def home_of(passwd: str, uid: int) -> str:
+    """The uid's home in the image's passwd, "/" where it has none, as runc has it."""
+    for line in passwd.splitlines():
+        fields = line.split(":")
+        if len(fields) >= 6 and fields[2] == str(uid) and fields[5]:
+            return fields[5]
+    return "/"
+
+
+def passwd_with(text: str, uid: int, gid: int, name: str = "") -> str:
+    """The image's /etc/passwd, knowing root and ``uid``."""
+    lines = [line for line in text.splitlines() if line.count(":") >= 6]
+    known = {line.split(":")[2] for line in lines}
+    if "0" not in known:
+        lines.insert(0, "root:x:0:0:root:/root:/bin/sh")
+    if str(uid) not in known and uid != 0:
+        lines.append(f"{name or f'user{uid}'}:x:{uid}:{gid}::/:/bin/sh")
+    return "\n".join(lines) + "\n"
+
+
+def group_with(text: str, gid: int) -> str:
+    """The image's /etc/group, knowing root's and ``gid``."""
+    lines = [line for line in text.splitlines() if line.count(":") >= 3]
+    known = {line.split(":")[2] for line in lines}
+    if "0" not in known:
+        lines.insert(0, "root:x:0:")
+    if str(gid) not in known and gid != 0:
+        lines.append(f"group{gid}:x:{gid}:")
+    return "\n".join(lines) + "\n"

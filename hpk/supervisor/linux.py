@@ -1,0 +1,96 @@
+"""The few system calls that Python 3.9 has no function for.
+
+Thin: each raises OSError with the kernel's reason. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import Optional
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_BIND = 4096
+MS_REC = 16384
+MS_SLAVE = 1 << 19
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2); ``kind`` is the CLONE_NEW* flag of what the descriptor must be."""
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def mount(source: str, target: str, fs_type: Optional[str], flags: int) -> None:
+    """mount(2), without data."""
+    kind = None if fs_type is None else fs_type.encode()
+    arguments = (os.fsencode(source), os.fsencode(target), kind, ctypes.c_ulong(flags), None)
+    _check(_libc.mount(*arguments), f"mount {target}")
+
+
+def _prctl(option: int, value: int) -> None:
+    zero = ctypes.c_ulong(0)
+    _check(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {option}")
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel SIGKILL this process when the thread that forked it ends.
+
+    :param parent: its pid; where it has ended already, this process ends too. 0 for a parent that
+        this PID namespace does not show.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(137)
+
+
+def become_subreaper() -> None:
+    """Have orphaned descendants become children of this process."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def forbid_new_privileges() -> None:
+    """Let no execve from here on gain privileges."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def map_single_id(inside_uid: int, outside_uid: int, inside_gid: int, outside_gid: int) -> None:
+    """Fill the maps of the user namespace this process has just made: one uid, one gid."""
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{inside_uid} {outside_uid} 1"),
+        ("gid_map", f"{inside_gid} {outside_gid} 1"),
+    ):
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)

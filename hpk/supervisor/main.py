@@ -1,0 +1,92 @@
+"""The supervisor's command line: ``run`` in the batch script, ``rank`` in each task of an MPI run.
+
+No argument parser: importing one costs more than all there is to parse.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+
+from hpk.model import codec
+from hpk.model.errors import HpkError, ParseError
+from hpk.model.ids import SlurmJobId
+from hpk.model.layout import AttemptLayout
+from hpk.model.plan import JobSpec
+from hpk.supervisor import linux, podinit
+from hpk.supervisor.files import claim, close_files_but, log, read_file
+from hpk.supervisor.node import host_name
+from hpk.supervisor.rank import run_rank
+from hpk.supervisor.supervisor import Identity, Supervisor, program_argv
+
+_USAGE = "usage: run --attempt-dir DIR | rank --attempt-dir DIR --container NAME --restart N"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a subcommand; the exit code."""
+    try:
+        options = parse_options(argv[1:])
+        layout = AttemptLayout(os.path.abspath(options["attempt-dir"]))
+        if argv[:1] == ["run"]:
+            return run(layout)
+        if argv[:1] == ["rank"]:
+            return run_rank(layout, options["container"], int(options["restart"]))
+    except (KeyError, ValueError):
+        pass
+    except HpkError as error:
+        log("cannot run", error=error)
+        return 1
+    log(_USAGE)
+    return 2
+
+
+def parse_options(argv: Sequence[str]) -> dict[str, str]:
+    """``--name value`` and ``--name=value`` as a mapping.
+
+    :raises ValueError: something else is there.
+    """
+    options: dict[str, str] = {}
+    rest = list(argv)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise ValueError(name)
+        options[name[2:]] = value if equals else (rest.pop(0) if rest else "")
+    return options
+
+
+def run(layout: AttemptLayout) -> int:
+    """Claim the attempt and run its pod.
+
+    :raises ParseError: pod.json is not what it must be, or this is no Slurm job.
+    """
+    job_text = os.environ.get("SLURM_JOB_ID", "")
+    if not job_text.isdigit():
+        raise ParseError("SLURM_JOB_ID is not set: the supervisor runs in a Slurm job")
+    job_id = SlurmJobId(int(job_text))
+    env = dict(os.environ)
+    close_files_but()  # what the batch script's parent left open is no container's business
+    try:
+        text = read_file(layout.spec)
+        owner = f"supervisor {job_id} {host_name(env)} {secrets.token_hex(8)}\n"
+        if not claim(layout.claim, owner):
+            log("the attempt is claimed already: nothing to run", claim=layout.claim)
+            return 0
+    except OSError as error:
+        raise ParseError(f"cannot read the attempt: {error}") from error
+    spec = codec.loads(JobSpec, text)
+    linux.become_subreaper()
+    has_mpi = any(container.mpi is not None for container in spec.plan.containers)
+    init_pid, init_socket = podinit.spawn(namespaces=not has_mpi)
+    identity = Identity(spec=spec, layout=layout, job_id=job_id, program=program_argv(), env=env)
+    return Supervisor(identity, init_pid, init_socket).run()
+
+
+def entry() -> None:
+    """The zipapp's start."""
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    # Threads that wait on a shared file system must not hold the job's node.
+    os._exit(code)

@@ -1,0 +1,471 @@
+"""The pod's init: process 1 of the pod's PID namespace, parent of everything in it.
+
+Forked by the supervisor before it has threads. It takes commands over a socket and reports what
+became of them; when the socket closes or its parent dies it ends, and the kernel ends with it every
+process of the namespace: containers, their daemons, FUSE servers, the runtime. Without namespaces
+(an MPI launcher, which must be seen by Slurm) each child gets a parent-death signal instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from hpk.model import codec
+from hpk.model.errors import ParseError
+from hpk.supervisor import enter, linux
+from hpk.supervisor.files import log
+
+_CLOSE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A file shown in place of another, before the runtime starts."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Open:
+    """Start a runtime whose payload is the pause program. Descriptor: its standard error.
+
+    :param uid: who the container is, in a user namespace of its own; None: as podinit is.
+    """
+
+    id: int
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    uid: Optional[int]
+    gid: Optional[int]
+    binds: tuple[Bind, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Start a program. Descriptors: standard input, output and error.
+
+    :param container: id of an opened container to start it in; None: on the host.
+    """
+
+    id: int
+    container: Optional[int]
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    working_dir: str
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Signal the process of a Run."""
+
+    id: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Close:
+    """Kill what is left in a container and let its runtime end."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """podinit runs; or, with a message, cannot."""
+
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The container is there."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The runtime of the container has ended; without a Close before: it failed."""
+
+    id: int
+    status: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """The program runs."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class NotStarted:
+    """The program cannot be started."""
+
+    id: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The program has ended; ``status`` as waitpid gives it."""
+
+    id: int
+    status: int
+
+
+_TYPES: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (Open, Run, Signal, Close, Ready, Opened, Closed, Started, NotStarted, Exited)
+}
+
+
+def send(sock: socket.socket, message: Any, fds: tuple[int, ...] = ()) -> None:
+    """Send a message of any size: its JSON travels as an anonymous file."""
+    memory = os.memfd_create("hpk", os.MFD_CLOEXEC)
+    try:
+        body = codec.dumps({}) if message is None else codec.dumps(message)
+        with os.fdopen(os.dup(memory), "wb") as file:
+            file.write(f"{type(message).__name__}\n{body}".encode())
+        socket.send_fds(sock, [b"m"], [memory, *fds])
+    finally:
+        os.close(memory)
+
+
+def receive(sock: socket.socket) -> Optional[tuple[Any, tuple[int, ...]]]:
+    """The next message and its descriptors; None at the end."""
+    data, fds, _, _ = socket.recv_fds(sock, 16, 8, socket.MSG_CMSG_CLOEXEC)
+    if not data or not fds:
+        return None
+    with os.fdopen(fds[0], "rb") as file:
+        file.seek(0)
+        kind, _, body = file.read().partition(b"\n")
+    cls = _TYPES.get(kind.decode())
+    if cls is None:
+        raise ParseError(f"podinit: unknown message {kind!r}")
+    return codec.loads(cls, body), tuple(fds[1:])
+
+
+@dataclass
+class _Container:
+    id: int
+    runtime_pid: int
+    stdin_fd: int
+    stdout_fd: int
+    pause_pid: int = 0
+    closing_since_s: float = 0.0
+
+
+@dataclass
+class _Program:
+    id: int
+    pid: int
+    error_fd: int
+    status: Optional[int] = None
+
+
+def spawn(*, namespaces: bool) -> tuple[int, socket.socket]:
+    """Fork the pod's init; its pid and the socket to it. Call before any thread is started."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours
+    try:
+        ours.close()
+        linux.die_with_parent(parent)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        if namespaces:
+            _isolate(theirs)
+        _Init(theirs).serve()
+        os._exit(0)
+    except BaseException as error:  # a forked child must never return into its parent's code
+        log("podinit failed", error=repr(error))
+        os._exit(1)
+
+
+def _isolate(sock: socket.socket) -> None:
+    """Return in process 1 of new user, PID and mount namespaces; this process waits for it."""
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWPID | linux.CLONE_NEWNS)
+        linux.map_single_id(0, uid, 0, gid)
+    except OSError as error:
+        send(sock, Ready(f"cannot make a user namespace on this node: {error}"))
+        os._exit(1)
+    child = os.fork()
+    if child:
+        sock.close()
+        os.waitpid(child, 0)
+        os._exit(0)
+    linux.die_with_parent(0)
+    try:
+        linux.mount("none", "/", None, linux.MS_REC | linux.MS_SLAVE)
+        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        linux.mount("proc", "/proc", "proc", flags)
+    except OSError as error:
+        send(sock, Ready(f"cannot mount /proc in a PID namespace on this node: {error}"))
+        os._exit(1)
+
+
+class _Init:
+    """podinit's loop."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._containers: dict[int, _Container] = {}
+        self._programs: dict[int, _Program] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def serve(self) -> None:
+        """Until the supervisor closes the socket."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        linux.become_subreaper()
+        self._selector.register(self._sock, selectors.EVENT_READ, self._on_command)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
+        send(self._sock, Ready())
+        while True:
+            closing = any(c.closing_since_s for c in self._containers.values())
+            for key, _ in self._selector.select(0.2 if closing else None):
+                if key.data() is False:
+                    return
+            self._reap()
+            self._enforce_closing()
+
+    def _on_wake(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        return True
+
+    def _on_command(self) -> bool:
+        received = receive(self._sock)
+        if received is None:
+            return False
+        command, fds = received
+        try:
+            if isinstance(command, Open):
+                self._open(command, fds)
+            elif isinstance(command, Run):
+                self._run(command, fds)
+            elif isinstance(command, Signal):
+                self._signal(command)
+            elif isinstance(command, Close):
+                self._close(command.id)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _open(self, command: Open, fds: tuple[int, ...]) -> None:
+        container = start_runtime(command, fds[0])
+        self._containers[command.id] = container
+        self._selector.register(
+            container.stdout_fd, selectors.EVENT_READ, lambda: self._on_pause(container)
+        )
+
+    def _on_pause(self, container: _Container) -> bool:
+        self._selector.unregister(container.stdout_fd)
+        container.pause_pid = read_pause_pid(container.stdout_fd)
+        os.close(container.stdout_fd)
+        container.stdout_fd = -1
+        if container.pause_pid:
+            send(self._sock, Opened(container.id))
+        return True
+
+    def _run(self, command: Run, fds: tuple[int, ...]) -> None:
+        target = None
+        if command.container is not None:
+            container = self._containers.get(command.container)
+            if container is None or not container.pause_pid:
+                send(self._sock, NotStarted(command.id, "the container is gone"))
+                return
+            target = container.pause_pid
+        error_read, error_write = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _become(command, target, fds, error_write, parent)
+        os.close(error_write)
+        program = _Program(command.id, pid, error_read)
+        self._programs[command.id] = program
+        self._selector.register(error_read, selectors.EVENT_READ, lambda: self._on_started(program))
+
+    def _on_started(self, program: _Program) -> bool:
+        """End of the pipe without a word: execve has closed it, the program runs."""
+        message = os.read(program.error_fd, 65536).decode(errors="replace")
+        self._selector.unregister(program.error_fd)
+        os.close(program.error_fd)
+        program.error_fd = -1
+        if message:
+            send(self._sock, NotStarted(program.id, message))
+            os.waitpid(program.pid, 0)
+            del self._programs[program.id]
+            return True
+        send(self._sock, Started(program.id))
+        self._report_exit(program)
+        return True
+
+    def _signal(self, command: Signal) -> None:
+        program = self._programs.get(command.id)
+        if program is not None and program.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(program.pid, command.number)
+
+    def _close(self, container_id: int) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            send(self._sock, Closed(container_id, 0))
+            return
+        if container.pause_pid:
+            kill_inhabitants(container.pause_pid)
+        container.closing_since_s = time.monotonic()
+        if container.stdin_fd >= 0:
+            os.close(container.stdin_fd)
+            container.stdin_fd = -1
+
+    def _enforce_closing(self) -> None:
+        for container in self._containers.values():
+            since = container.closing_since_s
+            if since and time.monotonic() - since > _CLOSE_TIMEOUT_S:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(container.runtime_pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                # Only look first: a program whose start is not settled is reaped where that is.
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._on_exit(pid, status)
+
+    def _on_exit(self, pid: int, status: int) -> None:
+        for program in self._programs.values():
+            if program.pid == pid:
+                program.status = status
+                if program.error_fd < 0:
+                    self._report_exit(program)
+                return
+        for container in self._containers.values():
+            if container.runtime_pid == pid:
+                self._forget(container, status)
+                return
+
+    def _report_exit(self, program: _Program) -> None:
+        if program.status is not None:
+            self._programs.pop(program.id, None)
+            send(self._sock, Exited(program.id, program.status))
+
+    def _forget(self, container: _Container, status: int) -> None:
+        if container.stdout_fd >= 0:
+            self._selector.unregister(container.stdout_fd)
+            os.close(container.stdout_fd)
+        if container.stdin_fd >= 0:
+            os.close(container.stdin_fd)
+        del self._containers[container.id]
+        send(self._sock, Closed(container.id, status))
+
+
+def start_runtime(command: Open, stderr_fd: int) -> _Container:
+    """Fork and exec the runtime, as the uid the container asks for."""
+    stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
+    stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            linux.die_with_parent(parent)
+            os.setsid()
+            os.dup2(stdin_read, 0)
+            os.dup2(stdout_write, 1)
+            os.dup2(stderr_fd, 2)
+            if command.uid:
+                _assume_user(command)
+                linux.die_with_parent(parent)
+            enter.reset_signals()
+            enter.shield_from_termination()
+            enter.execute(command.argv, dict(command.env))
+        except BaseException as error:  # a forked child must never return into its parent's code
+            os.write(2, f"{error}\n".encode(errors="replace"))
+            os._exit(127)
+    os.close(stdin_read)
+    os.close(stdout_write)
+    return _Container(command.id, pid, stdin_write, stdout_read)
+
+
+def _assume_user(command: Open) -> None:
+    """From root of the pod's user namespace to the asked uid in one of its own."""
+    linux.unshare(linux.CLONE_NEWNS)
+    for bind in command.binds:
+        linux.mount(bind.source, bind.target, None, linux.MS_BIND)
+    uid, gid = os.getuid(), os.getgid()
+    linux.unshare(linux.CLONE_NEWUSER)
+    linux.map_single_id(command.uid or 0, uid, command.gid or 0, gid)
+
+
+def read_pause_pid(fd: int) -> int:
+    """What the pause program wrote; 0 where it never ran."""
+    data = b""
+    while len(data) < 8:
+        chunk = os.read(fd, 8 - len(data))
+        if not chunk:
+            return 0
+        data += chunk
+    return int(struct.unpack("=q", data)[0])
+
+
+def _become(
+    command: Run, target: Optional[int], fds: tuple[int, ...], error_fd: int, parent: int
+) -> None:
+    try:
+        os.setsid()
+        enter.set_oom_score_adj(enter.MOST_KILLABLE)
+        for number, fd in enumerate(fds[:3]):
+            os.dup2(fd, number)
+        if target is not None:
+            enter.join_namespaces(target)
+            os.umask(0o022)
+            enter.change_directory(command.working_dir)
+            linux.forbid_new_privileges()
+        linux.die_with_parent(parent)
+        enter.reset_signals()
+        enter.execute(command.argv, dict(command.env))
+    except BaseException as error:  # a forked child must never return into its parent's code
+        os.write(error_fd, str(error).encode(errors="replace")[:32768])
+    os._exit(127)
+
+
+def kill_inhabitants(pause_pid: int) -> None:
+    """SIGKILL every process in the container's mount namespace but the pause program."""
+    try:
+        home = os.stat(f"/proc/{pause_pid}/ns/mnt")
+    except OSError:
+        return
+    for _ in range(100):  # a fork bomb is killed by the end of the PID namespace instead
+        found = False
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or int(name) in (pause_pid, os.getpid()):
+                continue
+            with contextlib.suppress(OSError):
+                info = os.stat(f"/proc/{name}/ns/mnt")
+                if (info.st_dev, info.st_ino) == (home.st_dev, home.st_ino):
+                    os.kill(int(name), signal.SIGKILL)
+                    found = True
+        if not found:
+            return
+        time.sleep(0.005)

@@ -1,0 +1,463 @@
+"""The pod's life: one loop that starts, watches, restarts and stops the containers.
+
+The loop's thread alone changes state. Disk, network and log writing are other threads, which post
+events to it; processes are podinit's. The record is what everybody outside believes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from hpk.model import frames
+from hpk.model.bundle import Bundle
+from hpk.model.errors import HpkError, ParseError, PermanentError
+from hpk.model.ids import SlurmJobId
+from hpk.model.layout import AttemptLayout
+from hpk.model.plan import JobSpec
+from hpk.model.record import (
+    RECORD_VERSION,
+    ContainerRecord,
+    PodPhase,
+    StopCause,
+    SupervisorRecord,
+)
+from hpk.mpi.registry import LAUNCHERS
+from hpk.runtimes.registry import RUNTIMES
+from hpk.supervisor import node, pause, podinit, termination, volumes
+from hpk.supervisor.channel import Channel, ChannelConfig, read_stop_request
+from hpk.supervisor.container import Container, PodContext, Step
+from hpk.supervisor.files import log, read_file, write_new
+from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
+from hpk.supervisor.memory import OomCounter
+from hpk.supervisor.records import RecordStore
+
+_POLL_S = 2.0
+_SIGNALLED_GRACE_S = 25
+_FINAL_SYNC_S = 30.0
+_FINAL_ACK_S = 5.0
+_FINAL_READERS_S = 10.0
+_PODINIT_END_S = 10.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """This run of the supervisor.
+
+    :param program: argv that runs this same program on any node of the job.
+    :param env: the environment of the batch script.
+    """
+
+    spec: JobSpec
+    layout: AttemptLayout
+    job_id: SlurmJobId
+    program: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+class Supervisor:
+    """Runs one pod to its end. `run` returns the exit code for Slurm."""
+
+    def __init__(self, identity: Identity, init_pid: int, init_socket: socket.socket) -> None:
+        self._me = identity
+        self._plan = identity.spec.plan
+        self._init_pid = init_pid
+        self._init = init_socket
+        self._selector = selectors.DefaultSelector()
+        self._events: deque[Callable[[], None]] = deque()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._last_id = 0
+        self._containers: list[Container] = []
+        self._dirs: Optional[LocalDirs] = None
+        self._bundle_asked = False
+        self._has_bundle = False
+        self._phase = PodPhase.STARTING
+        self._cause: Optional[StopCause] = None
+        self._message = ""
+        self._kill_mono_s: Optional[float] = None
+        self._seq = 0
+        self._started_at_s = time.time()
+        self._started_mono_s = time.monotonic()
+        self._alive_mono_s = time.monotonic()
+        self._heartbeat: Optional[tuple[int, int]] = None
+        self._poll_mono_s = 0.0
+        self._failed: tuple[ContainerRecord, ...] = ()
+        self._init_ended = False
+        self._host = node.host_name(identity.env)
+        self._channel = Channel(
+            ChannelConfig(
+                spec=identity.spec,
+                job_id=identity.job_id,
+                token_path=identity.layout.token,
+                read_log=self._read_log,
+                on_frame=lambda frame: self._post(lambda: self._on_frame(frame)),
+            )
+        )
+        self._store = RecordStore(identity.layout.record, self._channel.publish)
+
+    # The loop.
+
+    def run(self) -> int:
+        """To the end of the pod; the exit code for Slurm."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: self._post(self._on_signal))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
+        self._selector.register(self._init, selectors.EVENT_READ, self._on_init)
+        self._channel.start()
+        try:
+            self._prepare()
+        except (HpkError, OSError) as error:
+            self._fail_setup(str(error))
+        while not self._is_over:
+            self._turn()
+        return self._finish()
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(self._timeout()):
+            key.data()
+        while self._events:
+            self._events.popleft()()
+        for container in self._containers:
+            container.tick()
+        if time.monotonic() >= self._poll_mono_s:
+            self._poll_mono_s = time.monotonic() + _POLL_S
+            self._poll()
+        if self._kill_mono_s is not None and time.monotonic() >= self._kill_mono_s:
+            self._kill_mono_s = None
+            log("grace period over, kill")
+            for container in self._containers:
+                container.kill()
+
+    def _timeout(self) -> float:
+        times = [self._poll_mono_s]
+        times += [c.wake_mono_s for c in self._containers if c.wake_mono_s is not None]
+        if self._kill_mono_s is not None:
+            times.append(self._kill_mono_s)
+        return max(0.0, min(times) - time.monotonic())
+
+    @property
+    def _is_over(self) -> bool:
+        if self._failed:
+            return True
+        return bool(self._containers) and all(c.step is Step.DONE for c in self._containers)
+
+    def _post(self, event: Callable[[], None]) -> None:
+        self._events.append(event)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"e")
+
+    def _on_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+
+    # What containers ask (hpk.supervisor.container.Loop).
+
+    def command(self, message: Any, fds: tuple[int, ...] = ()) -> None:
+        """See Loop.command."""
+        try:
+            podinit.send(self._init, message, fds)
+        except OSError as error:
+            log("podinit is gone", error=error)
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """See Loop.watch."""
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    def unwatch(self, fd: int) -> None:
+        """See Loop.unwatch."""
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(fd)
+
+    def log_grew(self) -> None:
+        """See Loop.log_grew."""
+        self._channel.wake()
+        if self._draining:
+            self._post(self._on_log_written)
+
+    def new_id(self) -> int:
+        """See Loop.new_id."""
+        self._last_id += 1
+        return self._last_id
+
+    def changed(self) -> None:
+        """See Loop.changed."""
+        if self._phase is PodPhase.STARTING and any(
+            c.step is Step.RUNNING for c in self._containers
+        ):
+            self._phase = PodPhase.RUNNING
+        self._seq += 1
+        self._store.put(self._record())
+
+    @property
+    def _draining(self) -> bool:
+        return any(c.step is Step.DRAINING for c in self._containers)
+
+    def _on_log_written(self) -> None:
+        for container in self._containers:
+            container.log_written()
+
+    def _record(self) -> SupervisorRecord:
+        finished = self._phase is PodPhase.FINISHED
+        return SupervisorRecord(
+            version=RECORD_VERSION,
+            uid=self._plan.pod.uid,
+            nonce=self._me.spec.nonce,
+            job_id=self._me.job_id,
+            seq=self._seq,
+            phase=self._phase,
+            host=self._host,
+            host_ip=node.address_towards(self._channel.host_address, self._host),
+            started_at_s=self._started_at_s,
+            containers=self._failed or tuple(c.record for c in self._containers),
+            finished_at_s=time.time() if finished else None,
+            stop_cause=self._cause,
+            message=self._message,
+        )
+
+    # Starting.
+
+    def _prepare(self) -> None:
+        spec, plan = self._me.spec, self._plan
+        runtime = RUNTIMES.get(plan.runtime)
+        if runtime is None:
+            raise PermanentError(f"no container runtime named {plan.runtime!r}")
+        for container in plan.containers:
+            if container.mpi is not None and container.mpi.launcher not in LAUNCHERS:
+                raise PermanentError(f"no MPI launcher named {container.mpi.launcher!r}")
+        tool_env = node.tool_environment(self._me.env)
+        facts = node.probe_node(runtime.programs, spec.settings.runtime_path, tool_env["PATH"])
+        unusable = runtime.unusable(facts)
+        if unusable:
+            raise PermanentError(unusable)
+        dirs = make_local_dirs(spec.settings.local_root, str(self._me.job_id))
+        self._dirs = dirs
+        write_node_files(dirs, plan.hostname or plan.pod.name)
+        for volume in plan.volumes:
+            os.makedirs(os.path.join(dirs.secret, "volumes", volume.name), mode=0o755)
+        pod = PodContext(
+            layout=self._me.layout,
+            dirs=dirs,
+            runtime=runtime,
+            facts=facts,
+            restart_policy=plan.restart_policy,
+            hostname=plan.hostname or plan.pod.name,
+            tool_env=tool_env,
+            job_env=self._me.env,
+            rank_program=self._me.program,
+            oom=OomCounter(),
+        )
+        self._containers = [Container(item, pod, self) for item in plan.containers]
+        for item in self._containers:
+            item.begin()
+        self.changed()
+
+    def _fail_setup(self, why: str) -> None:
+        """Nothing could be started: every container gets the reason."""
+        log("cannot set the pod up", why=why)
+        self._cause, self._message = StopCause.SETUP_FAILED, why
+        now_s = time.time()
+        self._failed = tuple(
+            ContainerRecord(
+                name=plan.name,
+                state=termination.not_started(plan.name, why, now_s),
+                last_state=None,
+                restart_count=0,
+                container_id="",
+                log_path=self._me.layout.log_path(plan.name, 0),
+            )
+            for plan in self._plan.containers
+        )
+
+    # What others say.
+
+    def _on_init(self) -> None:
+        received = podinit.receive(self._init)
+        if received is None:
+            self._selector.unregister(self._init)
+            self._init_ended = True
+            self._on_init_lost()
+            return
+        event, _ = received
+        if isinstance(event, podinit.Ready):
+            if event.message:
+                self._fail_setup(event.message)
+            return
+        for container in self._containers:
+            if event.id and event.id in container.ids:
+                container.on_event(event)
+                return
+
+    def _on_init_lost(self) -> None:
+        """podinit was killed, and the kernel has killed everything in the pod with it."""
+        if self._failed or self._is_over:
+            return
+        log("podinit has ended, and with it the pod's processes")
+        for container in self._containers:
+            container.lost()
+
+    def _on_frame(self, frame: Any) -> None:
+        if isinstance(frame, frames.Welcome):
+            log("channel: welcome")
+            self._alive_mono_s = time.monotonic()
+            if not self._has_bundle:
+                self._channel.send(frames.BundleRequest(id=self.new_id()))
+        elif isinstance(frame, frames.BundleReply):
+            self._on_bundle(frame.bundle)
+        elif isinstance(frame, frames.Stop):
+            self._stop(StopCause.REQUESTED, frame.grace_period_s)
+        elif isinstance(frame, frames.Reject):
+            log("channel: rejected", reason=frame.reason, stop=frame.stop)
+            if frame.stop:
+                self._stop(StopCause.REQUESTED, self._plan.grace_period_s)
+
+    def _on_bundle(self, bundle: Bundle) -> None:
+        if self._dirs is None or self._failed:
+            return
+        known = {volume.name for volume in self._plan.volumes}
+        try:
+            for volume in bundle.volumes:
+                if volume.name in known:
+                    path = os.path.join(self._dirs.secret, "volumes", volume.name)
+                    volumes.write_volume(path, volume)
+        except (OSError, ParseError) as error:
+            log("cannot write the bundle", error=error)
+            if not self._has_bundle:
+                self._message = f"cannot write the pod's volumes: {error}"
+                self._stop(StopCause.SETUP_FAILED, 0)
+            return
+        first, self._has_bundle = not self._has_bundle, True
+        if first:
+            for container in self._containers:
+                container.give_bundle(bundle)
+
+    def _on_signal(self) -> None:
+        grace_s = min(self._plan.grace_period_s, _SIGNALLED_GRACE_S)
+        self._stop(StopCause.SIGNALLED, grace_s)
+
+    def _stop(self, cause: StopCause, grace_s: int) -> None:
+        """Stop the pod; what stopped it first stays the cause, a shorter grace wins."""
+        kill_mono_s = time.monotonic() + max(0, grace_s)
+        if self._phase is PodPhase.STOPPING:
+            if self._kill_mono_s is not None:
+                self._kill_mono_s = min(self._kill_mono_s, kill_mono_s)
+            return
+        if self._is_over:
+            return
+        log("stop the pod", cause=cause.value, grace_s=grace_s)
+        self._cause, self._phase = cause, PodPhase.STOPPING
+        self._kill_mono_s = kill_mono_s
+        self.changed()
+        for container in self._containers:
+            container.stop()
+
+    def _poll(self) -> None:
+        """What nobody tells us: the stop file, the control plane's life, the deadline."""
+        now = time.monotonic()
+        stop = read_stop_request(self._me.layout.stop_request)
+        if stop is not None:
+            self._stop(StopCause.REQUESTED, stop.grace_period_s)
+        settings = self._me.spec.settings
+        with contextlib.suppress(OSError):
+            info = os.stat(settings.heartbeat_path)
+            beat = (info.st_ino, info.st_mtime_ns)
+            if self._heartbeat is not None and beat != self._heartbeat:
+                self._alive_mono_s = now
+            self._heartbeat = beat
+        if self._channel.is_welcome:
+            self._alive_mono_s = now
+        if now - self._alive_mono_s > settings.orphan_timeout_s:
+            if self._phase is not PodPhase.STOPPING:
+                self._message = (
+                    f"no control plane for {settings.orphan_timeout_s} s: the pod gave its "
+                    "node back"
+                )
+            self._stop(StopCause.ORPHANED, self._plan.grace_period_s)
+        deadline_s = self._plan.active_deadline_s
+        if deadline_s is not None and now - self._started_mono_s > deadline_s:
+            self._stop(StopCause.DEADLINE, self._plan.grace_period_s)
+
+    def _read_log(self, path: str, offset: int, limit: int) -> tuple[int, bytes, bool]:
+        """Called by the channel's thread."""
+        for container in self._containers:
+            writer = container.writer(path)
+            if writer is not None:
+                closed = writer.closed  # before reading: nothing can follow what is read after it
+                offset, data = writer.read(offset, limit)
+                return offset, data, closed and offset + len(data) >= writer.end
+        raise ParseError(f"{path!r} is no log of this pod")
+
+    # Ending.
+
+    def _finish(self) -> int:
+        self._phase = PodPhase.FINISHED
+        self._cause = self._cause or StopCause.COMPLETED
+        self.changed()
+        if not self._store.wait_written(self._seq, _FINAL_SYNC_S):
+            log("the final record is not on the disk")
+        self._end_init()
+        self._wait_for_kubelet()
+        self._channel.close(1.0)
+        if self._dirs is not None:
+            self._dirs.remove()
+            sweep_local_dirs(self._me.spec.settings.local_root)
+        code = (
+            1 if self._failed else next((c.exit_code for c in self._containers if c.exit_code), 0)
+        )
+        log("pod finished", cause=self._cause.value, code=code)
+        return code
+
+    def _end_init(self) -> None:
+        """End podinit, and with it whatever the pod left running."""
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(self._init)
+        self._init.close()
+        deadline = time.monotonic() + _PODINIT_END_S
+        while time.monotonic() < deadline:
+            if os.waitpid(self._init_pid, os.WNOHANG)[0]:
+                return
+            time.sleep(0.005)
+        os.kill(self._init_pid, signal.SIGKILL)
+
+    def _wait_for_kubelet(self) -> None:
+        """Give the kubelet the last record, and readers the rest of the logs."""
+        ack_deadline = time.monotonic() + _FINAL_ACK_S
+        read_deadline = time.monotonic() + _FINAL_READERS_S
+        while self._channel.is_welcome:
+            now = time.monotonic()
+            acked = self._channel.acked_seq >= self._seq
+            if (acked or now > ack_deadline) and (self._channel.is_idle or now > read_deadline):
+                return
+            self._selector.select(0.05)
+            self._on_wake()
+
+
+def write_node_files(dirs: LocalDirs, hostname: str) -> None:
+    """The pause program and /etc/hosts, as every container of the job on this node has them."""
+    machine = os.uname().machine
+    try:
+        program = pause.pause_elf(machine)
+    except KeyError as error:
+        raise PermanentError(f"HPK has no pause program for {machine}") from error
+    write_new(os.path.join(dirs.work, "pause"), program, mode=0o755)
+    try:
+        hosts = read_file("/etc/hosts")
+    except OSError:
+        hosts = b"127.0.0.1\tlocalhost\n"
+    head = b"# Kubernetes-managed hosts file (host network).\n"
+    write_new(os.path.join(dirs.work, "hosts"), head + hosts, mode=0o644)
+    del hostname
+
+
+def program_argv() -> tuple[str, ...]:
+    """argv that runs this program again, on a node that sees the same file systems."""
+    return (sys.executable, "-I", "-S", os.path.realpath(sys.argv[0]))
