@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hpk.model.errors import AdmissionError
 from hpk.model.job import Partition
 from hpk.model.plan import SbatchOption
+from hpk.planning.duration import duration_s, format_duration
 from hpk.planning.flags import INVALID_ANNOTATION
 from hpk.planning.mpi import MpiRequest
 from hpk.planning.resources import CPU, MEMORY
@@ -31,14 +32,44 @@ def check_ranks(options: Options, mpi: MpiRequest) -> None:
 
 
 def check_fits(options: Options, partition: Partition, gpu_resource: str) -> None:
-    """Refuse what can never be placed, before Slurm queues it for ever or refuses it.
+    """Refuse what can never be placed: most of it Slurm would queue for ever without a word.
 
     :param gpu_resource: the name to give GPUs in the reason.
-    :raises AdmissionError: ``OutOfcpu``, ``OutOfmemory`` or ``OutOf`` + gpu_resource.
+    :raises AdmissionError: ``OutOfcpu``, ``OutOfmemory`` or ``OutOf`` + gpu_resource;
+        ``InvalidAnnotation`` for nodes and time.
     """
+    _check_nodes(options, partition)
+    _check_time(options, partition)
     _check_cpus(options, partition)
     _check_memory(options, partition)
     _check_gpus(options, partition, gpu_resource)
+
+
+def _check_nodes(options: Options, partition: Partition) -> None:
+    nodes = first_number(options.get("nodes"))
+    if nodes is not None and nodes > len(partition.nodes):
+        raise AdmissionError(
+            INVALID_ANNOTATION,
+            options["nodes"].origin,
+            f"asks for {nodes} nodes, but partition {partition.name} has {len(partition.nodes)}",
+            remedy="ask for fewer nodes, or choose another partition by nodeSelector",
+        )
+
+
+def _check_time(options: Options, partition: Partition) -> None:
+    for name in ("time", "time-min"):
+        option = options.get(name)
+        if option is None or partition.max_time_s is None:
+            continue
+        time_s = duration_s(option.value or "")
+        if time_s is None or time_s > partition.max_time_s:
+            raise AdmissionError(
+                INVALID_ANNOTATION,
+                option.origin,
+                f"--{name}={option.value} is more than partition {partition.name} allows,"
+                f" {format_duration(partition.max_time_s)}",
+                remedy="ask for less time, or choose another partition by nodeSelector",
+            )
 
 
 def _check_cpus(options: Options, partition: Partition) -> None:

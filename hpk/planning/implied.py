@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from hpk.model.job import Partition
 from hpk.model.plan import SbatchOption
 from hpk.model.resources import ContainerResources
+from hpk.planning.duration import format_duration
 from hpk.planning.resources import CPU, MEMORY
 from hpk.planning.site import SiteSettings
 from hpk.planning.tasks import Tasks, first_number, plan_tasks
@@ -103,19 +104,13 @@ def imply_time(
     longest = partition.max_time_s
     if deadline_s is not None and (longest is None or deadline_s + _START_MARGIN_S < longest):
         return SbatchOption(
-            "time", _duration(deadline_s + _START_MARGIN_S), "spec.activeDeadlineSeconds"
+            "time", format_duration(deadline_s + _START_MARGIN_S), "spec.activeDeadlineSeconds"
         )
     if not site.use_partition_max_time:
         return None
     origin = f"MaxTime of partition {partition.name}"
     if longest is not None:
-        return SbatchOption("time", _duration(longest), origin)
+        return SbatchOption("time", format_duration(longest), origin)
     if partition.default_time_s is not None:
         return SbatchOption("time", "UNLIMITED", origin)
     return None
-
-
-def _duration(time_s: int) -> str:
-    minutes = -(-time_s // 60)
-    days, rest = divmod(minutes, 24 * 60)
-    return f"{days}-{rest // 60:02}:{rest % 60:02}:00"

@@ -16,6 +16,8 @@ from hpk.model.job import JobObservation, JobState
 SQUEUE_FIELDS = "%i|%T|%r|%N|%S|%e|%j"
 SACCT_FIELDS = "JobIDRaw,State,ExitCode,Reason,NodeList,Start,End,JobName"
 
+_SIG_OOM = 125
+"""What accounting gives for "ran out of memory" in the place of a signal."""
 _JOB_ID = re.compile(r"[0-9]{1,10}")
 _STEP_ID = re.compile(r"(?P<job>[0-9]{1,10})\.[0-9A-Za-z+_]+")
 _EXIT_CODE = re.compile(r"(?P<code>[0-9]{1,5}):(?P<signal>[0-9]{1,5})")
@@ -109,7 +111,7 @@ def _sacct_job(fields: list[str], line: str) -> JobObservation:
         reason=_text(reason),
         nodes=_text(nodes),
         exit_code=int(code["code"]) if parsed.is_terminal else None,
-        signal=int(code["signal"]) if parsed.is_terminal else 0,
+        signal=int(code["signal"]) % _SIG_OOM if parsed.is_terminal else 0,
         # Of a job cancelled in the queue, accounting gives its end as its start.
         start_time_s=_time(start, line) if _text(nodes) else None,
         end_time_s=_time(end, line),
