@@ -104,7 +104,7 @@ def components(site: Site) -> tuple[ComponentPlan, ...]:
         ComponentPlan(
             name="kubelet",
             stage=2,
-            argv=(site.python, "-m", "kubelet"),
+            argv=(site.python, "-P", "-m", "kubelet"),
             environment=_environment(site),
             stop_timeout_s=6,
             essential=False,

@@ -288,6 +288,7 @@ def _is_ours(component: ComponentState) -> bool:
 def main(arguments: list[str]) -> int:
     """``python -m bootstrap.supervise [JOB_ID]``."""
     job_id = int(arguments[0]) if arguments else None
+    os.chdir("/")  # so that no directory of the user's is held
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -300,6 +301,7 @@ def main(arguments: list[str]) -> int:
 
 async def supervise(paths: HpkPaths, job_id: int | None) -> int:
     """Run a control plane until a signal or a request stops it; returns the exit code."""
+    os.umask(0o077)
     control_plane = ControlPlane(paths, job_id=job_id)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -78,7 +78,8 @@ async def start(paths: HpkPaths, config: Config, reporter: Reporter) -> Endpoint
         name: os.environ[name] for name in os.environ if name in _KEPT or name.startswith("GO")
     }
     environment |= {"HPK_HOME": str(paths.home), "HPK_CACHE": str(paths.cache)}
-    argv = [sys.executable, "-m", "bootstrap.supervise"]
+    # -P: what lies in the current directory must not be taken for a module of ours.
+    argv = [sys.executable, "-P", "-m", "bootstrap.supervise"]
     pid = subproc.detach(
         argv if job_id is None else [*argv, str(job_id)],
         environment=environment,
