@@ -44,7 +44,9 @@ class BinariesConfig(BaseModel):
     :param ca_file: certificates to trust for downloads, besides the system's.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_dashes)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=_dashes, populate_by_name=True
+    )
 
     sources: tuple[Literal["download", "build"], ...] = ("download", "build")
     mirror: str = ""
@@ -62,7 +64,9 @@ class ControlPlaneConfig(BaseModel):
     :param start_timeout_s: how long one component may take to become ready.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_dashes)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=_dashes, populate_by_name=True
+    )
 
     address: Annotated[str, AfterValidator(_address)] = ""
     cluster_name: str = Field(default="hpk", pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")
@@ -76,7 +80,9 @@ class ControlPlaneConfig(BaseModel):
 class Config(BaseModel):
     """Our two tables."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=_dashes, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True, alias_generator=_dashes, populate_by_name=True, extra="ignore"
+    )
 
     binaries: BinariesConfig = BinariesConfig()
     control_plane: ControlPlaneConfig = ControlPlaneConfig()
