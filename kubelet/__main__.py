@@ -6,11 +6,10 @@ import asyncio
 import logging
 import sys
 
-from hpk.supervisor_zipapp import build_zipapp
-
 from hpk.model.errors import HpkError
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths, private_directory
+from hpk.supervisor_zipapp import install_zipapp
 from kubelet.apiserver import ApiServer
 from kubelet.daemon import Kubelet, load_settings
 
@@ -24,7 +23,7 @@ async def _main() -> None:
         settings=settings,
         api=await ApiServer.connect(settings.kubeconfig),
         slurm=CliBackend(),
-        zipapp=build_zipapp(paths),
+        zipapp=install_zipapp(paths),
     )
     await kubelet.run()
 

@@ -1,0 +1,179 @@
+"""The means to use a control plane in the lab as its user would."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+from bootstrap.lab.hosts import Machine
+from bootstrap.lab.layout import LOGIN
+
+Json = dict[str, Any]
+T = TypeVar("T")
+BUSYBOX = "registry.lab:5000/busybox:latest"
+LAMMPS = "registry.lab:5000/lammps:latest"
+ENTRYPOINT = "registry.lab:5000/entrypoint:latest"
+
+
+def eventually(look: Callable[[], T], *, timeout_s: float = 60, what: str = "") -> T:
+    """The first true answer of ``look``; fails where there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = look()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            pytest.fail(f"not in {timeout_s:g} s: {what or look}; last answer: {answer!r}")
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The control plane of one user of the lab, seen from a namespace."""
+
+    machine: Machine
+    user: str
+    namespace: str = "default"
+    environment: Mapping[str, str] | None = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        host: str = LOGIN,
+        user: str | None = None,
+        stdin: str | None = None,
+        check: bool = True,
+        timeout_s: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the lab as the user."""
+        whole = self.machine.argv(
+            host,
+            argv,
+            user=self.machine.lab.user(user or self.user),
+            environment={"KUBECONFIG": f"/home/{self.user}/.hpk/kubeconfig"},
+        )
+        done = subprocess.run(
+            whole, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"{argv} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done
+
+    def start(self, argv: Sequence[str], *, host: str = LOGIN) -> subprocess.Popen[str]:
+        """Start a command in the lab as the user; the caller ends it."""
+        whole = self.machine.argv(
+            host,
+            argv,
+            user=self.machine.lab.user(self.user),
+            environment={"KUBECONFIG": f"/home/{self.user}/.hpk/kubeconfig"},
+        )
+        return subprocess.Popen(
+            whole,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def kubectl(
+        self, *args: str, stdin: str | None = None, check: bool = True, timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl in the test's namespace."""
+        argv = ["kubectl", "--namespace", self.namespace, *args]
+        return self.run(argv, stdin=stdin, check=check, timeout_s=timeout_s)
+
+    def create(self, *objects: Json) -> None:
+        """Create objects."""
+        self.kubectl("create", "-f", "-", stdin="\n---\n".join(json.dumps(o) for o in objects))
+
+    def get(self, *what: str) -> Json:
+        """An object as JSON."""
+        answer: Json = json.loads(self.kubectl("get", *what, "-o", "json").stdout)
+        return answer
+
+    def wait_phase(self, pod: str, *phases: str, timeout_s: float = 90) -> Json:
+        """The Pod, once it is in one of the phases."""
+
+        def look() -> Json | None:
+            found = self.kubectl("get", "pod", pod, "-o", "json", check=False)
+            if found.returncode != 0:
+                return None
+            seen: Json = json.loads(found.stdout)
+            return seen if seen["status"].get("phase") in phases else None
+
+        try:
+            found = eventually(look, timeout_s=timeout_s, what=f"{pod} in {phases}")
+        except BaseException:
+            print(self.kubectl("describe", "pod", pod, check=False).stdout)
+            raise
+        assert found is not None
+        return found
+
+    def events(self, pod: str) -> list[Json]:
+        """The Events about a Pod."""
+        items: list[Json] = self.get("events", "--field-selector", f"involvedObject.name={pod}")[
+            "items"
+        ]
+        return items
+
+    def logs(self, pod: str, *args: str) -> str:
+        """A Pod's log."""
+        return self.kubectl("logs", pod, *args).stdout
+
+    def job_ids(self, pod: str) -> list[int]:
+        """Every Slurm job that ever carried this Pod's name, by accounting and queue."""
+        prefix = f"{self.namespace}/{pod}@"
+        queued = self.run(["squeue", "-h", "-a", "-t", "all", "-o", "%i %j"]).stdout
+        ended = self.run(["sacct", "-n", "-X", "-P", "-S", "now-1days", "-o", "JobIDRaw,JobName"])
+        ids = set()
+        for line in [*queued.splitlines(), *ended.stdout.replace("|", " ").splitlines()]:
+            job, _, name = line.partition(" ")
+            if name.startswith(prefix):
+                ids.add(int(job))
+        return sorted(ids)
+
+    def kubelet_pid(self) -> int:
+        """The kubelet's process on the login node, as the lab's hosts number it."""
+        found = self.run(["pgrep", "-u", self.user, "-f", "[-]m kubelet"]).stdout.split()
+        assert len(found) == 1, found
+        return int(found[0])
+
+    def home(self, *parts: str) -> str:
+        """A path in the user's home."""
+        return "/".join((f"/home/{self.user}", *parts))
+
+    def read(self, path: str, *, host: str = LOGIN) -> str:
+        """A file's text, "" where there is none."""
+        done = self.run(["cat", path], host=host, check=False)
+        return done.stdout if done.returncode == 0 else ""
+
+
+def pod(
+    name: str,
+    *command: str,
+    image: str = BUSYBOX,
+    annotations: Mapping[str, str] | None = None,
+    restart_policy: str = "Never",
+    resources: Json | None = None,
+    spec: Json | None = None,
+    container: Json | None = None,
+) -> Json:
+    """A Pod of one container."""
+    main: Json = {"name": "main", "image": image, **(container or {})}
+    if command:
+        main["command"] = list(command)
+    if resources:
+        main["resources"] = resources
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "annotations": dict(annotations or {})},
+        "spec": {"restartPolicy": restart_policy, "containers": [main], **(spec or {})},
+    }
