@@ -7,6 +7,7 @@ redirect or a token service may not lead away from HTTPS either. Layers are not 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import ssl
@@ -201,11 +202,7 @@ class Registry:
         challenge = answer.headers.get("WWW-Authenticate", "")
         kind, _, rest = challenge.partition(" ")
         login = self._credentials.get(reference.domain)
-        basic = (
-            aiohttp.BasicAuth(login.user, login.password, encoding="utf-8").encode()
-            if login
-            else None
-        )
+        basic = _basic(login) if login else None
         if kind.lower() == "basic":
             return basic
         if kind.lower() != "bearer":
@@ -235,6 +232,10 @@ class Registry:
             time.monotonic() + max(0.0, min(life_s, 3600.0) - 10.0),
         )
         return authorization
+
+
+def _basic(login: Credentials) -> str:
+    return "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
 
 
 def _digest_of(body: bytes) -> str:

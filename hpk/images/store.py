@@ -83,6 +83,7 @@ class ImageStore:
         """
         private_directory(self._root)
         private_directory(self._references)
+        private_directory(self._root / FORMAT)
         for algorithm in ("sha256", "sha512"):
             private_directory(self._root / FORMAT / algorithm)
 
