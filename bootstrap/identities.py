@@ -72,5 +72,12 @@ def leaves(
             sans=_LOOPBACK,
         ),
         Leaf(name="kubelet", authority="api", common_name="kubelet", server=True, sans=host),
-        Leaf(name="channel", authority="channel", common_name="channel", server=True, sans=host),
+        Leaf(
+            name="channel",
+            authority="channel",
+            common_name="channel",
+            server=True,
+            # The supervisor asks for this name: the host's own may change under a running pod.
+            sans=(*host, "hpk-channel"),
+        ),
     )
