@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import time
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ _DRAIN_TIMEOUT_S = 5.0
 _READ_BYTES = 64 * 1024
 _PIPE_BYTES = 1024 * 1024
 _SRUN_END_TIMEOUT_S = 10.0
+_MESSAGE_PATH = "/.hpk/termination-log"
 
 
 class Step(Enum):
@@ -161,7 +161,7 @@ class Container:
         """Start the runtime; the bundle may still be on its way."""
         self._reset_run()
         self.step = Step.PREPARING
-        self._container_id = secrets.token_hex(32)
+        self._container_id = os.urandom(32).hex()
         path = self._pod.layout.log_path(self.plan.name, self._restart_count)
         self._logs[self._restart_count] = LogWriter(
             os.path.join(self._pod.layout.root, path), self._loop.log_grew
@@ -192,7 +192,7 @@ class Container:
             BindMount("/etc/resolv.conf", "/etc/resolv.conf", True),
             BindMount(passwd, "/etc/passwd", False),
             BindMount(group, "/etc/group", False),
-            BindMount(message, plan.termination_message_path, False),
+            message_mount(plan, message),
         ]
         mounts += volume_mounts(plan, self._pod.dirs.secret)
         request = HoldRequest(plan.image.path, scratch, tuple(mounts), plan.resources.gpus > 0)
@@ -264,6 +264,7 @@ class Container:
             argv=self.plan.argv,
             env=tuple(env.items()),
             working_dir=self.plan.working_dir or "/",
+            links=tuple(podinit.Bind(to, where) for where, to in message_links(self.plan)),
         )
 
     def _mpi_command(self) -> podinit.Run:
@@ -554,6 +555,21 @@ def volume_mounts(plan: ContainerPlan, secret_dir: str) -> tuple[BindMount, ...]
         BindMount(os.path.join(secret_dir, "volumes", mount.volume), mount.mount_path, True)
         for mount in plan.mounts
     )
+
+
+def message_mount(plan: ContainerPlan, source: str) -> BindMount:
+    """The file for the container's termination message. Under /dev, which a runtime makes anew and
+    lets nobody mount into, message_links leads to it."""
+    in_dev = plan.termination_message_path.startswith("/dev/")
+    target = _MESSAGE_PATH if in_dev else plan.termination_message_path
+    return BindMount(source, target, False)
+
+
+def message_links(plan: ContainerPlan) -> tuple[tuple[str, str], ...]:
+    """Links, (where, to what), by which a message path under /dev leads to the mounted file."""
+    if plan.termination_message_path.startswith("/dev/"):
+        return ((plan.termination_message_path, _MESSAGE_PATH),)
+    return ()
 
 
 def stop_signal(name: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hpk.supervisor import linux
 
@@ -77,6 +77,14 @@ def join_namespaces(pid: int) -> None:
     for fd, kind in opened:
         linux.setns(fd, kind)
         os.close(fd)
+
+
+def make_links(links: Iterable[tuple[str, str]]) -> None:
+    """Make symbolic links, each (where, to what); one that cannot be made is left out."""
+    for where, target in links:
+        with contextlib.suppress(OSError, ValueError):
+            os.makedirs(os.path.dirname(where), exist_ok=True)
+            os.symlink(target, where)
 
 
 def change_directory(path: str) -> None:

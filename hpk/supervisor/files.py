@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import sys
 import time
@@ -36,7 +35,7 @@ def write_atomically(path: str, data: Union[str, bytes], *, mode: int = 0o600) -
     """Replace a file so that a reader on any host sees the old or the new, and sync it."""
     payload = data.encode() if isinstance(data, str) else data
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(6)}")
+    temporary = os.path.join(directory, f".{name}.{os.urandom(6).hex()}")
     write_new(temporary, payload, mode=mode, sync=True)
     try:
         os.replace(temporary, path)
@@ -73,7 +72,7 @@ def sync_directory(path: str) -> None:
 def claim(path: str, owner: str) -> bool:
     """Take the attempt by link(2), which is atomic on NFS too; False if it is taken."""
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(6)}")
+    temporary = os.path.join(directory, f".{name}.{os.urandom(6).hex()}")
     write_new(temporary, owner.encode(), sync=True)
     try:
         os.link(temporary, path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 import stat
 import time
@@ -99,7 +98,7 @@ def _make(parent: str, name: str) -> tuple[str, int]:
         _sweep(parent)
         path = os.path.join(parent, name)
         if os.path.lexists(path):
-            path = f"{path}.{secrets.token_hex(4)}"
+            path = f"{path}.{os.urandom(4).hex()}"
         private_directory(path)
         lock_fd = _open_lock(os.path.join(path, _LOCK))
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

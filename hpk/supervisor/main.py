@@ -6,7 +6,6 @@ No argument parser: importing one costs more than all there is to parse.
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 
@@ -70,7 +69,7 @@ def run(layout: AttemptLayout) -> int:
     close_files_but()  # what the batch script's parent left open is no container's business
     try:
         text = read_file(layout.spec)
-        owner = f"supervisor {job_id} {host_name(env)} {secrets.token_hex(8)}\n"
+        owner = f"supervisor {job_id} {host_name(env)} {os.urandom(8).hex()}\n"
         if not claim(layout.claim, owner):
             log("the attempt is claimed already: nothing to run", claim=layout.claim)
             return 0

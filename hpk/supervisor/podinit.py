@@ -54,6 +54,7 @@ class Run:
     """Start a program. Descriptors: standard input, output and error.
 
     :param container: id of an opened container to start it in; None: on the host.
+    :param links: symbolic links to make in the container first, target → source.
     """
 
     id: int
@@ -61,6 +62,7 @@ class Run:
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     working_dir: str
+    links: tuple[Bind, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -440,6 +442,7 @@ def _become(
         if target is not None:
             enter.join_namespaces(target)
             os.umask(0o022)
+            enter.make_links((link.target, link.source) for link in command.links)
             enter.change_directory(command.working_dir)
             linux.forbid_new_privileges()
         linux.die_with_parent(parent)

@@ -24,7 +24,7 @@ from hpk.mpi.base import crossing_environment
 from hpk.runtimes.base import PAUSE_PATH, BindMount, HoldRequest
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor import enter, environment, linux, node, podinit, rank_files, volumes
-from hpk.supervisor.container import volume_mounts
+from hpk.supervisor.container import message_links, volume_mounts
 from hpk.supervisor.files import close_files_but, log, read_file, write_atomically, write_new
 from hpk.supervisor.localdir import LocalDirs, join_local_dirs, lock_exclusively
 from hpk.supervisor.pause import pause_elf
@@ -104,6 +104,7 @@ def _become_program(rank: RankContext, bundle: Bundle, pause_pid: int) -> None:
     enter.set_oom_score_adj(enter.MOST_KILLABLE)
     enter.join_namespaces(pause_pid)
     os.umask(0o022)
+    enter.make_links(message_links(plan))
     enter.change_directory(plan.working_dir)
     linux.forbid_new_privileges()
     enter.reset_signals()

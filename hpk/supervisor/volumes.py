@@ -11,7 +11,6 @@ import base64
 import binascii
 import contextlib
 import os
-import secrets
 import shutil
 import time
 
@@ -52,7 +51,7 @@ def write_volume(directory: str, volume: BundleVolume) -> None:
     """
     files = check_volume(volume)
     previous = _current(directory)
-    stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime()) + secrets.token_hex(4)
+    stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime()) + os.urandom(4).hex()
     fresh = os.path.join(directory, stamp)
     os.mkdir(fresh, 0o755)
     for path, data, mode in files:
