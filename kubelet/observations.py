@@ -17,11 +17,19 @@ class Observation:
 
     :param absent_since_s: since when squeue and sacct both answer without the job (monotonic
         seconds); None while it is seen or nobody answered.
+    :param queued_looks: how many looks in a row found the job queued although its supervisor had
+        spoken. The first may have begun before it spoke; two mean that the job was requeued.
     """
 
     record: SupervisorRecord | None = None
     job: JobObservation | None = None
     absent_since_s: float | None = None
+    queued_looks: int = 0
+
+    @property
+    def was_requeued(self) -> bool:
+        """Whether the job went back to the queue after its supervisor had run."""
+        return self.queued_looks >= 2
 
 
 class Observations:
@@ -49,7 +57,9 @@ class Observations:
         if job is None:
             new = replace(old, absent_since_s=old.absent_since_s or time.monotonic())
         else:
-            new = replace(old, job=job, absent_since_s=None)
+            again = job.state.is_queued and old.record is not None
+            looks = old.queued_looks + 1 if again else 0
+            new = replace(old, job=job, absent_since_s=None, queued_looks=looks)
         self._by_nonce[nonce] = new
         if job is None or new != old:
             self._notify(uid)

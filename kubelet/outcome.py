@@ -49,10 +49,10 @@ def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
     """
     record, job = seen.record, seen.job
     if record is not None and record.phase is PodPhase.FINISHED:
-        return _outcome_of_record(record, job, lost=_is_lost(seen, now_s))
+        return _outcome_of_record(record, seen, lost=_is_lost(seen, now_s))
     if job is not None and job.state.is_terminal:
         return _outcome_of_job(job)
-    if record is not None and job is not None and job.state.is_queued:
+    if job is not None and seen.was_requeued:
         return _requeued(job)
     if _is_lost(seen, now_s):
         return _lost()
@@ -64,14 +64,14 @@ def _is_lost(seen: Observation, now_s: float) -> bool:
 
 
 def _outcome_of_record(
-    record: SupervisorRecord, job: JobObservation | None, *, lost: bool
+    record: SupervisorRecord, seen: Observation, *, lost: bool
 ) -> Outcome | None:
-    cause = record.stop_cause
+    cause, job = record.stop_cause, seen.job
     if cause is StopCause.SIGNALLED:
         # Only Slurm knows who sent the signal: wait for its word.
         if job is not None and job.state.is_terminal:
             return _outcome_of_job(job)
-        if job is not None and job.state.is_queued:
+        if job is not None and seen.was_requeued:
             return _requeued(job)
         return _lost() if lost else None
     if cause is StopCause.DEADLINE:

@@ -19,7 +19,7 @@ from hpk.model.record import (
     SupervisorRecord,
 )
 from kubelet.actions import CANCEL_AGAIN_S, STOP_MARGIN_S, Deletion, PodView, compute_actions
-from kubelet.observations import Observation
+from kubelet.observations import Observation, Observations
 from kubelet.outcome import LOST_AFTER_S, pod_outcome
 
 NOW_S = 1000.0
@@ -236,7 +236,10 @@ def test_a_signalled_supervisor_waits_for_slurms_word() -> None:
 
 
 def test_a_requeued_job_fails_the_pod_and_is_cancelled() -> None:
-    seen = Observation(record=record(), job=job(JobState.PENDING, "BeginTime"))
+    queued = job(JobState.PENDING, "BeginTime")
+    stale = Observation(record=record(), job=queued, queued_looks=1)
+    assert pod_outcome(stale, now_s=NOW_S) is None
+    seen = Observation(record=record(), job=queued, queued_looks=2)
     outcome = pod_outcome(seen, now_s=NOW_S)
     assert outcome is not None
     assert outcome.reason == "SlurmRequeued"
@@ -249,3 +252,19 @@ def test_absence_is_unknown_at_first_and_lost_in_the_end() -> None:
     outcome = pod_outcome(Observation(absent_since_s=since_s - 1), now_s=NOW_S)
     assert outcome is not None
     assert outcome.reason == "SlurmJobLost"
+
+
+def test_a_look_that_began_before_the_supervisor_spoke_is_no_requeue() -> None:
+    told: list[PodUid] = []
+    observations = Observations(told.append)
+    nonce = attempt().nonce
+    queued = job(JobState.PENDING, "Resources")
+    observations.put_job(POD.uid, nonce, queued)
+    observations.put_record(record())
+    observations.put_job(POD.uid, nonce, queued)
+    assert not observations.get(nonce).was_requeued
+    observations.put_job(POD.uid, nonce, job(JobState.RUNNING))
+    observations.put_job(POD.uid, nonce, queued)
+    observations.put_job(POD.uid, nonce, queued)
+    assert observations.get(nonce).was_requeued
+    assert set(told) == {POD.uid}
