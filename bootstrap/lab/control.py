@@ -244,6 +244,13 @@ async def _clear(machine: Machine) -> None:
             path.unlink()
 
 
+def _is_open(path: Path, fd: int) -> bool:
+    """Whether the descriptor is of what is at the path now, not of what was removed there."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), path.stat())
+    return False
+
+
 @contextlib.asynccontextmanager
 async def _lock(lab: Lab) -> AsyncIterator[None]:
     """One `up` or `down` at a time; the lock is on the state directory, which `down` removes."""
@@ -256,7 +263,7 @@ async def _lock(lab: Lab) -> AsyncIterator[None]:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.exists(lab.state) and os.path.samestat(os.fstat(fd), os.stat(lab.state)):
+            if _is_open(lab.state, fd):
                 yield
                 return
         except BlockingIOError:

@@ -13,7 +13,7 @@ from hpk.model.errors import PermanentError
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "singularity"
 _BUILDER_VERSION = 1
-"""Part of every image's key: raise it when what bootstrap.lab.images makes of a definition changes."""
+"""Part of every image's key: raise it when bootstrap.lab.images makes something else of them."""
 
 AbsolutePath = Annotated[str, Field(pattern=r"^/.*[^/]$")]
 
@@ -91,8 +91,9 @@ def _load(path: Path) -> Definition:
         data = tomllib.loads(text.decode())
         loose = Definition.model_validate({"name": path.stem, "key": "", **data})
         parts = [str(_BUILDER_VERSION).encode(), text]
-        for part in (*loose.content.files, *loose.content.programs):
-            parts.append((DIRECTORY / part.source).read_bytes())
+        sources = [file.source for file in loose.content.files]
+        sources += [program.source for program in loose.content.programs]
+        parts += [(DIRECTORY / source).read_bytes() for source in sources]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -95,7 +95,7 @@ async def _debian(definition: Definition, target: Path) -> None:
     await _run(
         [
             "mmdebstrap",
-            *("--quiet", "--mode=root", "--variant=minbase"),
+            *("--quiet", "--mode=root", "--variant=minbase", "--skip=output/dev"),
             f"--include={','.join(content.packages)}",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in content.exclude),
             *(_SUITE, str(target)),

@@ -58,7 +58,7 @@ async def _curl(machine: Machine, path: str, *words: str) -> subproc.Completed:
 
 async def _digest_in_registry(machine: Machine, name: str) -> str:
     answer = await _curl(
-        machine, f"{name}/manifests/latest", "--head", f"--header=Accept: {_MANIFEST}"
+        machine, f"{name}/manifests/latest", "--head", "--header", f"Accept: {_MANIFEST}"
     )
     for line in answer.stdout.splitlines():
         field, _, value = line.partition(":")

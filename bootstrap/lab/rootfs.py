@@ -12,7 +12,7 @@ from pathlib import Path
 from bootstrap.lab.cgroups import Hierarchies
 from bootstrap.lab.layout import GPUS_PER_NODE, SOFTWARE, Host, Lab
 
-Step = list[str | int]
+Step = tuple[str | int, ...]
 """Name of the step and its arguments, see bootstrap/lab/holder.py."""
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
@@ -71,16 +71,28 @@ def plan_root(lab: Lab, host: Host, sources: Sources, hierarchies: Hierarchies) 
     ]
 
 
+def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> Step:
+    return ("mount", source, target, kind, flags, data)
+
+
 def _bind(source: Path | str, target: str, *, readonly: bool = False) -> list[Step]:
-    steps: list[Step] = [["mount", str(source), target, "", MS_BIND, ""]]
+    steps = [_mount(str(source), target, "", MS_BIND)]
     if readonly:
         # A bind mount takes its flags only when it is mounted again.
-        steps.append(["mount", "", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY, ""])
+        steps.append(_mount("", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY))
     return steps
 
 
 def _dir(path: str, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> Step:
-    return ["dir", path, mode, *owner]
+    return ("dir", path, mode, *owner)
+
+
+def _link(target: str, path: str) -> Step:
+    return ("link", target, path)
+
+
+def _device(name: str, major: int, minor: int) -> Step:
+    return ("device", f"/dev/{name}", 0o666, major, minor)
 
 
 def _system(sources: Sources) -> list[Step]:
@@ -88,13 +100,13 @@ def _system(sources: Sources) -> list[Step]:
     return [
         *(_dir(f"/{name}") for name in (*names, "mnt", "media", "srv")),
         _dir("/root", 0o700),
-        *(["link", target, f"/{name}"] for name, target in sources.root_links.items()),
+        *(_link(target, f"/{name}") for name, target in sources.root_links.items()),
         *_bind("/usr", "/usr", readonly=True),
         # What the machine's owner put beside Debian's files is not part of the cluster.
-        ["mount", "local", "/usr/local", "tmpfs", MS_RDONLY, "mode=755"],
-        ["mount", "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""],
-        ["mount", "sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""],
-        ["mount", "run", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"],
+        _mount("local", "/usr/local", "tmpfs", MS_RDONLY, "mode=755"),
+        _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC),
+        _mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC),
+        _mount("run", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"),
         _dir("/run/lock", 0o1777),
     ]
 
@@ -102,25 +114,25 @@ def _system(sources: Sources) -> list[Step]:
 def _devices(host: Host) -> list[Step]:
     gpus = () if host.is_login else tuple(f"gpu{index}" for index in range(GPUS_PER_NODE))
     return [
-        ["mount", "dev", "/dev", "tmpfs", MS_NOSUID, "mode=755"],
+        _mount("dev", "/dev", "tmpfs", MS_NOSUID, "mode=755"),
         *(_dir(f"/dev/{name}") for name in ("net", "pts", "shm", "mqueue")),
-        *(["device", f"/dev/{name}", 0o666, *numbers] for name, *numbers in _CHAR_DEVICES),
+        *(_device(*device) for device in _CHAR_DEVICES),
         # A GPU that is none: enough for Slurm to count, hand out and hide.
-        *(["device", f"/dev/{name}", 0o666, 1, 3] for name in gpus),
-        *(["link", target, f"/dev/{name}"] for target, name in _DEV_LINKS),
-        ["mount", "devpts", "/dev/pts", "devpts", MS_NOSUID, "newinstance,ptmxmode=666,mode=620"],
-        ["mount", "shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"],  # noqa: S108
-        ["mount", "mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""],
+        *(_device(name, 1, 3) for name in gpus),
+        *(_link(target, f"/dev/{name}") for target, name in _DEV_LINKS),
+        _mount("devpts", "/dev/pts", "devpts", MS_NOSUID, "newinstance,ptmxmode=666,mode=620"),
+        _mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),  # noqa: S108
+        _mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC),
     ]
 
 
 def _cgroup_mounts(hierarchies: Hierarchies) -> list[Step]:
     """crun insists on cgroup2 alone at /sys/fs/cgroup; Slurm's old plugins get theirs at /cg."""
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    steps: list[Step] = [["mount", "cgroup2", "/sys/fs/cgroup", "cgroup2", flags, ""]]
+    steps = [_mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags)]
     for controller in hierarchies.v1:
         target = f"/cg/{controller}"
-        steps += [_dir(target), ["mount", "cgroup", target, "cgroup", flags, controller]]
+        steps += [_dir(target), _mount("cgroup", target, "cgroup", flags, controller)]
     return steps
 
 
@@ -137,14 +149,14 @@ def _etc_and_shared(lab: Lab, sources: Sources) -> list[Step]:
 
 def _own(lab: Lab, host: Host, sources: Sources) -> list[Step]:
     munge, slurm = sources.ids["munge"], sources.ids["slurm"]
-    steps = [
-        ["file", "/run/hostname", f"{host.name}\n", 0o644],
+    steps: list[Step] = [
+        ("file", "/run/hostname", f"{host.name}\n", 0o644),
         *_bind(lab.host_dir(host.name) / "tmp", "/tmp"),  # noqa: S108
         *(_dir(f"/var/{name}") for name in ("cache", "lib", "log", "spool", "tmp")),
         *_bind(lab.host_dir(host.name) / "log", "/var/log"),
         *_bind(lab.host_dir(host.name) / "tmp", "/var/tmp"),  # noqa: S108
-        ["link", "/run", "/var/run"],
-        ["link", "/run/lock", "/var/lock"],
+        _link("/run", "/var/run"),
+        _link("/run/lock", "/var/lock"),
         _dir("/run/munge", 0o755, munge),
         _dir("/var/lib/munge", 0o711, munge),
         _dir("/var/log/munge", 0o700, munge),

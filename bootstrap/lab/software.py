@@ -1,11 +1,14 @@
 """Installs this checkout into the lab's software directory, as a site's staff would.
 
 Each installation is a directory of its own and ``hpk`` a link to the newest: what runs keeps the
-modules it was started with, whatever is installed meanwhile.
+modules it was started with, whatever is installed meanwhile. The dependencies, exactly those of
+uv.lock, are installed and compiled once, in the cache; an installation links to their files.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 import secrets
 import shutil
@@ -14,12 +17,14 @@ from pathlib import Path
 from bootstrap.lab.layout import Lab
 from hpk import subproc
 from hpk.model.errors import PermanentError
+from hpk.statefs import HpkPaths
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _TEMPLATES = Path(__file__).parent / "templates"
 _PYTHON = "/usr/bin/python3"
-_KEPT_RELEASES = 5
-_TIMEOUT_S = 600
+_QUIET = ("--quiet", "--no-progress")
+_KEPT_RELEASES = 20
+_TIMEOUT_S = 900
 
 
 def find_uv() -> str:
@@ -36,54 +41,98 @@ def find_uv() -> str:
     return uv
 
 
-async def install(lab: Lab, *, uv_cache: Path | None = None) -> Path:
+async def install(lab: Lab) -> Path:
     """Install the checkout and make it the one in use.
 
     :returns: the new installation, as this machine sees it.
     :raises PermanentError: there is no checkout here, or it does not install.
     """
-    if not (_CHECKOUT / "pyproject.toml").exists():
+    if not (_CHECKOUT / "uv.lock").exists():
         raise PermanentError(
             f"{_CHECKOUT} is no checkout of hpk", remedy="run hpk lab from a checkout"
         )
     _make_directories(lab)
-    uv, releases = find_uv(), lab.software / "releases"
-    release = releases / f"{_next_number(releases):04d}"
+    dependencies = await _dependencies(HpkPaths.from_environment().cache)
+    releases = lab.software / "releases"
     work = releases / f".new-{secrets.token_hex(4)}"
-    quiet = ("--quiet", "--no-progress", "--no-config")
-    environment = _environment()
     try:
-        for argv in (
-            [uv, "venv", *quiet, "--relocatable", f"--python={_PYTHON}", str(work)],
-            [
-                *(uv, "pip", "install", *quiet, f"--python={work}/bin/python"),
-                *("--compile-bytecode", "--reinstall-package=hpk", str(_CHECKOUT)),
-            ],
-        ):
-            done = await subproc.run(argv, environment=environment, timeout_s=_TIMEOUT_S)
-            if done.exit_code != 0:
-                raise PermanentError(
-                    f"uv {argv[1]} failed: {done.stderr.strip()[-1500:]}",
-                    remedy="check that the Python package index can be reached",
-                )
+        await _copy(dependencies, work)
+        await _uv("pip", "install", f"--python={work}/bin/python", "--no-deps", str(_CHECKOUT))
+        await _compile_ours(work)
         (work / "libexec").symlink_to("../../libexec")
         work.chmod(0o755)
-        work.rename(release)
+        release = _claim_number(work, releases)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, work, True)
     _point(lab.software / "hpk", f"releases/{release.name}")
     for old in sorted(releases.glob("[0-9]*"))[:-_KEPT_RELEASES]:
-        shutil.rmtree(old)
+        await asyncio.to_thread(shutil.rmtree, old, True)
     return release
 
 
-def _make_directories(lab: Lab) -> None:
-    for name in ("bin", "releases", "apptainer", "libexec/hpk/binaries"):
-        (lab.software / name).mkdir(parents=True, exist_ok=True)
-    _point(lab.software / "bin/hpk", "../hpk/bin/hpk")
-    kubectl = lab.software / "bin/kubectl"
-    shutil.copyfile(_TEMPLATES / "kubectl.sh", kubectl)
-    kubectl.chmod(0o755)
+async def _dependencies(cache: Path) -> Path:
+    """A virtual environment with everything but hpk, made first where it is missing."""
+    version = (await subproc.run([_PYTHON, "--version"])).check().stdout
+    lock = await asyncio.to_thread((_CHECKOUT / "uv.lock").read_bytes)
+    key = hashlib.sha256(lock + version.encode()).hexdigest()[:16]
+    target = cache / "lab-venv" / key
+    if not target.exists():
+        work = target.with_name(f".{key}-{secrets.token_hex(4)}")
+        work.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            await _make_dependencies(work)
+            # Of two that made it at once, the first wins.
+            if not target.exists():
+                work.rename(target)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, True)
+    return target
+
+
+async def _make_dependencies(work: Path) -> None:
+    await _uv("venv", "--relocatable", f"--python={_PYTHON}", str(work))
+    requirements = work / "requirements.txt"
+    await _uv(
+        *("export", f"--project={_CHECKOUT}", "--frozen", "--no-dev", "--no-emit-project"),
+        f"--output-file={requirements}",
+    )
+    await _uv(
+        *("pip", "install", f"--python={work}/bin/python", "--compile-bytecode"),
+        *("--require-hashes", f"--requirements={requirements}"),
+    )
+
+
+async def _copy(source: Path, target: Path) -> None:
+    """Copy a tree by links to its files; where the file systems differ, the files."""
+    linked = await subproc.run(["cp", "-a", "--link", str(source), str(target)], timeout_s=60)
+    if linked.exit_code != 0:
+        await asyncio.to_thread(shutil.rmtree, target, True)
+        copy = ["cp", "-a", "--reflink=auto", str(source), str(target)]
+        (await subproc.run(copy, timeout_s=300)).check()
+
+
+async def _compile_ours(work: Path) -> None:
+    """Users of the lab cannot write here, so nobody else would ever compile our modules."""
+    packages = _site_packages(work)
+    ours = [str(packages / name) for name in ("hpk", "kubelet", "bootstrap")]
+    argv = [str(work / "bin/python"), "-m", "compileall", "-q", "-j0", *ours]
+    (await subproc.run(argv, timeout_s=120)).check()
+
+
+def _site_packages(environment: Path) -> Path:
+    return next(environment.glob("lib/python3*/site-packages"))
+
+
+async def _uv(*words: str) -> None:
+    argv = [find_uv(), *words[:1], *_QUIET, *words[1:]]
+    if words[0] == "pip":
+        argv = [find_uv(), *words[:2], *_QUIET, *words[2:]]
+    done = await subproc.run(argv, environment=_environment(), timeout_s=_TIMEOUT_S)
+    if done.exit_code != 0:
+        raise PermanentError(
+            f"uv {words[0]} failed: {done.stderr.strip()[-1500:]}",
+            remedy="check that the Python package index can be reached",
+        )
 
 
 def _environment() -> dict[str, str]:
@@ -96,8 +145,30 @@ def _environment() -> dict[str, str]:
     return subproc.base_environment(passed)
 
 
-def _next_number(releases: Path) -> int:
-    return max((int(each.name) for each in releases.glob("[0-9]*")), default=0) + 1
+def _make_directories(lab: Lab) -> None:
+    for name in ("bin", "releases", "apptainer", "libexec/hpk/binaries"):
+        (lab.software / name).mkdir(parents=True, exist_ok=True)
+    _point(lab.software / "bin/hpk", "../hpk/bin/hpk")
+    kubectl = lab.software / "bin/kubectl"
+    new = kubectl.with_name(f".kubectl-{secrets.token_hex(4)}")
+    shutil.copyfile(_TEMPLATES / "kubectl.sh", new)
+    new.chmod(0o755)
+    new.replace(kubectl)
+
+
+def _claim_number(work: Path, releases: Path) -> Path:
+    """Give the installation the next free number, also if another one is made meanwhile."""
+    while True:
+        number = max((int(each.name) for each in releases.glob("[0-9]*")), default=0) + 1
+        release = releases / f"{number:04d}"
+        try:
+            # A rename replaces an empty directory only: a taken number makes it fail.
+            work.rename(release)
+        except OSError:
+            if not release.exists():
+                raise
+        else:
+            return release
 
 
 def _point(link: Path, target: str) -> None:
