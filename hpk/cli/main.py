@@ -12,6 +12,7 @@ from hpk.model.errors import HpkError
 _COMMANDS = {
     "binaries": "hpk.cli.binaries",
     "down": "hpk.cli.down",
+    "images": "hpk.cli.images",
     "kubeconfig": "hpk.cli.kubeconfig",
     "lab": "hpk.cli.lab",
     "setup": "hpk.cli.setup",

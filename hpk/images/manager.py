@@ -10,16 +10,16 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from hpk.images.build_lock import build_lock
+from hpk.images.config import load_image_settings
 from hpk.images.convert import Converter
 from hpk.images.errors import ERR_IMAGE_NEVER_PULL, ERR_IMAGE_PULL, ImageError
 from hpk.images.reference import Reference, parse_reference
-from hpk.images.registry import Credentials, Registry, Resolved
+from hpk.images.registry import Registry, Resolved
+from hpk.images.settings import ImageSettings
 from hpk.images.single_flight import FlightEndedError, SingleFlight
 from hpk.images.store import ImageStore, Listed, Meaning
 from hpk.model.errors import PermanentError
@@ -29,24 +29,6 @@ from hpk.statefs import HpkPaths
 __all__ = ["ImageError", "ImageManager", "ImageProvider", "ImageSettings"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSettings:
-    """How images are fetched and converted.
-
-    :param runtime_path: directories to look for apptainer or singularity in, before PATH.
-    :param insecure_registries: ``host[:port]`` of registries spoken to without TLS.
-    :param credentials: by registry, ``host[:port]`` or ``docker.io``.
-    :param pull_timeout_s: for one conversion, download included.
-    :param scratch: where images are unpacked; None for TMPDIR, else /tmp.
-    """
-
-    runtime_path: tuple[Path, ...] = ()
-    insecure_registries: frozenset[str] = frozenset()
-    credentials: Mapping[str, Credentials] = field(default_factory=dict)
-    pull_timeout_s: float = 3600
-    scratch: Path | None = None
 
 
 class ImageProvider(Protocol):
@@ -60,10 +42,13 @@ class ImageManager:
     """Resolves, fetches and converts images, each digest once.
 
     Close it with `close` when done; not to be shared between event loops.
+
+    :param settings: None for those that the site and the user have written down.
+    :raises PermanentError: from the constructor, where those are wrong.
     """
 
     def __init__(self, paths: HpkPaths, settings: ImageSettings | None = None) -> None:
-        self._settings = settings or ImageSettings()
+        self._settings = settings or load_image_settings(paths)
         self._store = ImageStore(paths)
         self._registry = Registry(
             insecure=self._settings.insecure_registries, credentials=self._settings.credentials

@@ -157,10 +157,11 @@ class ImageStore:
     def building(self, manifest_digest: str) -> Iterator[Path]:
         """A directory to put an entry's files into; what a dead builder left goes first."""
         directory = self.directory(manifest_digest)
-        prefix = f".{directory.name}.build-"
-        for left in directory.parent.glob(f"{prefix}*"):
-            remove_tree(left)
-        build = private_directory(directory.with_name(prefix + secrets.token_hex(6)))
+        for kind in ("build", "damaged"):
+            for left in directory.parent.glob(f".{directory.name}.{kind}-*"):
+                remove_tree(left)
+        name = f".{directory.name}.build-{secrets.token_hex(6)}"
+        build = private_directory(directory.with_name(name))
         try:
             yield build
         finally:

@@ -6,20 +6,26 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hpk.cli.images import images
+from hpk.images.config import load_image_settings
 from hpk.images.errors import ImageError
 from hpk.images.oci import choose_platform, is_index, parse_config
 from hpk.images.reference import parse_reference
 from hpk.images.registry import Credentials, Registry
+from hpk.images.settings import ImageSettings
 from hpk.images.sif import parse_header, primary_squashfs_offset
-from hpk.model.errors import ParseError
+from hpk.model.errors import ParseError, PermanentError
+from hpk.statefs import HpkPaths
 
 HEX = "0123456789abcdef" * 4
 
@@ -321,3 +327,56 @@ async def test_a_plain_registry_is_not_spoken_to_unless_listed(fake: Fake) -> No
         await registry.close()
     assert error.value.reason == "ErrImagePull"
     assert fake.seen == []
+
+
+def test_the_users_settings_win_over_the_sites_key_by_key(tmp_path: Path) -> None:
+    paths = HpkPaths(home=tmp_path, cache=tmp_path)
+    site = tmp_path / "site.toml"
+    assert load_image_settings(paths, site=site) == ImageSettings()
+    site.write_text(
+        '[images]\nruntime-path = ["/opt/apptainer/bin"]\ninsecure-registries = ["a:1"]\n'
+        "[other]\nkey = 1\n"
+    )
+    paths.config.write_text('[images]\ninsecure-registries = ["b:2"]\nscratch = "/local"\n')
+    assert load_image_settings(paths, site=site) == ImageSettings(
+        runtime_path=(Path("/opt/apptainer/bin"),),
+        insecure_registries=frozenset({"b:2"}),
+        scratch=Path("/local"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[images", "config.toml"),
+        ("images = 1", "config.toml"),
+        ("[images]\nrutime-path = []", "images.rutime-path"),
+        ("[images]\npull-timeout-s = 0", "images.pull-timeout-s"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, text: str, named: str) -> None:
+    paths = HpkPaths(home=tmp_path, cache=tmp_path)
+    paths.config.write_text(text)
+    with pytest.raises(PermanentError) as error:
+        load_image_settings(paths, site=tmp_path / "absent")
+    assert named in str(error.value)
+
+
+def test_the_command_lists_what_the_cache_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HPK_CACHE", str(tmp_path))
+    entry = tmp_path / "images/apptainer-v1/sha256" / HEX
+    entry.mkdir(parents=True)
+    (entry / "entry.json").write_text("{}")
+    (entry / "image.sif").write_bytes(b"x" * 2_000_000)
+    done = CliRunner().invoke(images, ["list"])
+    assert done.exit_code == 0, done.output
+    assert f"sha256:{HEX[:12]}" in done.output
+    assert "2.0 MB in 1 images" in done.output
+    done = CliRunner().invoke(images, ["list", "-o", "json"])
+    (listed,) = json.loads(done.output)
+    assert listed["size_bytes"] == 2_000_002
+    failed = CliRunner().invoke(images, ["pull", "No Image"])
+    assert isinstance(failed.exception, ImageError)

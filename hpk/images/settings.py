@@ -1,0 +1,27 @@
+"""How images are fetched and converted. Data only; hpk.images.config reads it from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpk.images.registry import Credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSettings:
+    """How images are fetched and converted.
+
+    :param runtime_path: directories to look for apptainer or singularity in, before PATH.
+    :param insecure_registries: ``host[:port]`` of registries spoken to without TLS.
+    :param credentials: by registry, ``host[:port]`` or ``docker.io``.
+    :param pull_timeout_s: for one conversion, download included.
+    :param scratch: where images are unpacked; None for TMPDIR, else /tmp.
+    """
+
+    runtime_path: tuple[Path, ...] = ()
+    insecure_registries: frozenset[str] = frozenset()
+    credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    pull_timeout_s: float = 3600
+    scratch: Path | None = None
