@@ -90,7 +90,9 @@ class Launcher:
             plan,
             job_name=str(JobName(pod.namespace, pod.name, nonce)),
             layout=layout,
-            python=sys.executable,
+            # The interpreter itself, not the environment it was started from: an upgrade may
+            # remove that while the job is queued, and the supervisor needs nothing of it.
+            python=str(Path(sys.executable).resolve()),
             supervisor=str(self._zipapp),
         )
         spec = JobSpec(plan=plan, nonce=nonce, settings=self._settings)
