@@ -64,6 +64,7 @@ async def ensure_all(
     :raises PermanentError: one is damaged, or can neither be downloaded nor built.
     """
     places, wanted = Places.of(paths), [PROGRAMS[name] for name in names]
+    reporter.step("programs", "verifying checksums")
     found = dict(
         zip(
             (program.name for program in wanted),
@@ -76,9 +77,12 @@ async def ensure_all(
     for program in wanted:
         # One at a time: Go already uses every core, and two builds would compile shared packages
         # twice.
-        here = found[program.name] or await _bring(places, program, config, downloader, reporter)
-        reporter.done(program.name, f"{program.version} ({here.path})")
+        here = found[program.name]
+        if here is None:
+            here = await _bring(places, program, config, downloader, reporter)
+            reporter.done(program.name, f"{program.version} ({here.path})")
         stored[program.name] = here
+    reporter.done("programs", f"{len(stored)} at their versions, checksums verified")
     return stored
 
 
