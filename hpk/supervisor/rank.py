@@ -24,7 +24,7 @@ from hpk.mpi.base import crossing_environment
 from hpk.runtimes.base import PAUSE_PATH, BindMount, HoldRequest
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor import enter, environment, linux, node, podinit, rank_files, volumes
-from hpk.supervisor.container import message_links, volume_mounts
+from hpk.supervisor.container import message_links, message_mount, volume_mounts
 from hpk.supervisor.files import close_files_but, log, read_file, write_atomically, write_new
 from hpk.supervisor.localdir import LocalDirs, join_local_dirs, lock_exclusively
 from hpk.supervisor.pause import pause_elf
@@ -221,7 +221,7 @@ def _prepare(rank: RankContext, bundle: Bundle, dirs: LocalDirs) -> podinit.Open
         BindMount(os.path.join(dirs.work, "pause"), PAUSE_PATH, True),
         BindMount("/etc/hosts", "/etc/hosts", True),
         BindMount("/etc/resolv.conf", "/etc/resolv.conf", True),
-        BindMount(os.path.join(dirs.work, "termination-log"), plan.termination_message_path, False),
+        message_mount(plan, os.path.join(dirs.work, "termination-log")),
         *volume_mounts(plan, dirs.secret),
         *(BindMount(path, path, False) for path in _launcher_paths(rank.env)),
     ]
