@@ -292,6 +292,9 @@ class PodWorker:
             pull.task = self._services.spawn(self._pull_images())
             # A cached image takes no time worth a round of its own.
             await asyncio.wait([pull.task], timeout=0.5)
+            if pull.task is not None:
+                names = ", ".join(f'"{c["image"]}"' for c in self.pod["spec"]["containers"])
+                self._services.events.normal(self.pod, "Pulling", f"Pulling image {names}")
         return pull.images if wanted <= pull.images.keys() else None
 
     async def _pull_images(self) -> None:

@@ -7,6 +7,7 @@ is one for the whole run. What was up before stays up, what was started here is 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Iterator
 
@@ -16,6 +17,9 @@ from bootstrap.lab import control, software
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import DEFAULT_NAME
 from tests.e2e.cluster import Cluster, eventually
+
+LAB = os.environ.get("HPK_TEST_LAB", DEFAULT_NAME)
+"""Which lab to test in; one that is not up is brought up, and down again in the end."""
 
 
 class _Quiet:
@@ -32,17 +36,17 @@ class _Quiet:
 def machine() -> Iterator[Machine]:
     """The lab, up, with this checkout installed."""
     was_up = asyncio.run(_is_up())
-    asyncio.run(control.up(DEFAULT_NAME, None, _Quiet()))
-    made = control.find(DEFAULT_NAME)
+    asyncio.run(control.up(LAB, None, _Quiet()))
+    made = control.find(LAB)
     if was_up:
         asyncio.run(software.install(made.lab))
     yield made
     if not was_up:
-        asyncio.run(control.down(DEFAULT_NAME))
+        asyncio.run(control.down(LAB))
 
 
 async def _is_up() -> bool:
-    return await control.is_up(control.find(DEFAULT_NAME))
+    return await control.is_up(control.find(LAB))
 
 
 @pytest.fixture(scope="session")
