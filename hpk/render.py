@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import unicodedata
 
 import jinja2
 
@@ -11,6 +12,11 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import PodPlan, SbatchOption
 
 _ORIGIN = "hpk"
+_PLAIN = "/_.,:=@%+-[]*&|()"
+_UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories: control characters, surrogates, line and paragraph separators."""
+_MAX_DIRECTIVE_BYTES = 4096
+"""sbatch copies an option into a buffer of BUFSIZ (8192) bytes."""
 
 
 def render_script(
@@ -51,19 +57,23 @@ def file_pattern(path: str) -> str:
 def directive(option: SbatchOption) -> str:
     """One option as the rest of a ``#SBATCH`` line.
 
-    sbatch ends an option at white space or "#" outside quotes, and takes a backslash's next
-    character as it is; nothing can quote a newline, so control characters are refused.
+    sbatch ends an option at white space or "#" outside quotes and takes what follows a backslash
+    as it is, inside quotes too. Nothing can quote a newline, so control characters are refused.
+
+    :raises ParseError: a value that no directive can hold.
     """
-    value = option.value
-    if value is None:
+    if option.value is None:
         return f"--{option.name}"
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+    if any(unicodedata.category(char) in _UNWRITABLE for char in option.value):
         raise ParseError(f"sbatch option --{option.name}: control characters cannot be written")
-    return f"--{option.name}={_quoted(value)}"
+    text = f"--{option.name}={_quoted(option.value)}"
+    if len(text.encode()) > _MAX_DIRECTIVE_BYTES:
+        raise ParseError(f"sbatch option --{option.name} is longer than sbatch reads")
+    return text
 
 
 def _quoted(value: str) -> str:
-    if all(char.isascii() and (char.isalnum() or char in "/_.,:=@%+-[]*&|()") for char in value):
+    if value and all(char.isascii() and (char.isalnum() or char in _PLAIN) for char in value):
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

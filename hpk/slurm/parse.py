@@ -111,12 +111,16 @@ def _sacct_job(fields: list[str], line: str) -> JobObservation:
         reason=_text(reason),
         nodes=_text(nodes),
         exit_code=int(code["code"]) if parsed.is_terminal else None,
-        signal=int(code["signal"]) % _SIG_OOM if parsed.is_terminal else 0,
+        signal=_signal(code["signal"]) if parsed.is_terminal else 0,
         # Of a job cancelled in the queue, accounting gives its end as its start.
         start_time_s=_time(start, line) if _text(nodes) else None,
         end_time_s=_time(end, line),
         source="sacct",
     )
+
+
+def _signal(text: str) -> int:
+    return 0 if int(text) == _SIG_OOM else int(text)
 
 
 def _text(text: str) -> str:

@@ -40,6 +40,9 @@ _TRANSIENT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
+_PER_JOB = re.compile(r"\b(QOS|Assoc)(Max|Min)\w*(PerJob|PerNode|NotSatisfied)\w*|\w+PerJobLimit\b")
+"""Limits on one job, in which waiting changes nothing."""
+
 _REMEDIES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason, remedy)
     for pattern, reason, remedy in (
@@ -76,6 +79,14 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
 def refusal(program: str, stderr: str, *, exit_code: int) -> HpkError:
     """The error a failed program stands for; its message holds Slurm's own words."""
     words = slurm_words(stderr) or f"{program} ended with {exit_code} and said nothing"
+    if "MaxWallDuration" in words:
+        return PermanentError(
+            words, reason="SlurmQosLimit", remedy="give a shorter --time in the flags annotation"
+        )
+    if _PER_JOB.search(words):
+        return PermanentError(
+            words, reason="SlurmQosLimit", remedy="ask for less, or choose another QOS with --qos"
+        )
     for pattern, reason in _TRANSIENT:
         if pattern.search(words):
             return TransientError(words, reason=reason)
