@@ -113,11 +113,12 @@ async def is_alive(
     holder: Holder,
     *,
     waiting: Callable[[float], None] | None = None,
-    window_s: float = STALE_S,
+    window_s: float | None = None,
 ) -> bool:
     """Whether the holder still runs. Takes up to window_s where only the heartbeat can tell.
 
-    :param window_s: shorter ones give an opinion; only STALE_S justifies taking the lock.
+    :param window_s: how long to watch, STALE_S by default; a shorter look gives an opinion, it
+        does not justify taking the lock.
     :param waiting: called with the seconds left while that takes time.
     """
     if holder.released:
@@ -125,7 +126,7 @@ async def is_alive(
     if holder.identity == Identity.here():
         return holder.process.is_alive()
     first = _read_heartbeat(paths)
-    deadline = time.monotonic() + window_s
+    deadline = time.monotonic() + (STALE_S if window_s is None else window_s)
     while (left_s := deadline - time.monotonic()) > 0:
         if waiting is not None:
             waiting(left_s)
