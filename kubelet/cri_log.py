@@ -132,6 +132,11 @@ class LogRenderer:
             self._skipping = True
         return b"".join(out)
 
+    def skip(self) -> None:
+        """What follows does not join on to what came: forget the line under way."""
+        self._pending = b""
+        self._skipping = False
+
     def finish(self) -> bytes:
         """The output for a last line that lacks its newline; call it once, at the log's end."""
         out: list[bytes] = []

@@ -24,6 +24,17 @@ class LogUnavailableError(HpkError):
     """
 
 
+class LogGoneError(HpkError):
+    """The bytes at an offset were rotated away; not an error for the client.
+
+    :param offset: of the first byte that is still there, where reading goes on.
+    """
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the log begins at byte {offset} now")
+        self.offset = offset
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRequest:
     """May this user do this to a Node? Becomes a SubjectAccessReview.
@@ -48,7 +59,11 @@ class AccessRequest:
 
 
 class LogSource(Protocol):
-    """The raw CRI log of one run of a container, wherever it lies."""
+    """The raw CRI log of one run of a container, wherever it lies.
+
+    Offsets count from the first byte ever written, through rotations, and mean the same byte for as
+    long as the source is used.
+    """
 
     async def read(self, offset: int, *, wait: bool) -> tuple[bytes, bool]:
         """Bytes from ``offset`` on, as many as are convenient, and whether nothing follows them.
@@ -57,6 +72,7 @@ class LogSource(Protocol):
         :param wait: return only when there are bytes after ``offset`` or no more can come (the
             container has ended); without it, what is there now, which may be nothing.
         :returns: (data, eof). ``eof`` means: the container has ended and the log ends after data.
+        :raises LogGoneError: the byte at ``offset`` was rotated away; names the first that was not.
         :raises LogUnavailableError: the log cannot be read (any more).
 
         The server cancels the call when its client goes away.
@@ -68,7 +84,7 @@ class SizedLogSource(LogSource, Protocol):
     """A log whose length can be asked for, so that a tail needs no reading of the whole."""
 
     async def size(self) -> int:
-        """How many bytes the log has now."""
+        """The offset after the last byte, in the same count as read's offsets."""
 
 
 class KubeletBackend(Protocol):

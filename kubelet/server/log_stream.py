@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from kubelet.cri_log import LogFilter, LogRenderer
-from kubelet.server.backend import LogSource, SizedLogSource
+from kubelet.server.backend import LogGoneError, LogSource, SizedLogSource
 
 _BLOCK_BYTES = 64 * 1024
 
@@ -25,11 +25,13 @@ async def stream_log(source: LogSource, wanted: LogFilter, *, follow: bool) -> A
     if wanted.tail_lines is not None:
         offset = await tail_offset(source, wanted.tail_lines)
     while not renderer.done:
-        data, eof = await source.read(offset, wait=follow)
-        offset += len(data)
+        start, data, eof = await _read(source, offset, wait=follow)
+        moved, offset = start > offset, start + len(data)
+        if moved:
+            renderer.skip()
         if output := renderer.feed(data):
             yield output
-        if eof or not (data or follow):
+        if eof or not (data or moved or follow):
             break
     if output := renderer.finish():
         yield output
@@ -48,23 +50,36 @@ async def _tail_backwards(source: SizedLogSource, lines: int) -> int:
     while right > 0:
         left = max(0, right - _BLOCK_BYTES)
         block = await _read_range(source, left, right)
+        base = right - len(block)
         at = len(block)
         while (at := block.rfind(b"\n", 0, at)) >= 0:
             # The newline before the first wanted line is one more than there are lines.
             if missing == 0:
-                return left + at + 1
+                return base + at + 1
             missing -= 1
+        if base > left:
+            return base  # what came before was rotated away
         right = left
     return 0
+
+
+async def _read(source: LogSource, offset: int, *, wait: bool) -> tuple[int, bytes, bool]:
+    """Bytes from ``offset`` or, where those are gone, from the first there is; and from where."""
+    try:
+        data, eof = await source.read(offset, wait=wait)
+    except LogGoneError as gone:
+        # Only ever forwards: a source that pointed back would be read for ever.
+        return max(offset, gone.offset), b"", False
+    return offset, data, eof
 
 
 async def _read_range(source: LogSource, left: int, right: int) -> bytes:
     parts: list[bytes] = []
     while left < right:
-        data, eof = await source.read(left, wait=False)
-        parts.append(data[: right - left])
-        left += len(data)
-        if eof or not data:
+        start, data, eof = await _read(source, left, wait=False)
+        parts.append(data[: max(0, right - start)])
+        moved, left = start > left, start + len(data)
+        if eof or not (data or moved):
             break
     return b"".join(parts)
 
@@ -73,7 +88,12 @@ async def _tail_forwards(source: LogSource, lines: int) -> int:
     starts: deque[int] = deque([0], maxlen=min(lines, 1 << 62) + 1)
     offset = 0
     while True:
-        data, eof = await source.read(offset, wait=False)
+        start, data, eof = await _read(source, offset, wait=False)
+        if start > offset:
+            starts.clear()
+            starts.append(start)
+            offset = start
+            continue
         at = -1
         while (at := data.find(b"\n", at + 1)) >= 0:
             starts.append(offset + at + 1)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hpk.model.errors import ParseError
 from kubelet.cri_log import MAX_LINE_BYTES, LogFilter, LogRenderer, parse_line
+from kubelet.server.backend import LogGoneError
 from kubelet.server.log_stream import stream_log, tail_offset
 
 LOG = (
@@ -192,3 +193,50 @@ async def test_tail(source: type[Pieces], lines: int, expected: bytes) -> None:
 async def test_an_immense_tail_is_the_whole() -> None:
     assert await tail_offset(Pieces(LOG), 2**63 - 1) == 0
     assert await tail_offset(SizedPieces(LOG), 2**63 - 1) == 0
+
+
+class Rotated(SizedPieces):
+    """A log whose first bytes are gone, by rotation at a line's end."""
+
+    def __init__(self, data: bytes, piece: int = 7) -> None:
+        super().__init__(data, piece)
+        self.begins = data.index(b"\n") + 1
+
+    async def read(self, offset: int, *, wait: bool) -> tuple[bytes, bool]:
+        if offset < self.begins:
+            raise LogGoneError(self.begins)
+        return await super().read(offset, wait=wait)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [(None, b"two\nthree\n"), (1, b"three\n"), (3, b"two\nthree\n"), (9, b"two\nthree\n")],
+)
+async def test_a_log_whose_beginning_was_rotated_away(
+    piece: int, follow: bool, lines: int | None, expected: bytes
+) -> None:
+    wanted = LogFilter(tail_lines=lines)
+    for source in (Rotated(LOG, piece), ForwardOnly(Rotated(LOG, piece))):
+        out = [piece async for piece in stream_log(source, wanted, follow=follow)]
+        assert b"".join(out) == expected
+
+
+class ForwardOnly:
+    """A source that does not tell its size."""
+
+    def __init__(self, source: Pieces) -> None:
+        self.read = source.read
+
+
+async def test_a_rotation_under_a_readers_feet_loses_only_what_is_gone() -> None:
+    class Rotating(Pieces):
+        async def read(self, offset: int, *, wait: bool) -> tuple[bytes, bool]:
+            second = LOG.index(b"\n") + 1
+            if 0 < offset < second:
+                raise LogGoneError(second)
+            return await super().read(offset, wait=wait)
+
+    out = [piece async for piece in stream_log(Rotating(LOG), LogFilter(), follow=True)]
+    assert b"".join(out) == b"two\nthree\n"
