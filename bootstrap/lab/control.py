@@ -19,7 +19,7 @@ from pathlib import Path
 from bootstrap.binaries import Reporter
 from bootstrap.lab import apptainer, cgroups, daemons, etc, network, software
 from bootstrap.lab.hosts import Machine, require_root
-from bootstrap.lab.layout import DEFAULT_NAME, DEFAULT_NODES, LOGIN, SWITCH, Host, Lab
+from bootstrap.lab.layout import DEFAULT_NAME, DEFAULT_NODES, LOGIN, SOFTWARE, SWITCH, Host, Lab
 from bootstrap.lab.rootfs import Sources, machine_root_links
 from hpk.model.errors import PermanentError
 from hpk.statefs import HpkPaths, write_atomically
@@ -39,6 +39,11 @@ class HostStatus:
     address: str
     state: str
     processes: int
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the host can be used."""
+        return self.state == "up" if self.name == LOGIN else daemons.is_usable(self.state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +91,10 @@ async def up(name: str, nodes: int | None, reporter: Reporter) -> bool:
         sources = _sources(paths, tree)
         if not (machine.is_ready(SWITCH) and machine.is_ready(LOGIN) and _has_state(machine.lab)):
             await _clear(machine)
-            await _make_state(machine, reporter)
-        await _start(machine, sources, reporter)
+            await _make_state(machine)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_install(machine.lab, reporter))
+            group.create_task(_start(machine, sources, reporter))
     return True
 
 
@@ -109,13 +116,12 @@ async def is_up(machine: Machine) -> bool:
     """Whether every part of the lab works."""
     if not machine.is_ready(SWITCH) or not _has_state(machine.lab):
         return False
+    if not software.is_installed(machine.lab):
+        return False
     if not all(machine.is_ready(host.name) for host in machine.lab.hosts):
         return False
     status_now = await status(machine)
-    return all(status_now.daemons.values()) and all(
-        host.state in ("up", "idle", "mixed", "allocated", "completing")
-        for host in status_now.hosts
-    )
+    return all(status_now.daemons.values()) and all(host.is_up for host in status_now.hosts)
 
 
 async def status(machine: Machine) -> LabStatus:
@@ -173,7 +179,7 @@ async def _start(machine: Machine, sources: Sources, reporter: Reporter) -> None
     async with asyncio.TaskGroup() as group:
         for host in lab.hosts:
             group.create_task(_start_host(machine, host, sources))
-    reporter.done("hosts", f"login, n1 … n{lab.nodes}")
+    reporter.done("hosts", f"login and {lab.nodes} compute nodes")
     reporter.step("slurm", "starting munge, MariaDB, slurmdbd")
     await daemons.start_munge(machine, LOGIN)
     await daemons.start_registry(machine)
@@ -220,17 +226,23 @@ def _sources(paths: HpkPaths, tree: Path) -> Sources:
 
 
 def _has_state(lab: Lab) -> bool:
-    return (lab.state / _RECORD).exists() and (lab.software / "hpk").exists()
+    return (lab.state / _RECORD).exists()
 
 
-async def _make_state(machine: Machine, reporter: Reporter) -> None:
-    lab = machine.lab
-    await etc.make_state(lab, machine.hierarchies)
-    reporter.step("software", "installing this checkout at /opt/software/hpk")
-    await software.install(lab)
-    reporter.done("software", "/opt/software/hpk")
+async def _make_state(machine: Machine) -> None:
+    await etc.make_state(machine.lab, machine.hierarchies)
+    software.make_directories(machine.lab)
     # Last: a lab without its record was not made to the end.
-    write_atomically(lab.state / _RECORD, json.dumps({"nodes": lab.nodes}) + "\n")
+    record = json.dumps({"nodes": machine.lab.nodes}) + "\n"
+    write_atomically(machine.lab.state / _RECORD, record)
+
+
+async def _install(lab: Lab, reporter: Reporter) -> None:
+    if software.is_installed(lab):
+        return
+    reporter.step("software", f"installing this checkout at {SOFTWARE}/hpk")
+    await software.install(lab)
+    reporter.done("software", f"{SOFTWARE}/hpk")
 
 
 async def _clear(machine: Machine) -> None:

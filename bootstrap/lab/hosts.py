@@ -92,7 +92,7 @@ class Machine:
             else [],
         }
         directories = self.hierarchies.namespace_dirs(self.lab, host)
-        argv = [*_enter(directories), _PYTHON, "-I", "-S", str(_HERE / "holder.py")]
+        argv = enter_argv(directories, [_PYTHON, "-I", "-S", str(_HERE / "holder.py")])
         (await subproc.run(argv, stdin=json.dumps(plan).encode(), timeout_s=30)).check()
         cgroups.delegate(self.hierarchies, self.lab, host)
 
@@ -104,7 +104,8 @@ class Machine:
     def network_argv(self, host: str, argv: Sequence[str]) -> list[str]:
         """Run a program of this machine in the host's network."""
         directories = self.hierarchies.dirs(self.lab, host)
-        return [*_enter(directories), "nsenter", f"--target={self._pid(host)}", "--net", *argv]
+        nsenter = ["nsenter", f"--target={self._pid(host)}", "--net", "--"]
+        return enter_argv(directories, [*nsenter, *argv])
 
     def argv(
         self,
@@ -128,8 +129,7 @@ class Machine:
             "LANG": "C.UTF-8",
             "PATH": _SYSTEM_PATH if user.uid == 0 else _USER_PATH,
         } | dict(environment or {})
-        return [
-            *_enter(self.hierarchies.dirs(self.lab, host)),
+        inside = [
             *("nsenter", f"--target={self._pid(host)}"),
             *("--mount", "--net", "--uts", "--ipc", "--pid", "--cgroup", "--"),
             *("setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--init-groups", "--"),
@@ -137,6 +137,7 @@ class Machine:
             *(f"{name}={value}" for name, value in variables.items()),
             *argv,
         ]
+        return enter_argv(self.hierarchies.dirs(self.lab, host), inside)
 
     async def run(
         self,
@@ -169,8 +170,9 @@ def _argv0(host: str) -> str:
     return f"hpk-lab:{host}"
 
 
-def _enter(directories: Sequence[Path]) -> list[str]:
-    return ["bash", str(_HERE / "enter.sh"), *(str(each) for each in directories), "--"]
+def enter_argv(directories: Sequence[Path], argv: Sequence[str]) -> list[str]:
+    """Run a program in these cgroups."""
+    return ["bash", str(_HERE / "enter.sh"), *(str(each) for each in directories), "--", *argv]
 
 
 def _namespaced_pids(status: str) -> list[str]:

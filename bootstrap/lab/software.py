@@ -14,6 +14,8 @@ import secrets
 import shutil
 from pathlib import Path
 
+from bootstrap.lab import cgroups
+from bootstrap.lab.hosts import enter_argv
 from bootstrap.lab.layout import Lab
 from hpk import subproc
 from hpk.model.errors import PermanentError
@@ -22,7 +24,8 @@ from hpk.statefs import HpkPaths
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _TEMPLATES = Path(__file__).parent / "templates"
 _PYTHON = "/usr/bin/python3"
-_QUIET = ("--quiet", "--no-progress")
+_GROUP = "setup"
+_OURS = ("--no-deps", str(_CHECKOUT))
 _KEPT_RELEASES = 20
 _TIMEOUT_S = 900
 
@@ -51,14 +54,14 @@ async def install(lab: Lab) -> Path:
         raise PermanentError(
             f"{_CHECKOUT} is no checkout of hpk", remedy="run hpk lab from a checkout"
         )
-    _make_directories(lab)
-    dependencies = await _dependencies(HpkPaths.from_environment().cache)
+    make_directories(lab)
+    dependencies = await _dependencies(lab, HpkPaths.from_environment().cache)
     releases = lab.software / "releases"
     work = releases / f".new-{secrets.token_hex(4)}"
     try:
-        await _copy(dependencies, work)
-        await _uv("pip", "install", f"--python={work}/bin/python", "--no-deps", str(_CHECKOUT))
-        await _compile_ours(work)
+        await _copy(lab, dependencies, work)
+        await _run(lab, [*_uv("pip", "install"), f"--python={work}/bin/python", *_OURS])
+        await _run(lab, _compile_argv(work))
         (work / "libexec").symlink_to("../../libexec")
         work.chmod(0o755)
         release = _claim_number(work, releases)
@@ -70,7 +73,7 @@ async def install(lab: Lab) -> Path:
     return release
 
 
-async def _dependencies(cache: Path) -> Path:
+async def _dependencies(lab: Lab, cache: Path) -> Path:
     """A virtual environment with everything but hpk, made first where it is missing."""
     version = (await subproc.run([_PYTHON, "--version"])).check().stdout
     lock = await asyncio.to_thread((_CHECKOUT / "uv.lock").read_bytes)
@@ -80,7 +83,7 @@ async def _dependencies(cache: Path) -> Path:
         work = target.with_name(f".{key}-{secrets.token_hex(4)}")
         work.parent.mkdir(parents=True, exist_ok=True)
         try:
-            await _make_dependencies(work)
+            await _make_dependencies(lab, work)
             # Of two that made it at once, the first wins.
             if not target.exists():
                 work.rename(target)
@@ -89,48 +92,53 @@ async def _dependencies(cache: Path) -> Path:
     return target
 
 
-async def _make_dependencies(work: Path) -> None:
-    await _uv("venv", "--relocatable", f"--python={_PYTHON}", str(work))
+async def _make_dependencies(lab: Lab, work: Path) -> None:
     requirements = work / "requirements.txt"
-    await _uv(
-        *("export", f"--project={_CHECKOUT}", "--frozen", "--no-dev", "--no-emit-project"),
-        f"--output-file={requirements}",
-    )
-    await _uv(
-        *("pip", "install", f"--python={work}/bin/python", "--compile-bytecode"),
-        *("--require-hashes", f"--requirements={requirements}"),
-    )
+    into = f"--python={work}/bin/python"
+    for argv in (
+        [*_uv("venv"), "--relocatable", f"--python={_PYTHON}", str(work)],
+        [
+            *_uv("export"),
+            *(f"--project={_CHECKOUT}", "--frozen", "--no-dev", "--no-emit-project"),
+            f"--output-file={requirements}",
+        ],
+        [
+            *_uv("pip", "install"),
+            *(into, "--compile-bytecode", "--require-hashes", f"--requirements={requirements}"),
+        ],
+    ):
+        await _run(lab, argv)
 
 
-async def _copy(source: Path, target: Path) -> None:
+async def _copy(lab: Lab, source: Path, target: Path) -> None:
     """Copy a tree by links to its files; where the file systems differ, the files."""
-    linked = await subproc.run(["cp", "-a", "--link", str(source), str(target)], timeout_s=60)
-    if linked.exit_code != 0:
+    try:
+        await _run(lab, ["cp", "-a", "--link", str(source), str(target)])
+    except PermanentError:
         await asyncio.to_thread(shutil.rmtree, target, True)
-        copy = ["cp", "-a", "--reflink=auto", str(source), str(target)]
-        (await subproc.run(copy, timeout_s=300)).check()
+        await _run(lab, ["cp", "-a", "--reflink=auto", str(source), str(target)])
 
 
-async def _compile_ours(work: Path) -> None:
+def _compile_argv(work: Path) -> list[str]:
     """Users of the lab cannot write here, so nobody else would ever compile our modules."""
-    packages = _site_packages(work)
+    packages = next(work.glob("lib/python3*/site-packages"))
     ours = [str(packages / name) for name in ("hpk", "kubelet", "bootstrap")]
-    argv = [str(work / "bin/python"), "-m", "compileall", "-q", "-j0", *ours]
-    (await subproc.run(argv, timeout_s=120)).check()
+    return [str(work / "bin/python"), "-m", "compileall", "-q", "-j0", *ours]
 
 
-def _site_packages(environment: Path) -> Path:
-    return next(environment.glob("lib/python3*/site-packages"))
+def _uv(*command: str) -> list[str]:
+    return [find_uv(), *command, "--quiet", "--no-progress"]
 
 
-async def _uv(*words: str) -> None:
-    argv = [find_uv(), *words[:1], *_QUIET, *words[1:]]
-    if words[0] == "pip":
-        argv = [find_uv(), *words[:2], *_QUIET, *words[2:]]
-    done = await subproc.run(argv, environment=_environment(), timeout_s=_TIMEOUT_S)
+async def _run(lab: Lab, argv: list[str]) -> None:
+    """Run a program in a cgroup of the lab: `down` ends it also where we were killed."""
+    hierarchies = cgroups.detect()
+    cgroups.create(hierarchies, lab, _GROUP)
+    whole = enter_argv(hierarchies.dirs(lab, _GROUP), argv)
+    done = await subproc.run(whole, environment=_environment(), timeout_s=_TIMEOUT_S)
     if done.exit_code != 0:
         raise PermanentError(
-            f"uv {words[0]} failed: {done.stderr.strip()[-1500:]}",
+            f"{' '.join(argv[:3])} failed: {done.stderr.strip()[-1500:]}",
             remedy="check that the Python package index can be reached",
         )
 
@@ -145,7 +153,13 @@ def _environment() -> dict[str, str]:
     return subproc.base_environment(passed)
 
 
-def _make_directories(lab: Lab) -> None:
+def is_installed(lab: Lab) -> bool:
+    """Whether some installation is in use."""
+    return (lab.software / "hpk/bin/python").exists()
+
+
+def make_directories(lab: Lab) -> None:
+    """The software directory as hosts mount it, and its bin; may be repeated."""
     for name in ("bin", "releases", "apptainer", "libexec/hpk/binaries"):
         (lab.software / name).mkdir(parents=True, exist_ok=True)
     _point(lab.software / "bin/hpk", "../hpk/bin/hpk")
