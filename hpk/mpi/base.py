@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Optional, Protocol
 
 from hpk.model.plan import MpiPlan
 
@@ -42,6 +42,10 @@ class Launcher(Protocol):
 
     def environment(self, request: LaunchRequest) -> tuple[tuple[str, str], ...]:
         """Its environment."""
+
+    def first_failure(self, line: bytes) -> Optional[int]:
+        """Whether a line of the launcher's standard error tells of a failed rank: that rank's exit
+        code, 0 where the launcher's own says it better; None for any other line."""
 
 
 def crossing_environment(env: Mapping[str, str]) -> dict[str, str]:

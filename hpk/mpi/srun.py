@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Optional
+
 from hpk.mpi.base import LaunchRequest
+
+_EXITED = re.compile(rb"srun: error: [^ ]+: tasks? [0-9,-]+: (?:Exited with exit code (\d+)|\w)")
 
 
 class SrunPmix:
@@ -33,3 +38,11 @@ class SrunPmix:
         env["SLURM_EXPORT_ENV"] = "ALL"
         env.pop("SLURM_MPI_TYPE", None)
         return tuple(env.items())
+
+    def first_failure(self, line: bytes) -> Optional[int]:
+        """See Launcher.first_failure. srun's own code is the highest of all ranks, which is that of
+        the bystanders it had to kill."""
+        found = _EXITED.match(line)
+        if found is None:
+            return None
+        return int(found[1]) & 0xFF if found[1] else 0

@@ -118,6 +118,8 @@ class Container:
         self._finished_at_s: Optional[float] = None
         self._status: Optional[int] = None
         self._start_error = ""
+        self._rank_failure: Optional[int] = None
+        self._rank_line = b""
         self._pipes: dict[int, LineFormer] = {}
         self._drain_deadline_mono_s: Optional[float] = None
         self._oom_before = 0
@@ -361,11 +363,23 @@ class Container:
             return
         former = self._pipes[fd]
         if data:
+            if self.plan.mpi is not None and former.stream == "stderr":
+                self._look_for_failure(data)
             writer.append(former.feed(data, time.time_ns()))
             return
         writer.append(former.finish(time.time_ns()))
         self._end_pipe(fd)
         self._finish_if_drained()
+
+    def _look_for_failure(self, data: bytes) -> None:
+        """Note the first rank that failed; the others were killed for it."""
+        if self._rank_failure is not None or self.plan.mpi is None:
+            return
+        launcher = LAUNCHERS[self.plan.mpi.launcher]
+        *lines, self._rank_line = (self._rank_line + data).split(b"\n")
+        self._rank_line = self._rank_line[-1024:]
+        found = (launcher.first_failure(line) for line in lines)
+        self._rank_failure = next((code for code in found if code is not None), None)
 
     def _end_pipe(self, fd: int) -> None:
         self._loop.unwatch(fd)
@@ -408,6 +422,8 @@ class Container:
         if self._start_error or self._status is None:
             state = termination.not_started(self.plan.name, self._start_error, now_s)
         else:
+            if self._status != 0 and self._rank_failure:
+                self._status = self._rank_failure << 8
             code, _ = termination.exit_code_of(self._status)
             state = termination.ended(
                 self._status,

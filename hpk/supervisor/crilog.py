@@ -34,12 +34,12 @@ class LineFormer:
     stream ends without a newline."""
 
     def __init__(self, stream: str) -> None:
-        self._stream = stream.encode()
+        self.stream = stream
         self._rest = b""
 
     def feed(self, data: bytes, time_ns: int) -> bytes:
         """The lines that ``data`` completes; what is left waits for more."""
-        head = timestamp(time_ns).encode() + b" " + self._stream
+        head = timestamp(time_ns).encode() + b" " + self.stream.encode()
         *whole, self._rest = (self._rest + data).split(b"\n")
         lines = [self._cut(line, head, b"F") for line in whole]
         while len(self._rest) >= MAX_LINE_BYTES:
@@ -50,7 +50,7 @@ class LineFormer:
     def finish(self, time_ns: int) -> bytes:
         """What is left at the stream's end."""
         rest, self._rest = self._rest, b""
-        head = timestamp(time_ns).encode() + b" " + self._stream
+        head = timestamp(time_ns).encode() + b" " + self.stream.encode()
         return self._cut(rest, head, b"P") if rest else b""
 
     @staticmethod

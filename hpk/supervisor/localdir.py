@@ -76,6 +76,8 @@ def _join(parent: str, name: str) -> tuple[str, int]:
     path = os.path.join(parent, name)
     while True:
         with _locked(os.path.join(parent, _LOCK)):
+            if not os.path.lexists(path):
+                _sweep(parent)
             private_directory(path)
             lock_fd = _open_lock(os.path.join(path, _LOCK))
             with contextlib.suppress(BlockingIOError):

@@ -31,6 +31,7 @@ from hpk.supervisor.pause import pause_elf
 from hpk.supervisor.termination import START_ERROR_CODE
 
 _TERMINATIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_FORWARDED = (*_TERMINATIONS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,6 @@ def _run_beside_keeper(
     node when its last task ends, the keeper before it has cleaned up among them. One that fails
     ends at once, for Slurm must hear of it to end the others.
     """
-    for number in _TERMINATIONS:
-        signal.signal(number, signal.SIG_IGN)
     parent = os.getpid()
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -132,6 +131,9 @@ def _run_beside_keeper(
         except BaseException as error:  # a forked child must never return into its parent's code
             os.write(error_write, (str(error) or repr(error)).encode(errors="replace")[:4096])
         os._exit(START_ERROR_CODE)
+    # Slurm signals a task's first process alone, which is this one.
+    for number in _FORWARDED:
+        signal.signal(number, lambda received, _frame: _forward(pid, received))
     os.close(error_write)
     for fd in dirs.lock_fds:
         os.close(fd)
@@ -153,6 +155,11 @@ def _run_beside_keeper(
         with contextlib.suppress(ChildProcessError):
             os.waitpid(keeper, 0)
     return os.WEXITSTATUS(status)
+
+
+def _forward(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _publish_message(rank: RankContext, dirs: LocalDirs) -> None:
