@@ -381,7 +381,8 @@ class PodWorker:
         if view.attempt is None and view.is_over:
             return
         outcome = view.outcome
-        if outcome is not None and outcome.reason and not view.is_over:
+        expected = view.deletion is not None
+        if outcome is not None and outcome.reason and not (view.is_over or expected):
             self._services.events.warning(self.pod, outcome.reason, outcome.message)
         self._report_queue(view)
         waiting = queue_waiting(view.seen.job) if view.attempt is not None else self._waiting
@@ -424,7 +425,7 @@ class PodWorker:
         return self._plan
 
     def _report_queue(self, view: PodView) -> None:
-        """One event for each new reason Slurm gives, and for each container that starts."""
+        """An event for each new reason Slurm gives, and for each start nobody reported yet."""
         waiting = queue_waiting(view.seen.job)
         if waiting.reason != self._reported_job and waiting.message:
             self._services.events.normal(self.pod, "SlurmJobPending", waiting.message)
@@ -432,10 +433,16 @@ class PodWorker:
         record = view.seen.record
         if record is None:
             return
+        reported = {
+            str(c.get("containerID") or "").rpartition("/")[2]
+            for c in (self.pod.get("status") or {}).get("containerStatuses") or []
+        }
         for container in record.containers:
             if container.state.started_at_s is None or container.container_id in self._started:
                 continue
             self._started.add(container.container_id)
+            if container.container_id in reported:
+                continue
             self._services.events.normal(
                 self.pod, "Started", f"Started container {container.name} on {record.host}"
             )
