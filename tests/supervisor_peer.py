@@ -296,8 +296,8 @@ def env(**values: str) -> tuple[EnvVar, ...]:
 def log_texts(data: bytes, stream: str = "stdout") -> bytes:
     """What the container wrote, from its CRI log."""
     out = b""
-    for line in data.splitlines(keepends=True):
+    for line in data.split(b"\n")[:-1]:
         _, name, tag, text = line.split(b" ", 3)
         if name.decode() == stream:
-            out += text if tag == b"F" else text[:-1]
+            out += text + b"\n" if tag == b"F" else text
     return out

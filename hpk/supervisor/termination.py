@@ -77,7 +77,7 @@ def message_from_log(tail: bytes) -> str:
     """The end of a CRI log as a termination message."""
     texts: list[bytes] = []
     start = True
-    for line in tail.splitlines():
+    for line in tail.split(b"\n"):  # splitlines would split at \r too
         fields = line.split(b" ", 3)
         if len(fields) != 4:
             continue
