@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from hpk.images.errors import ImageError
+from hpk.images.errors import ERR_IMAGE_PULL, ImageError
 from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
 from hpk.model import codec
 from hpk.model.errors import AdmissionError, ParseError, PermanentError, TransientError
@@ -47,6 +47,8 @@ _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 60.0
 _IMAGE_RETRY_FIRST_S = 10.0
 _IMAGE_RETRY_MOST_S = 300.0
+_IMAGE_FAILURE_SHOWN_S = 5.0
+"""How long a failed pull reads as such, before it reads as waiting for the next one."""
 
 
 class ImageProvider(Protocol):
@@ -87,7 +89,15 @@ class _ImagePull:
     images: dict[str, ImagePlan] = field(default_factory=dict)
     failure: ImageError | None = None
     failures: int = 0
+    failed_at_s: float = 0.0
     again_at_s: float = 0.0
+
+    def look_again_s(self, now_s: float) -> float | None:
+        """When something is to be done about it; None while it runs, for its end is told."""
+        if self.task is not None:
+            return None
+        shown_until_s = self.failed_at_s + _IMAGE_FAILURE_SHOWN_S
+        return max(0.0, (shown_until_s if now_s < shown_until_s else self.again_at_s) - now_s)
 
 
 class PodWorker:
@@ -244,7 +254,7 @@ class PodWorker:
             images = await self._images()
             if images is None:
                 await self._report_waiting()
-                return max(0.0, self._pull.again_at_s - time.monotonic())
+                return self._pull.look_again_s(time.monotonic())
             plan = plan_pod(self.pod, images=images, partition=partition, site=self._services.site)
         except AdmissionError as error:
             await self._reject(error.reason, str(error))
@@ -295,6 +305,8 @@ class PodWorker:
             if pull.task is not None:
                 names = ", ".join(f'"{c["image"]}"' for c in self.pod["spec"]["containers"])
                 self._services.events.normal(self.pod, "Pulling", f"Pulling image {names}")
+        if pull.task is None and time.monotonic() >= pull.failed_at_s + _IMAGE_FAILURE_SHOWN_S:
+            self._back_off_pull()
         return pull.images if wanted <= pull.images.keys() else None
 
     async def _pull_images(self) -> None:
@@ -325,13 +337,22 @@ class PodWorker:
         pull = self._pull
         pull.failures += 1
         pause_s = min(_IMAGE_RETRY_FIRST_S * 2 ** (pull.failures - 1), _IMAGE_RETRY_MOST_S)
-        pull.again_at_s = time.monotonic() + pause_s
+        pull.failure, pull.failed_at_s = error, time.monotonic()
+        pull.again_at_s = pull.failed_at_s + pause_s
         self._services.events.warning(self.pod, "Failed", str(error))
         self._services.events.warning(self.pod, "Failed", f"Error: {error.reason}")
-        back_off = pull.failures > 1 and error.reason == "ErrImagePull"
-        self._waiting = Waiting(
-            reason="ImagePullBackOff" if back_off else error.reason, message=str(error)
-        )
+        self._waiting = Waiting(reason=error.reason, message=str(error))
+
+    def _back_off_pull(self) -> None:
+        """Between two pulls, in the words of upstream's image manager."""
+        error = self._pull.failure
+        if error is None or error.reason != ERR_IMAGE_PULL:
+            return
+        if self._waiting.reason != "ImagePullBackOff":
+            names = ", ".join(f'"{c["image"]}"' for c in self.pod["spec"]["containers"])
+            self._services.events.normal(self.pod, "BackOff", f"Back-off pulling image {names}")
+            message = f"Back-off pulling image {names}: {error.reason}: {error}"
+            self._waiting = Waiting(reason="ImagePullBackOff", message=message)
 
     # Ending
 
