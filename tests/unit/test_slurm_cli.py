@@ -164,7 +164,9 @@ async def test_sbatch_that_fails(
     backend = install(tmp_path, {"sbatch": body})
     with pytest.raises((TransientError, PermanentError)) as caught:
         await backend.submit(submission(tmp_path))
-    assert (type(caught.value), caught.value.reason) == (kind, reason)
+    error = caught.value
+    assert isinstance(error, TransientError | PermanentError)
+    assert (type(error), error.reason) == (kind, reason)
 
 
 async def test_an_id_is_an_id_whatever_follows(tmp_path: Path) -> None:
