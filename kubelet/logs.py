@@ -10,9 +10,10 @@ from hpk.model.errors import ParseError
 from hpk.model.frames import LOG_CHUNK_BYTES
 from hpk.model.record import ContainerPhase, ContainerRecord, SupervisorRecord
 from kubelet.channel import Session, decode_log_data
-from kubelet.server.backend import LogUnavailableError
+from kubelet.server.backend import LogGoneError, LogUnavailableError
 
 _LOOK_AGAIN_S = 1.0
+_PAST_ANY_END = 2**62
 
 
 class ContainerLog:
@@ -39,7 +40,14 @@ class ContainerLog:
         self._record = record
 
     async def size(self) -> int:
-        """Bytes the log has on disk now."""
+        """Where the log ends: by the supervisor's count while it can be asked, else by the file."""
+        session = self._session()
+        if session is not None:
+            try:
+                # Asked for bytes past any end, it answers with where the end is.
+                return (await session.read_log(self._log_path, _PAST_ANY_END, wait=False)).offset
+            except (OSError, ParseError):
+                await asyncio.sleep(0)
         try:
             return (await asyncio.to_thread(self._file.stat)).st_size
         except OSError:
@@ -68,6 +76,8 @@ class ContainerLog:
         answer = await session.read_log(self._log_path, offset, wait=wait)
         if answer.error:
             raise ParseError(answer.error)
+        if answer.offset > offset:
+            raise LogGoneError(answer.offset)
         return decode_log_data(answer), answer.eof
 
     def _read_file(self, offset: int) -> bytes:

@@ -11,19 +11,17 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-from hpk.images.errors import ERR_IMAGE_PULL, ImageError
 from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
 from hpk.model import codec
-from hpk.model.errors import AdmissionError, ParseError, PermanentError, TransientError
+from hpk.model.errors import AdmissionError, PermanentError, TransientError
 from hpk.model.frames import Stop
 from hpk.model.ids import PodRef, PodUid
 from hpk.model.job import Partition
-from hpk.model.plan import ImagePlan, PodPlan
+from hpk.model.plan import PodPlan
 from hpk.planning.admission import admit_pod
 from hpk.planning.plan import plan_pod
 from hpk.planning.site import SiteSettings
@@ -34,28 +32,20 @@ from kubelet.apiserver import ApiError, Json
 from kubelet.channel import Session
 from kubelet.events import EventRecorder
 from kubelet.launcher import Launcher
-from kubelet.node import timestamp
 from kubelet.observations import Observation, Observations
-from kubelet.outcome import Outcome, pod_outcome
+from kubelet.outcome import pod_outcome
 from kubelet.pleg import Pleg
-from kubelet.pod_status import StatusInput, Waiting, compute_status, queue_waiting, rejected_status
+from kubelet.pod_images import ImageProvider, PodImages, Spawn
+from kubelet.pod_reporter import PodReporter
+from kubelet.pod_status import Waiting
 from kubelet.status_manager import StatusManager
 
 log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 60.0
-_IMAGE_RETRY_FIRST_S = 10.0
-_IMAGE_RETRY_MOST_S = 300.0
 _IMAGE_FAILURE_SHOWN_S = 5.0
 """How long a failed pull reads as such, before it reads as waiting for the next one."""
-
-
-class ImageProvider(Protocol):
-    """What a worker needs of hpk.images."""
-
-    async def ensure(self, reference: str, *, pull_policy: str) -> ImagePlan:
-        """The image, converted; raises ImageError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,26 +68,7 @@ class WorkerServices:
     events: EventRecorder
     partition: Callable[[str], Partition | None]
     session: Callable[[Attempt], Session | None]
-    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-
-
-@dataclass(slots=True)
-class _ImagePull:
-    """The images of one pod, on their way."""
-
-    task: asyncio.Task[None] | None = None
-    images: dict[str, ImagePlan] = field(default_factory=dict)
-    failure: ImageError | None = None
-    failures: int = 0
-    failed_at_s: float = 0.0
-    again_at_s: float = 0.0
-
-    def look_again_s(self, now_s: float) -> float | None:
-        """When something is to be done about it; None while it runs, for its end is told."""
-        if self.task is not None:
-            return None
-        shown_until_s = self.failed_at_s + _IMAGE_FAILURE_SHOWN_S
-        return max(0.0, (shown_until_s if now_s < shown_until_s else self.again_at_s) - now_s)
+    spawn: Spawn
 
 
 class PodWorker:
@@ -111,13 +82,17 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._has_object = True
         self._deletion: Deletion | None = None
-        self._waiting = Waiting()
-        self._pull = _ImagePull()
-        self._plan: PodPlan | None = None
         self._cancelled_at_s: float | None = None
         self._stop_sent: tuple[int, int] | None = None
-        self._reported_job = ""
-        self._started: set[str] = set()
+        self._reporter = PodReporter(
+            statuses=services.statuses, events=services.events, launcher=services.launcher
+        )
+        self._images = PodImages(
+            provider=services.images,
+            events=services.events,
+            spawn=services.spawn,
+            ready=self._wake.set,
+        )
 
     # What happens to it
 
@@ -208,7 +183,8 @@ class PodWorker:
         if view.attempt is not None and (view.attempt.is_open or not view.is_over):
             self._services.pleg.track(view.attempt)
             await self._end_job(view.attempt, actions)
-        await self._report(view)
+        if self._has_object and not (view.attempt is None and view.is_over):
+            await self._reporter.report(self.pod, view)
         if actions.mark_ended and view.attempt is not None:
             await self._record(Step.ENDED, view.attempt)
         if view.is_over and view.attempt is not None and not view.attempt.is_open:
@@ -243,18 +219,16 @@ class PodWorker:
         """Admit, fetch images, plan, submit. Returns when to look again."""
         partition = self._services.partition(self.pod["spec"].get("nodeName") or "")
         if partition is None:
-            self._waiting = Waiting(
-                reason="PartitionUnknown",
-                message="Slurm does not show this node's partition to this user (any more)",
-            )
-            await self._report_waiting()
+            message = "Slurm does not show this node's partition to this user (any more)"
+            waiting = Waiting(reason="PartitionUnknown", message=message)
+            await self._reporter.report_waiting(self.pod, waiting)
             return 30.0
         try:
             admit_pod(self.pod, self._services.site)
-            images = await self._images()
+            images = await self._images.get(self.pod)
             if images is None:
-                await self._report_waiting()
-                return self._pull.look_again_s(time.monotonic())
+                await self._reporter.report_waiting(self.pod, self._images.waiting)
+                return self._images.again_s
             plan = plan_pod(self.pod, images=images, partition=partition, site=self._services.site)
         except AdmissionError as error:
             await self._reject(error.reason, str(error))
@@ -269,90 +243,16 @@ class PodWorker:
             return None
         except TransientError as error:
             reason = f"Slurm{error.reason}" if error.reason else "SlurmUnavailable"
-            if (self._waiting.reason, self._waiting.message) != (reason, str(error)):
-                self._services.events.warning(self.pod, reason, str(error))
-            self._waiting = Waiting(reason=reason, message=str(error))
-            await self._report_waiting()
+            waiting = Waiting(reason=reason, message=str(error))
+            await self._reporter.report_refusal(self.pod, waiting)
             raise
-        self._waiting = Waiting()
-        self._plan = plan
         log.info("pod submitted pod=%s uid=%s job=%s", self.ref, self.ref.uid, attempt.job_id)
-        self._services.events.normal(
-            self.pod,
-            "SlurmJobSubmitted",
-            f"Submitted as Slurm job {attempt.job_id} to partition {plan.partition}",
-        )
+        self._reporter.submitted(self.pod, attempt, plan)
         return 0
 
     async def _reject(self, reason: str, message: str) -> None:
-        """Fail the Pod: it cannot run here as it is written (kubelet.go, rejectPod)."""
         log.info("pod rejected pod=%s reason=%s", self.ref, reason)
-        self._services.events.warning(self.pod, reason, message)
-        await self._services.statuses.update(
-            self.pod, rejected_status(self.pod, reason, message, timestamp())
-        )
-
-    async def _images(self) -> Mapping[str, ImagePlan] | None:
-        """The pod's images by container name; None while one is missing."""
-        pull = self._pull
-        wanted = {c["name"] for c in self.pod["spec"]["containers"]}
-        if wanted <= pull.images.keys():
-            return pull.images
-        if pull.task is None and time.monotonic() >= pull.again_at_s:
-            pull.task = self._services.spawn(self._pull_images())
-            # A cached image takes no time worth a round of its own.
-            await asyncio.wait([pull.task], timeout=0.5)
-            if pull.task is not None:
-                names = ", ".join(f'"{c["image"]}"' for c in self.pod["spec"]["containers"])
-                self._services.events.normal(self.pod, "Pulling", f"Pulling image {names}")
-        if pull.task is None and time.monotonic() >= pull.failed_at_s + _IMAGE_FAILURE_SHOWN_S:
-            self._back_off_pull()
-        return pull.images if wanted <= pull.images.keys() else None
-
-    async def _pull_images(self) -> None:
-        """Fetch every missing image, and wake the worker."""
-        pull = self._pull
-        try:
-            for container in self.pod["spec"]["containers"]:
-                if container["name"] not in pull.images:
-                    pull.images[container["name"]] = await self._pull_image(container)
-            self._waiting = Waiting()
-        except ImageError as error:
-            self._image_failed(error)
-        finally:
-            pull.task = None
-            self._wake.set()
-
-    async def _pull_image(self, container: Mapping[str, Any]) -> ImagePlan:
-        reference = container["image"]
-        image = await self._services.images.ensure(
-            reference, pull_policy=container.get("imagePullPolicy", "IfNotPresent")
-        )
-        self._services.events.normal(
-            self.pod, "Pulled", f'Container image "{reference}" is ready as {image.image_id}'
-        )
-        return image
-
-    def _image_failed(self, error: ImageError) -> None:
-        pull = self._pull
-        pull.failures += 1
-        pause_s = min(_IMAGE_RETRY_FIRST_S * 2 ** (pull.failures - 1), _IMAGE_RETRY_MOST_S)
-        pull.failure, pull.failed_at_s = error, time.monotonic()
-        pull.again_at_s = pull.failed_at_s + pause_s
-        self._services.events.warning(self.pod, "Failed", str(error))
-        self._services.events.warning(self.pod, "Failed", f"Error: {error.reason}")
-        self._waiting = Waiting(reason=error.reason, message=str(error))
-
-    def _back_off_pull(self) -> None:
-        """Between two pulls, in the words of upstream's image manager."""
-        error = self._pull.failure
-        if error is None or error.reason != ERR_IMAGE_PULL:
-            return
-        if self._waiting.reason != "ImagePullBackOff":
-            names = ", ".join(f'"{c["image"]}"' for c in self.pod["spec"]["containers"])
-            self._services.events.normal(self.pod, "BackOff", f"Back-off pulling image {names}")
-            message = f"Back-off pulling image {names}: {error.reason}: {error}"
-            self._waiting = Waiting(reason="ImagePullBackOff", message=message)
+        await self._reporter.reject(self.pod, reason, message)
 
     # Ending
 
@@ -371,10 +271,7 @@ class PodWorker:
         if self._stop_sent == key:
             return
         if self._stop_sent is None:
-            for container in self.pod["spec"]["containers"]:
-                self._services.events.normal(
-                    self.pod, "Killing", f"Stopping container {container['name']}"
-                )
+            self._reporter.stopping(self.pod)
         frame = Stop(grace_period_s=grace_period_s)
         layout = self._services.paths.attempt(self.ref.uid, attempt.nonce)
         await asyncio.to_thread(write_atomically, Path(layout.stop_request), codec.dumps(frame))
@@ -393,80 +290,6 @@ class PodWorker:
         directory = self._services.paths.pod_dir(self.ref.uid)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         log.info("pod gone pod=%s uid=%s", self.ref, self.ref.uid)
-
-    # Reporting
-
-    async def _report(self, view: PodView) -> None:
-        if not self._has_object:
-            return
-        if view.attempt is None and view.is_over:
-            return
-        outcome = view.outcome
-        expected = view.deletion is not None
-        if outcome is not None and outcome.reason and not (view.is_over or expected):
-            self._services.events.warning(self.pod, outcome.reason, outcome.message)
-        self._report_queue(view)
-        waiting = queue_waiting(view.seen.job) if view.attempt is not None else self._waiting
-        await self._write_status(view.attempt, view.seen, outcome, waiting)
-
-    async def _report_waiting(self) -> None:
-        await self._write_status(None, Observation(), None, self._waiting)
-
-    async def _write_status(
-        self,
-        attempt: Attempt | None,
-        seen: Observation,
-        outcome: Outcome | None,
-        waiting: Waiting,
-    ) -> None:
-        plan = await self._plan_of(attempt)
-        latest = self._services.statuses.latest(self.pod)
-        status = compute_status(
-            StatusInput(
-                pod=latest,
-                seen=seen,
-                outcome=outcome,
-                waiting=waiting,
-                images={c.name: c.image for c in plan.containers} if plan else {},
-                runtime=plan.runtime if plan else "",
-                now=timestamp(),
-            )
-        )
-        if not await self._services.statuses.update(self.pod, status):
-            log.info("pod has gone from the API server pod=%s", self.ref)
-
-    async def _plan_of(self, attempt: Attempt | None) -> PodPlan | None:
-        if self._plan is None and attempt is not None:
-            try:
-                spec = await asyncio.to_thread(self._services.launcher.load_spec, attempt)
-            except ParseError as error:
-                log.warning("plan of %s: %s", self.ref, error)
-                return None
-            self._plan = spec.plan
-        return self._plan
-
-    def _report_queue(self, view: PodView) -> None:
-        """An event for each new reason Slurm gives, and for each start nobody reported yet."""
-        waiting = queue_waiting(view.seen.job)
-        if waiting.reason != self._reported_job and waiting.message:
-            self._services.events.normal(self.pod, "SlurmJobPending", waiting.message)
-        self._reported_job = waiting.reason
-        record = view.seen.record
-        if record is None:
-            return
-        reported = {
-            str(c.get("containerID") or "").rpartition("/")[2]
-            for c in (self.pod.get("status") or {}).get("containerStatuses") or []
-        }
-        for container in record.containers:
-            if container.state.started_at_s is None or container.container_id in self._started:
-                continue
-            self._started.add(container.container_id)
-            if container.container_id in reported:
-                continue
-            self._services.events.normal(
-                self.pod, "Started", f"Started container {container.name} on {record.host}"
-            )
 
     async def _record(self, step: Step, attempt: Attempt | None = None) -> None:
         await asyncio.to_thread(

@@ -1,0 +1,124 @@
+"""Says how one pod is: its status, and an event for each thing that happened to it, once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from hpk.journal import Attempt
+from hpk.model.errors import ParseError
+from hpk.model.plan import PodPlan
+from hpk.model.record import SupervisorRecord
+from kubelet.actions import PodView
+from kubelet.apiserver import Json
+from kubelet.events import EventRecorder
+from kubelet.launcher import Launcher
+from kubelet.node import timestamp
+from kubelet.observations import Observation
+from kubelet.outcome import Outcome
+from kubelet.pod_status import StatusInput, Waiting, compute_status, queue_waiting, rejected_status
+from kubelet.status_manager import StatusManager
+
+log = logging.getLogger(__name__)
+
+
+class PodReporter:
+    """Turns views of one pod into status and events."""
+
+    def __init__(
+        self, *, statuses: StatusManager, events: EventRecorder, launcher: Launcher
+    ) -> None:
+        self._statuses = statuses
+        self._events = events
+        self._launcher = launcher
+        self._plan: PodPlan | None = None
+        self._queue_reason = ""
+        self._waiting_told = Waiting()
+        self._started: set[str] = set()
+
+    async def report(self, pod: Json, view: PodView) -> None:
+        """The status of a pod that was submitted."""
+        outcome = view.outcome
+        expected = view.is_over or view.deletion is not None
+        if outcome is not None and outcome.reason and not expected:
+            self._events.warning(pod, outcome.reason, outcome.message)
+        waiting = queue_waiting(view.seen.job)
+        if waiting.reason != self._queue_reason and waiting.message:
+            self._events.normal(pod, "SlurmJobPending", waiting.message)
+        self._queue_reason = waiting.reason
+        if view.seen.record is not None:
+            self._report_starts(pod, view.seen.record)
+        await self._write(pod, view.attempt, view.seen, outcome, waiting)
+
+    async def report_waiting(self, pod: Json, waiting: Waiting) -> None:
+        """The status of a pod that could not be submitted yet."""
+        await self._write(pod, None, Observation(), None, waiting)
+
+    async def report_refusal(self, pod: Json, waiting: Waiting) -> None:
+        """The same, where Slurm said why; the reason becomes an event when it is new."""
+        if waiting != self._waiting_told:
+            self._events.warning(pod, waiting.reason, waiting.message)
+        self._waiting_told = waiting
+        await self.report_waiting(pod, waiting)
+
+    async def reject(self, pod: Json, reason: str, message: str) -> None:
+        """Fail the Pod: it cannot run here as it is written (kubelet.go, rejectPod)."""
+        self._events.warning(pod, reason, message)
+        await self._statuses.update(pod, rejected_status(pod, reason, message, timestamp()))
+
+    def submitted(self, pod: Json, attempt: Attempt, plan: PodPlan) -> None:
+        """The pod is a Slurm job now."""
+        self._plan = plan
+        message = f"Submitted as Slurm job {attempt.job_id} to partition {plan.partition}"
+        self._events.normal(pod, "SlurmJobSubmitted", message)
+
+    def stopping(self, pod: Json) -> None:
+        """Its containers are told to stop."""
+        for container in pod["spec"]["containers"]:
+            self._events.normal(pod, "Killing", f"Stopping container {container['name']}")
+
+    def _report_starts(self, pod: Json, record: SupervisorRecord) -> None:
+        reported = {
+            str(c.get("containerID") or "").rpartition("/")[2]
+            for c in (pod.get("status") or {}).get("containerStatuses") or []
+        }
+        for container in record.containers:
+            if container.state.started_at_s is None or container.container_id in self._started:
+                continue
+            self._started.add(container.container_id)
+            if container.container_id not in reported:
+                message = f"Started container {container.name} on {record.host}"
+                self._events.normal(pod, "Started", message)
+
+    async def _write(
+        self,
+        pod: Json,
+        attempt: Attempt | None,
+        seen: Observation,
+        outcome: Outcome | None,
+        waiting: Waiting,
+    ) -> None:
+        plan = await self._plan_of(attempt)
+        status = compute_status(
+            StatusInput(
+                pod=self._statuses.latest(pod),
+                seen=seen,
+                outcome=outcome,
+                waiting=waiting,
+                images={c.name: c.image for c in plan.containers} if plan else {},
+                runtime=plan.runtime if plan else "",
+                now=timestamp(),
+            )
+        )
+        if not await self._statuses.update(pod, status):
+            log.info("pod has gone from the API server uid=%s", pod["metadata"]["uid"])
+
+    async def _plan_of(self, attempt: Attempt | None) -> PodPlan | None:
+        if self._plan is None and attempt is not None:
+            try:
+                spec = await asyncio.to_thread(self._launcher.load_spec, attempt)
+            except ParseError as error:
+                log.warning("plan of %s: %s", attempt.pod, error)
+                return None
+            self._plan = spec.plan
+        return self._plan
