@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -25,6 +26,15 @@ class Silent:
 
     def done(self, name: str, text: str) -> None:
         pass
+
+
+def eventually(look: Callable[[], bool], *, what: str, timeout_s: float = 90) -> None:
+    """Ask until the answer is yes; the time limit only ends a test that fails."""
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_s:g} s: {what}")
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
