@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from pathlib import Path
 
 from hpk.model.errors import HpkError
 from hpk.slurm.cli import CliBackend
@@ -12,6 +13,18 @@ from hpk.statefs import HpkPaths, private_directory
 from hpk.supervisor_zipapp import install_zipapp
 from kubelet.apiserver import ApiServer
 from kubelet.daemon import Kubelet, load_settings
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class FieldFormatter(logging.Formatter):
+    """Appends a record's own fields (``extra``) as ``name=value``."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """See logging.Formatter."""
+        fields = {k: v for k, v in record.__dict__.items() if k not in _STANDARD}
+        tail = "".join(f" {name}={value}" for name, value in sorted(fields.items()))
+        return super().formatMessage(record) + tail
 
 
 async def _main() -> None:
@@ -21,7 +34,7 @@ async def _main() -> None:
     kubelet = Kubelet(
         paths=paths,
         settings=settings,
-        api=await ApiServer.connect(settings.kubeconfig),
+        api=await ApiServer.connect(Path(settings.kubeconfig)),
         slurm=CliBackend(),
         zipapp=install_zipapp(paths),
     )
@@ -30,11 +43,9 @@ async def _main() -> None:
 
 def main() -> int:
     """Run the kubelet; 1 with a line on standard error where it cannot start."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FieldFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         asyncio.run(_main())
     except (HpkError, OSError) as error:

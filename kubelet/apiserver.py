@@ -7,7 +7,9 @@ because decoding them into its typed models costs ten times as much as the reque
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -67,16 +69,19 @@ class ApiServer:
         self._api = api
 
     @classmethod
-    async def connect(cls, kubeconfig: str) -> ApiServer:
+    async def connect(cls, kubeconfig: Path) -> ApiServer:
         """Read the credentials; nothing is sent yet."""
         configuration = client.Configuration()
-        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-            kubeconfig, client_configuration=configuration
-        )
-        # A login node's http_proxy is for the world outside, never for our own API server.
-        configuration.client_session_kwargs = {"trust_env": False}
-        configuration.connection_pool_maxsize = 64
-        return cls(client.ApiClient(configuration))
+        # The library writes keys that stand in a kubeconfig to files, in /tmp unless told
+        # otherwise, and removes them only at a clean exit. They are needed for a moment.
+        with tempfile.TemporaryDirectory(dir=kubeconfig.parent) as scratch:
+            await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                str(kubeconfig), client_configuration=configuration, temp_file_path=scratch
+            )
+            # A login node's http_proxy is for the world outside, never for our own API server.
+            configuration.client_session_kwargs = {"trust_env": False}
+            configuration.connection_pool_maxsize = 64
+            return cls(client.ApiClient(configuration))
 
     async def close(self) -> None:
         """Close all connections."""
