@@ -98,7 +98,7 @@ def test_golden(case: str) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert {"plain", "mpi", "nasty"} <= set(CASES)
+    assert {"job", "plain", "mpi", "nasty"} <= set(CASES)
 
 
 @pytest.mark.parametrize("case", CASES)
