@@ -13,7 +13,7 @@ from collections.abc import Callable
 from bootstrap import lock
 from bootstrap.host import Identity
 from bootstrap.lock import Holder
-from bootstrap.supervise import end_remains
+from bootstrap.supervise import control_plane_log, end_remains
 from hpk.model.errors import TransientError
 from hpk.statefs import HpkPaths, write_atomically
 
@@ -43,7 +43,7 @@ async def stop(paths: HpkPaths, holder: Holder, waiting: Callable[[str], None]) 
         await asyncio.sleep(_POLL_S)
     raise TransientError(
         f"the control plane on {holder.where} has not stopped after {_TIMEOUT_S:g} s",
-        remedy=f"read {paths.logs / 'control-plane.log'}"
+        remedy=f"read {control_plane_log(paths)}"
         + (f"; scancel {holder.job_id}" if holder.job_id is not None else ""),
     )
 

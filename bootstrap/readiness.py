@@ -43,12 +43,25 @@ def checks(site: Site) -> dict[str, Check]:
 
         return check
 
+    namespace = "/api/v1/namespaces/default"
+    account = http(
+        site.ports.api, f"{namespace}/serviceaccounts/default", "api", "admin", site.address
+    )
+    root_ca = http(
+        site.ports.api, f"{namespace}/configmaps/kube-root-ca.crt", "api", "admin", site.address
+    )
+
+    async def controllers() -> bool:
+        # They serve nobody; but without these two objects of theirs no Pod can be made.
+        return await account() and await root_ca()
+
     kubelet_client = "kube-apiserver-kubelet-client"
     return {
         "etcd": http(site.ports.etcd, "/readyz", "etcd", "supervise-etcd-client", "127.0.0.1"),
         "kube-apiserver": http(site.ports.api, "/readyz", "api", "admin", site.address),
         "kubelet": http(site.ports.kubelet, "/healthz", "api", kubelet_client, site.address),
         "coredns": _dns(site),
+        "kube-controller-manager": controllers,
     }
 
 

@@ -93,7 +93,6 @@ class ControlPlane:
         private_directory(self._paths.control_plane)
         await asyncio.to_thread(end_remains, self._paths)
         self._paths.endpoint.unlink(missing_ok=True)
-        self._paths.stop_request.unlink(missing_ok=True)
         publisher = StatePublisher(
             self._paths,
             ControlPlaneState(
@@ -233,9 +232,15 @@ class ControlPlane:
             if stop_requested(self._paths, holder.generation):
                 log.info("asked to stop by stop-request.json")
                 self._stop.set()
-            for runner in self._runners:
+            logs = [runner.log_path for runner in self._runners]
+            for path in (*logs, control_plane_log(self._paths)):
                 with contextlib.suppress(OSError):
-                    rotate(runner.log_path)
+                    rotate(path)
+
+
+def control_plane_log(paths: HpkPaths) -> Path:
+    """The supervising process' own log, where it runs in the background."""
+    return paths.logs / "control-plane.log"
 
 
 def stop_requested(paths: HpkPaths, generation: int) -> bool:

@@ -14,10 +14,12 @@ from bootstrap import lock
 from bootstrap.api import TlsClient
 from bootstrap.binaries import Reporter, ensure_all
 from bootstrap.config import Config
+from bootstrap.host import Identity
 from bootstrap.pki import Pki
 from bootstrap.prepare import component_environment
 from bootstrap.runner import log_tail
 from bootstrap.state import ComponentPhase, ControlPlaneState, Phase, read_state
+from bootstrap.supervise import control_plane_log
 from hpk import subproc
 from hpk.model import codec
 from hpk.model.errors import HpkError, ParseError, PermanentError, TransientError
@@ -25,6 +27,7 @@ from hpk.model.settings import Endpoint
 from hpk.statefs import HpkPaths, private_directory
 
 _POLL_S = 0.1
+_LOOK_S = 3 * lock.BEAT_S
 _NODES_TIMEOUT_S = 60.0
 _SLURM_PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_")
 _KEPT = ("HPK_HOME", "HPK_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
@@ -56,9 +59,9 @@ def scrub_job_environment() -> None:
 
 
 async def already_up(paths: HpkPaths) -> lock.Holder | None:
-    """Who runs this home's control plane now; None if nobody does."""
+    """Who runs this home's control plane now; None if nobody seems to."""
     holder = lock.read_holder(paths)
-    if holder is None or not await lock.is_alive(paths, holder):
+    if holder is None or not await lock.is_alive(paths, holder, window_s=_LOOK_S):
         return None
     return holder
 
@@ -71,7 +74,7 @@ async def start(paths: HpkPaths, config: Config, reporter: Reporter) -> Endpoint
     private_directory(paths.home)
     private_directory(paths.logs)
     await ensure_all(paths, config.binaries, reporter)
-    log_path = paths.logs / "control-plane.log"
+    log_path = control_plane_log(paths)
     before = read_state(paths)
     job_id = surrounding_job()
     environment = component_environment() | {
@@ -85,7 +88,7 @@ async def start(paths: HpkPaths, config: Config, reporter: Reporter) -> Endpoint
         environment=environment,
         output=log_path,
     )
-    reporter.step("control-plane", f"starting, process {pid}")
+    reporter.step("control-plane", f"starting, process {pid}{_followed(paths)}")
     while True:
         ended = subproc.has_ended(pid)
         endpoint = read_endpoint(paths)
@@ -99,13 +102,20 @@ async def start(paths: HpkPaths, config: Config, reporter: Reporter) -> Endpoint
         await asyncio.sleep(_POLL_S)
 
 
+def _followed(paths: HpkPaths) -> str:
+    holder = lock.read_holder(paths)
+    if holder is None or holder.released or holder.identity == Identity.here():
+        return ""
+    return f", once the one on {holder.where} has been silent for {lock.STALE_S:g} s"
+
+
 def _failure(paths: HpkPaths, before: ControlPlaneState | None, tail: str) -> PermanentError:
     state = read_state(paths)
     if state is not None and state != before and state.phase == Phase.FAILED and state.message:
         return PermanentError(f"the control plane did not start: {state.message}")
     return PermanentError(
         f"the control plane did not start; the end of its log:\n{tail}",
-        remedy=f"read {paths.logs / 'control-plane.log'}, then try hpk up again",
+        remedy=f"read {control_plane_log(paths)}, then try hpk up again",
     )
 
 

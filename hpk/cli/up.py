@@ -42,7 +42,13 @@ def up(foreground: bool, no_wait: bool, print_batch_script: bool) -> None:
     paths = HpkPaths.from_environment()
     if foreground:
         sys.exit(_foreground(paths))
-    asyncio.run(_background(paths, wait=not no_wait))
+    try:
+        asyncio.run(_background(paths, wait=not no_wait))
+    except KeyboardInterrupt:
+        click.echo(
+            "What has been started goes on in the background: hpk status, hpk down", err=True
+        )
+        raise
 
 
 def _foreground(paths: HpkPaths) -> int:
