@@ -14,11 +14,12 @@ setup: ## install what is missing: OS packages, Python environment, upstream pro
 	@$(STEP) "OS packages" scripts/install-os-packages
 	@$(STEP) "Python environment" scripts/install-python
 	@$(STEP) "Kubernetes, etcd, CoreDNS" $(HPK) setup binaries
-	@$(STEP) "Apptainer" $(HPK) lab apptainer
-	@$(STEP) "sample images" $(HPK) lab images
+	@$(STEP) "Apptainer" $(HPK) setup apptainer
+	@$(STEP) "sample images" $(HPK) setup images
 
 demo: setup ## a private Slurm, a control plane on it, and an MPI Job through both
 	@$(STEP) "Slurm lab" $(HPK) lab up
+	@$(STEP) "images into the lab's registry" $(HPK) lab registry
 	@scripts/demo
 
 demo-down: ## stop the demo; nothing of it is left
@@ -45,6 +46,7 @@ test: setup check ## set up everything and pass the tests
 
 bench: setup ## measure, and write docs/benchmarks.md
 	@$(STEP) "Slurm lab" $(HPK) lab up
+	@$(STEP) "images into the lab's registry" $(HPK) lab registry
 	.venv/bin/python -m tests.bench
 
 conformance: ## Kubernetes' own conformance tests (not built yet)

@@ -10,6 +10,7 @@ from rich.console import Console
 from bootstrap.binaries import ensure_all
 from bootstrap.components import PROGRAMS
 from bootstrap.config import load_config
+from bootstrap.lab import apptainer, definitions, images
 from bootstrap.progress import StepProgress
 from hpk.statefs import HpkPaths
 
@@ -36,3 +37,24 @@ def setup_binaries(sources: tuple[str, ...], names: tuple[str, ...]) -> None:
         config = config.model_copy(update={"sources": sources})
     with StepProgress(Console(stderr=True)) as progress:
         asyncio.run(ensure_all(paths, config, progress, names or tuple(PROGRAMS)))
+
+
+@setup.command("apptainer")
+def setup_apptainer() -> None:
+    """Build Apptainer for the lab."""
+    paths = HpkPaths.from_environment()
+    with StepProgress(Console(stderr=True)) as progress:
+        asyncio.run(apptainer.ensure(paths.cache, progress))
+
+
+@setup.command("images")
+def setup_images() -> None:
+    """Make the lab's sample images."""
+    paths = HpkPaths.from_environment()
+    with StepProgress(Console(stderr=True)) as progress:
+        asyncio.run(_make_images(paths, progress))
+
+
+async def _make_images(paths: HpkPaths, progress: StepProgress) -> None:
+    for definition in definitions.load_all():
+        await images.ensure(paths.cache, definition, progress)
