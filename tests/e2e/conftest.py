@@ -7,15 +7,17 @@ is one for the whole run. What was up before stays up, what was started here is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from bootstrap.lab import control, software
+from bootstrap.lab import control, registry, software
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import DEFAULT_NAME
+from hpk.statefs import HpkPaths
 from tests.e2e.cluster import Cluster, eventually
 
 LAB = os.environ.get("HPK_TEST_LAB", DEFAULT_NAME)
@@ -38,6 +40,7 @@ def machine() -> Iterator[Machine]:
     was_up = asyncio.run(_is_up())
     asyncio.run(control.up(LAB, None, _Quiet()))
     made = control.find(LAB)
+    asyncio.run(registry.ensure_images(made, HpkPaths.from_environment().cache, _Quiet()))
     if was_up:
         asyncio.run(software.install(made.lab))
     yield made
@@ -61,6 +64,19 @@ def control_plane(machine: Machine) -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(control_plane: Cluster) -> Iterator[Cluster]:
     """The control plane, seen from a fresh namespace."""
+    with _namespace(control_plane) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def shared(control_plane: Cluster) -> Iterator[Cluster]:
+    """A namespace for all tests of a module, which look at Pods that were started together."""
+    with _namespace(control_plane) as fresh:
+        yield fresh
+
+
+@contextlib.contextmanager
+def _namespace(control_plane: Cluster) -> Iterator[Cluster]:
     namespace = f"t-{secrets.token_hex(3)}"
     fresh = Cluster(machine=control_plane.machine, user=control_plane.user, namespace=namespace)
     fresh.run(["kubectl", "create", "namespace", namespace])
