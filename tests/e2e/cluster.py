@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -116,6 +116,36 @@ class Cluster:
         assert found is not None
         return found
 
+    def pods(self) -> dict[str, Json]:
+        """Every Pod of the namespace by its name."""
+        return {item["metadata"]["name"]: item for item in self.get("pods")["items"]}
+
+    def wait_pods(
+        self,
+        names: Iterable[str],
+        is_there: Callable[[Json], bool] | None = None,
+        *,
+        timeout_s: float = 240,
+    ) -> dict[str, Json]:
+        """These Pods, once each has ended (or is as ``is_there`` wants it)."""
+        wanted, reached = set(names), is_there or has_ended
+        found: dict[str, Json] = {}
+
+        def look() -> bool:
+            time.sleep(0.3)  # beside the pause of `eventually`: a look at many Pods is not cheap
+            for name, item in self.pods().items():
+                if name in wanted and name not in found and reached(item):
+                    found[name] = item
+            return found.keys() == wanted
+
+        try:
+            eventually(look, timeout_s=timeout_s, what="all Pods")
+        except BaseException:
+            for name in sorted(wanted - found.keys()):
+                print(self.kubectl("describe", "pod", name, check=False).stdout)
+            raise
+        return found
+
     def events(self, pod: str) -> list[Json]:
         """The Events about a Pod."""
         items: list[Json] = self.get("events", "--field-selector", f"involvedObject.name={pod}")[
@@ -153,6 +183,24 @@ class Cluster:
         """A file's text, "" where there is none."""
         done = self.run(["cat", path], host=host, check=False)
         return done.stdout if done.returncode == 0 else ""
+
+
+def has_ended(found: Json) -> bool:
+    """Whether a Pod's phase is terminal."""
+    return found["status"].get("phase") in ("Succeeded", "Failed")
+
+
+def main_status(found: Json) -> Json:
+    """The status of a Pod's only container."""
+    (status,) = found["status"]["containerStatuses"]
+    answer: Json = status
+    return answer
+
+
+def terminated(found: Json) -> Json:
+    """How a Pod's only container ended."""
+    answer: Json = main_status(found)["state"]["terminated"]
+    return answer
 
 
 def pod(
