@@ -85,4 +85,4 @@ def _namespace(control_plane: Cluster) -> Iterator[Cluster]:
         what="the namespace's default service account",
     )
     yield fresh
-    fresh.run(["kubectl", "delete", "namespace", namespace, "--wait", "--timeout=90s"])
+    fresh.run(["kubectl", "delete", "namespace", namespace, "--wait=false"])
