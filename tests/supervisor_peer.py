@@ -138,6 +138,7 @@ class Peer:
                 plain, _ = self._listener.accept()
             except OSError:
                 return
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             thread = threading.Thread(target=self._serve, args=(plain,))
             self._threads.append(thread)
             thread.start()
@@ -295,9 +296,9 @@ def env(**values: str) -> tuple[EnvVar, ...]:
 
 def log_texts(data: bytes, stream: str = "stdout") -> bytes:
     """What the container wrote, from its CRI log."""
-    out = b""
+    out = []
     for line in data.split(b"\n")[:-1]:
         _, name, tag, text = line.split(b" ", 3)
         if name.decode() == stream:
-            out += text + b"\n" if tag == b"F" else text
-    return out
+            out.append(text + b"\n" if tag == b"F" else text)
+    return b"".join(out)
