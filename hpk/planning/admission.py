@@ -54,21 +54,25 @@ def admit_pod(pod: JsonObject, site: SiteSettings) -> None:
 def _check_container(container: JsonObject, path: str) -> None:
     get_text(container, "name", path)
     get_text(container, "image", path)
-    get_text(container, "terminationMessagePath", path)
     get_texts(container, "command", path)
     get_texts(container, "args", path)
     pod_environment(container, path)
     plan_mounts(container, path)
     container_resources(container, path)
-    working_dir = get_text(container, "workingDir", path)
-    if working_dir and not working_dir.startswith("/"):
-        raise AdmissionError(INVALID, f"{path}.workingDir", "must be an absolute path")
+    for name in ("workingDir", "terminationMessagePath"):
+        directory = get_text(container, name, path)
+        if directory and not directory.startswith("/"):
+            raise AdmissionError(INVALID, f"{path}.{name}", "must be an absolute path")
+
+
+_ON_BY_DEFAULT = frozenset({"allowPrivilegeEscalation"})
+"""Fields that say something by being false."""
 
 
 def _walk(value: Mapping[str, Any], path: str, known: Mapping[str, Check]) -> None:
     """Check each field that says something; refuse those without a check."""
     for name, item in value.items():
-        if is_absent(item):
+        if is_absent(item) and not (item is False and name in _ON_BY_DEFAULT):
             continue
         check = known.get(name, _unsupported)
         check(item, f"{path}.{name}")

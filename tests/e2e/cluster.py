@@ -91,7 +91,8 @@ class Cluster:
 
     def create(self, *objects: Json) -> None:
         """Create objects."""
-        self.kubectl("create", "-f", "-", stdin="\n---\n".join(json.dumps(o) for o in objects))
+        whole: Json = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("create", "-f", "-", stdin=json.dumps(whole))
 
     def get(self, *what: str) -> Json:
         """An object as JSON."""
