@@ -316,6 +316,20 @@ def test_a_cancelled_job_stops_in_order(home: Home) -> None:
     home.run("hpk", "up")  # and another can follow on another host
 
 
+@pytest.mark.long
+def test_one_that_died_on_another_host_is_followed_when_its_heartbeat_stays_out(
+    home: Home,
+) -> None:
+    job = _start_job(home)
+    home.run("scancel", "--signal=KILL", "--full", str(job))
+    eventually(lambda: _job_state(home, job) not in ("RUNNING", ""), what="the job has ended")
+    status = home.status(exit_code=3)
+    assert "it died on host" in status["problems"][0]
+    up = home.run("hpk", "up")
+    assert "has been silent" in up.stderr
+    assert home.status()["host"] == LOGIN
+
+
 def test_jobs_are_kept_or_cancelled_as_the_user_says(home: Home) -> None:
     bystander = home.run(
         "sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 600"
