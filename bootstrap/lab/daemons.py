@@ -105,12 +105,14 @@ async def _sql(machine: Machine, statement: str) -> Completed:
 
 async def add_accounts(machine: Machine) -> None:
     """The cluster, an account and the lab's users, in Slurm's accounting."""
-    names = ",".join(user.name for user in USERS)
+    with_default = ",".join(user.name for user in USERS if user.has_default_account)
+    without = ",".join(user.name for user in USERS if not user.has_default_account)
     # What is there already is no error. All in one sacctmgr: each takes a fifth of a second.
     script = (
         "add cluster lab\n"
         "add account users Cluster=lab Description=users Organization=lab\n"
-        f"add user {names} Account=users\n"
+        f"add user {with_default} Account=users DefaultAccount=users\n"
+        f"add user {without} Account=users\n"
         "show association format=user\n"
     )
 

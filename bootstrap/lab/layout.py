@@ -44,18 +44,23 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A user of the lab, known to nobody outside it."""
+    """A user of the lab, known to nobody outside it.
+
+    :param has_default_account: whether Slurm knows which account to charge when a job names none.
+    """
 
     name: str
     uid: int
     gid: int
     home: str
+    has_default_account: bool = True
 
 
 ROOT = User(name="root", uid=0, gid=0, home="/root")
 USERS = (
     User(name="alice", uid=20001, gid=20001, home="/home/alice"),
     User(name="bob", uid=20002, gid=20002, home="/home/bob"),
+    User(name="carol", uid=20003, gid=20003, home="/home/carol", has_default_account=False),
 )
 
 
