@@ -196,6 +196,8 @@ class Container:
             BindMount(group, "/etc/group", False),
             message_mount(plan, message),
         ]
+        if plan.uid != 0:
+            mounts += scratch_mounts(self._directory)
         mounts += volume_mounts(plan, self._pod.dirs.secret)
         request = HoldRequest(plan.image.path, scratch, tuple(mounts), plan.resources.gpus > 0)
         env = dict(self._pod.tool_env)
@@ -571,6 +573,21 @@ def volume_mounts(plan: ContainerPlan, secret_dir: str) -> tuple[BindMount, ...]
         BindMount(os.path.join(secret_dir, "volumes", mount.volume), mount.mount_path, True)
         for mount in plan.mounts
     )
+
+
+def scratch_mounts(directory: str) -> tuple[BindMount, ...]:
+    """The container's /tmp and /var/tmp on node-local disk, made under ``directory``.
+
+    The image's own belong to its root, whom the user namespace of any other uid does not know:
+    an overlay refuses to copy them up, and nobody could write there.
+    """
+    mounts = []
+    for name, target in (("tmp", "/tmp"), ("var-tmp", "/var/tmp")):
+        path = os.path.join(directory, name)
+        os.mkdir(path)
+        os.chmod(path, 0o1777)
+        mounts.append(BindMount(path, target, False))
+    return tuple(mounts)
 
 
 def message_mount(plan: ContainerPlan, source: str) -> BindMount:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from hpk.supervisor.files import log, private_directory
 
-_TMPFS_ROOT = "/dev/shm"  # noqa: S108 - checked below for owner and links, like every other
+_TMPFS_ROOT = "/dev/shm"
 _LOCK = ".lock"
 
 

@@ -24,8 +24,20 @@ from hpk.mpi.base import crossing_environment
 from hpk.runtimes.base import PAUSE_PATH, BindMount, HoldRequest
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor import enter, environment, linux, node, podinit, rank_files, volumes
-from hpk.supervisor.container import message_links, message_mount, volume_mounts
-from hpk.supervisor.files import close_files_but, log, read_file, write_atomically, write_new
+from hpk.supervisor.container import (
+    message_links,
+    message_mount,
+    scratch_mounts,
+    volume_mounts,
+)
+from hpk.supervisor.files import (
+    close_files_but,
+    log,
+    log_to,
+    read_file,
+    write_atomically,
+    write_new,
+)
 from hpk.supervisor.localdir import LocalDirs, join_local_dirs, lock_exclusively
 from hpk.supervisor.pause import pause_elf
 from hpk.supervisor.termination import START_ERROR_CODE
@@ -53,6 +65,7 @@ class RankContext:
 def run_rank(layout: AttemptLayout, name: str, restart: int) -> int:
     """Become the container's program; returns only where that failed, or for the rank that
     started the container."""
+    log_to(f"{rank_files.directory(layout)}/ranks.log")
     env = dict(os.environ)
     spec = codec.loads(JobSpec, read_file(layout.spec))
     plan = next((item for item in spec.plan.containers if item.name == name), None)
@@ -229,6 +242,7 @@ def _prepare(rank: RankContext, bundle: Bundle, dirs: LocalDirs) -> podinit.Open
         BindMount("/etc/hosts", "/etc/hosts", True),
         BindMount("/etc/resolv.conf", "/etc/resolv.conf", True),
         message_mount(plan, os.path.join(dirs.work, "termination-log")),
+        *scratch_mounts(dirs.work),
         *volume_mounts(plan, dirs.secret),
         *(BindMount(path, path, False) for path in _launcher_paths(rank.env)),
     ]
@@ -248,7 +262,7 @@ def _launcher_paths(env: dict[str, str]) -> tuple[str, ...]:
     """Directories by which ranks talk to the launcher's server on this node, if they exist."""
     job, step = env.get("SLURM_JOB_ID", ""), env.get("SLURM_STEP_ID", "")
     found = [env.get("PMIX_SERVER_TMPDIR", "")]
-    for root in {env.get("SLURM_PMIX_TMPDIR", ""), env.get("TMPDIR", ""), "/tmp"}:  # noqa: S108
+    for root in {env.get("SLURM_PMIX_TMPDIR", ""), env.get("TMPDIR", ""), "/tmp"}:
         if root.startswith("/"):
             found += glob.glob(f"{glob.escape(root)}/spmix_appdir_*{job}.{step}")
     found += ["/dev/infiniband", "/dev/xpmem", "/etc/libibverbs.d"]

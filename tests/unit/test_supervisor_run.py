@@ -39,7 +39,8 @@ NASTY = (
     "\x01\x7f",
 )
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]))"
-PYTHON = "/usr/bin/python3"
+PYTHON = os.environ.get("HPK_TEST_JOB_PYTHON", "/usr/bin/python3")
+"""The interpreter of the supervisor; 3.9 is the oldest that must do."""
 
 
 def userns_works() -> bool:
