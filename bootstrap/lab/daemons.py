@@ -105,20 +105,22 @@ async def _sql(machine: Machine, statement: str) -> Completed:
 
 async def add_accounts(machine: Machine) -> None:
     """The cluster, an account and the lab's users, in Slurm's accounting."""
-    with_default = ",".join(user.name for user in USERS if user.has_default_account)
-    without = ",".join(user.name for user in USERS if not user.has_default_account)
+    names = ",".join(user.name for user in USERS)
+    charged = ",".join(user.name for user in USERS if user.has_default_account)
     # What is there already is no error. All in one sacctmgr: each takes a fifth of a second.
     script = (
         "add cluster lab\n"
         "add account users Cluster=lab Description=users Organization=lab\n"
-        f"add user {with_default} Account=users DefaultAccount=users\n"
-        f"add user {without} Account=users\n"
-        "show association format=user\n"
+        f"add user {names} Account=users\n"
+        # Where jobs must name an account, adding a user gives none by default, even if told to.
+        f"modify user {charged} set DefaultAccount=users\n"
+        "show user format=user,defaultaccount\n"
     )
+    wanted = {f"{user.name}|{'users' if user.has_default_account else ''}" for user in USERS}
 
     async def known() -> bool:
         done = await machine.run(LOGIN, ["sacctmgr", "-i", "-n", "-P"], stdin=script.encode())
-        return {user.name for user in USERS} <= set(done.stdout.replace("|", "\n").split())
+        return wanted <= set(done.stdout.splitlines())
 
     await wait_until("Slurm's accounting knows the lab's users", known)
 
