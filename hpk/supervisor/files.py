@@ -13,7 +13,6 @@ from typing import Union
 
 from hpk.model.errors import PermanentError
 
-
 _log_path = ""
 
 

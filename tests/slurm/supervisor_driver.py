@@ -3,8 +3,9 @@ says. Answers with JSON on standard output.
 
 Input: ``container`` and ``plan`` (changed fields), ``sbatch`` (options), ``steps``: a list of
 [name, argument]: ``running``; ``log`` (until the text is in the log); ``stop`` (seconds);
-``file`` (seconds); ``shell`` (a command, run in the attempt's parent, JOB replaced, its output is kept); ``volume``
-(a new token); ``finished``; ``ended`` (Slurm knows no process of the job any more).
+``file`` (seconds); ``shell`` (a command, run beside the attempt, JOB replaced, its output is
+kept); ``volume`` (a new token); ``finished``; ``ended`` (Slurm knows no process of the job any
+more).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Run:
         self.directory = HERE / f"run-{secrets.token_hex(4)}"
         self.directory.mkdir()
         self.peer = Peer(self.directory, address)
-        self.peer.bundle = bundle("first")
+        self.peer.bundle = bundle("s3cr3t-one")
         fields = codec.encode(container(tuple(scenario["argv"]), scenario["image"]))
         fields.update(
             mounts=[codec.encode(VolumeMount("kube", MOUNT, True))], **scenario["container"]

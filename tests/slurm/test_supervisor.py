@@ -144,19 +144,19 @@ def test_a_container_is_alone_with_its_processes_and_files(site: Site) -> None:
 
 def test_volumes_arrive_and_are_updated_live_and_rest_on_no_disk(site: Site) -> None:
     script = (
-        f"cat {TOKEN}; echo; echo up; until grep -q second {TOKEN}; do sleep 0.1; done; "
+        f"cat {TOKEN}; echo; echo up; until grep -q two {TOKEN}; do sleep 0.1; done; "
         f"cat {TOKEN}; touch {TOKEN} 2>/dev/null || echo read-only"
     )
     answer = site.run(
         *("sh", "-c", script),
         steps=(
             ("log", "up"),
-            ("shell", "grep -rl first . | grep -v /logs/; echo searched"),
-            ("volume", "second"),
+            ("shell", "grep -rl s3cr3t-one . | grep -v /logs/; echo searched"),
+            ("volume", "s3cr3t-two"),
             ("finished", None),
         ),
     )
-    assert texts(answer) == ["first", "up", "secondread-only"]
+    assert texts(answer) == ["s3cr3t-one", "up", "s3cr3t-tworead-only"]
     assert answer["outputs"] == ["searched\n"]
 
 
@@ -242,7 +242,7 @@ def test_ranks_share_a_user_namespace_and_get_pod_volumes_and_their_own_variable
     assert [row[0] for row in rows] == ["0", "1", "2", "3"]
     assert len({row[1] for row in rows}) == 2
     assert len({(row[1], row[2]) for row in rows}) == 2
-    assert {row[3] for row in rows} == {"first $(x) é"}
+    assert {row[3] for row in rows} == {"s3cr3t-one $(x) é"}
 
 
 def test_the_exit_code_of_a_run_is_that_of_the_rank_that_failed(site: Site) -> None:
