@@ -39,7 +39,7 @@ async def stop(paths: HpkPaths, holder: Holder, waiting: Callable[[str], None]) 
         if local and not holder.process.is_alive():
             await clean_up(paths, holder)
             return
-        waiting(f"waiting for {holder.where}: {time.monotonic() - began:.0f} s")
+        waiting(f"waiting for {holder.where}")
         await asyncio.sleep(_POLL_S)
     raise TransientError(
         f"the control plane on {holder.where} has not stopped after {_TIMEOUT_S:g} s",

@@ -85,6 +85,7 @@ async def read_status(paths: HpkPaths, backend: SlurmBackend) -> Status:
     alive = holder is not None and (
         answers or await lock.is_alive(paths, holder, window_s=_HEARTBEAT_WINDOW_S)
     )
+    holder = lock.read_holder(paths)  # it may have stopped in good order while we watched
     state = read_state(paths) if alive else None
     components = state.components if state is not None else ()
     health = _health(alive, state.phase if state else None, components, nodes)

@@ -32,6 +32,7 @@ def down(keep_jobs: bool | None) -> None:
 async def _down(paths: HpkPaths, keep: bool | None) -> None:
     holder = lock.read_holder(paths)
     alive = holder is not None and await lock.is_alive(paths, holder, waiting=_say_waiting)
+    holder = lock.read_holder(paths)  # it may have stopped in good order while we watched
     backend = CliBackend()
     open_now = await jobs.open_jobs(paths, backend)
     if open_now:

@@ -321,7 +321,9 @@ def test_one_that_died_on_another_host_is_followed_when_its_heartbeat_stays_out(
     home: Home,
 ) -> None:
     job = _start_job(home)
-    home.run("scancel", "--signal=KILL", "--full", str(job))
+    endpoint = home.read_json("endpoint.json")
+    assert endpoint is not None
+    home.run("kill", "-9", str(endpoint["pid"]), host=endpoint["host"])
     eventually(lambda: _job_state(home, job) not in ("RUNNING", ""), what="the job has ended")
     status = home.status(exit_code=3)
     assert "it died on host" in status["problems"][0]
