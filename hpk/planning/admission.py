@@ -65,14 +65,10 @@ def _check_container(container: JsonObject, path: str) -> None:
             raise AdmissionError(INVALID, f"{path}.{name}", "must be an absolute path")
 
 
-_ON_BY_DEFAULT = frozenset({"allowPrivilegeEscalation"})
-"""Fields that say something by being false."""
-
-
 def _walk(value: Mapping[str, Any], path: str, known: Mapping[str, Check]) -> None:
     """Check each field that says something; refuse those without a check."""
     for name, item in value.items():
-        if is_absent(item) and not (item is False and name in _ON_BY_DEFAULT):
+        if is_absent(item):
             continue
         check = known.get(name, _unsupported)
         check(item, f"{path}.{name}")
@@ -190,7 +186,8 @@ _CONTAINER: Mapping[str, Check] = {
     "ports": _ports,
     "resources": _resources,
     "resizePolicy": _any,
-    "securityContext": _object({}),
+    # False is how every container runs: no program in it gains privileges by being executed.
+    "securityContext": _object({"allowPrivilegeEscalation": _only(False)}),
     "terminationMessagePath": _any,
     "terminationMessagePolicy": _only("File", "FallbackToLogsOnError"),
     "volumeMounts": _objects(
