@@ -208,7 +208,7 @@ class Kubelet:
                 observations=self._observations,
                 statuses=self._statuses,
                 events=self._events,
-                partition=self._nodes.get,
+                partition=self._partition,
                 session=lambda attempt: self._channel.session(attempt.nonce),
                 spawn=self._spawn,
             ),
@@ -216,6 +216,10 @@ class Kubelet:
         self._workers[uid] = worker
         self._spawn(self._run_worker(uid, worker))
         return worker
+
+    def _partition(self, node: str) -> Partition | None:
+        # Asked anew each time: the nodes may be known only after the pods, and change.
+        return self._nodes.get(node)
 
     async def _run_worker(self, uid: PodUid, worker: PodWorker) -> None:
         await worker.run()
