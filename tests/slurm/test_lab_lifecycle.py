@@ -75,7 +75,8 @@ def files(own: str) -> Iterator[str]:
             if is_other_lab(directory, own):
                 names.clear()
                 continue
-            yield from (f"{directory}/{name}" for name in (*names, *others))
+            paths = (f"{directory}/{name}" for name in (*names, *others))
+            yield from (path for path in paths if not is_other_lab(path, own))
     yield from (str(path) for path in Path("/tmp").iterdir() if _OURS.search(path.name))
 
 
