@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
 import selectors
 import socket
@@ -24,12 +23,12 @@ from hpk.model.ids import SlurmJobId
 from hpk.model.plan import JobSpec
 from hpk.model.record import SupervisorRecord
 from hpk.model.settings import Endpoint
+from hpk.supervisor.connection import Connection, keep_alive
 from hpk.supervisor.files import log, read_file
 
 _SERVER_NAME = "hpk-channel"
 _CONNECT_TIMEOUT_S = 10.0
 _MAX_BACKOFF_S = 5.0
-_MAX_UNSENT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Channel:
         self._record: Optional[SupervisorRecord] = None
         self._reads: dict[int, frames.LogRead] = {}
         self._closing = False
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.wake_fd, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.is_welcome = False
         self.acked_seq = 0
         self.host_address = ""
@@ -127,13 +126,13 @@ class Channel:
         deadline = time.monotonic() + seconds
         while not self._closing and time.monotonic() < deadline:
             with selectors.DefaultSelector() as selector:
-                selector.register(self._wake_read, selectors.EVENT_READ)
+                selector.register(self.wake_fd, selectors.EVENT_READ)
                 selector.select(max(0.0, deadline - time.monotonic()))
             self._drain_wake()
 
     def _drain_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while os.read(self._wake_read, 4096):
+            while os.read(self.wake_fd, 4096):
                 pass
 
     def _connect_and_serve(self, ssl: Any) -> None:
@@ -145,7 +144,7 @@ class Channel:
         context.load_verify_locations(settings.channel_ca_path)
         address = (endpoint.address, endpoint.channel_port)
         with socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S) as plain:
-            _keep_alive(plain)
+            keep_alive(plain)
             self.host_address = plain.getsockname()[0]
             with context.wrap_socket(plain, server_hostname=_SERVER_NAME) as sock:
                 sock.setblocking(False)
@@ -157,7 +156,7 @@ class Channel:
                     job_id=self._config.job_id,
                     token=token,
                 )
-                _Connection(self, sock, ssl).serve(codec.frame_bytes(hello))
+                Connection(self, sock, ssl).serve(codec.frame_bytes(hello))
 
     # What follows is called by the connection, in the channel's thread.
 
@@ -210,112 +209,6 @@ class Channel:
         return frames.LogData(read.id, offset, base64.b64encode(data).decode(), eof)
 
     @property
-    def wake_fd(self) -> int:
-        """Becomes readable on wake."""
-        return self._wake_read
-
-    @property
     def is_closing(self) -> bool:
         """Whether the connection is to end once all is sent."""
         return self._closing
-
-
-class _Connection:
-    """One TLS connection, non-blocking, driven by one thread: OpenSSL allows no second."""
-
-    def __init__(self, channel: Channel, sock: Any, ssl: Any) -> None:
-        self._channel = channel
-        self._sock = sock
-        self._ssl = ssl
-        self._received = bytearray()
-        self._unsent = bytearray()
-
-    def serve(self, hello: bytes) -> None:
-        """Until the other side ends or we close."""
-        self._unsent += hello
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._channel.wake_fd, selectors.EVENT_READ)
-            selector.register(self._sock, selectors.EVENT_READ)
-            while True:
-                self._gather()
-                self._flush()
-                if self._channel.is_closing and not self._unsent:
-                    return
-                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-                selector.modify(self._sock, events)
-                if not self._sock.pending():
-                    selector.select(5.0)
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._channel.wake_fd, 4096)
-                if not self._receive():
-                    return
-
-    def _gather(self) -> None:
-        for frame in self._channel.take_outgoing():
-            self._unsent += codec.frame_bytes(frame)
-        while len(self._unsent) < _MAX_UNSENT_BYTES:
-            answer = self._channel.answer_reads()
-            if answer is None:
-                return
-            self._unsent += codec.frame_bytes(answer)
-
-    def _flush(self) -> None:
-        try:
-            while self._unsent:
-                sent = self._sock.send(memoryview(self._unsent)[: 64 * 1024])
-                del self._unsent[:sent]
-        except (self._ssl.SSLWantWriteError, self._ssl.SSLWantReadError):
-            pass
-
-    def _receive(self) -> bool:
-        try:
-            while True:
-                data = self._sock.recv(64 * 1024)
-                if not data:
-                    return False
-                self._received += data
-                if not self._sock.pending():
-                    break
-        except (self._ssl.SSLWantReadError, self._ssl.SSLWantWriteError):
-            pass
-        while len(self._received) >= 4:
-            size = int.from_bytes(self._received[:4], "big")
-            if size > frames.MAX_FRAME_BYTES:
-                raise ParseError(f"channel: a frame of {size} bytes")
-            if len(self._received) < 4 + size:
-                break
-            payload = bytes(self._received[4 : 4 + size])
-            del self._received[: 4 + size]
-            frame = codec.parse_frame(payload)
-            if frame is not None:
-                self._channel.handle(frame)
-        return True
-
-
-def read_stop_request(path: str) -> Optional[frames.Stop]:
-    """The Stop that the kubelet left on the disk, None where there is none."""
-    try:
-        data = json.loads(read_file(path, 65536))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        log("cannot read the stop request", path=path, error=error)
-        return None
-    try:
-        stop: frames.Stop = codec.decode(frames.Stop, data)
-    except ParseError as error:
-        log("not a stop request", path=path, error=error)
-        return None
-    return stop
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, 15),
-        (socket.TCP_KEEPINTVL, 5),
-        (socket.TCP_KEEPCNT, 4),
-        (socket.TCP_USER_TIMEOUT, 30_000),
-    ):
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)

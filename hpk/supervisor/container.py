@@ -22,10 +22,10 @@ from hpk.model.plan import ContainerPlan, RestartPolicy
 from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState
 from hpk.mpi.base import LaunchRequest
 from hpk.mpi.registry import LAUNCHERS
-from hpk.runtimes.base import PAUSE_PATH, BindMount, HoldRequest, NodeFacts, Runtime
-from hpk.supervisor import environment, podinit, rank_files, restart, termination
+from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts, Runtime
+from hpk.supervisor import environment, mounts, pod_messages, rank_files, restart, termination
 from hpk.supervisor.crilog import LineFormer, LogWriter
-from hpk.supervisor.files import log, read_file, write_new
+from hpk.supervisor.files import log, read_file
 from hpk.supervisor.localdir import LocalDirs
 from hpk.supervisor.memory import OomCounter
 
@@ -33,7 +33,6 @@ _DRAIN_TIMEOUT_S = 5.0
 _READ_BYTES = 64 * 1024
 _PIPE_BYTES = 1024 * 1024
 _SRUN_END_TIMEOUT_S = 10.0
-_MESSAGE_PATH = "/.hpk/termination-log"
 
 
 class Step(Enum):
@@ -50,7 +49,7 @@ class Loop(Protocol):
     """What a container asks of the supervisor's loop."""
 
     def command(self, message: Any, fds: tuple[int, ...] = ()) -> None:
-        """Send to podinit."""
+        """Send to pod_messages."""
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back whenever the descriptor is readable; None to stop."""
@@ -185,47 +184,30 @@ class Container:
         plan = self.plan
         scratch = os.path.join(self._directory, "overlay")
         os.mkdir(scratch, 0o700)
-        message = os.path.join(self._directory, "termination-log")
-        write_new(message, b"", mode=0o666)
-        passwd, group = self._user_files()
-        mounts = [
-            BindMount(os.path.join(self._pod.dirs.work, "pause"), PAUSE_PATH, True),
-            BindMount(os.path.join(self._pod.dirs.work, "hosts"), "/etc/hosts", False),
-            BindMount("/etc/resolv.conf", "/etc/resolv.conf", True),
-            BindMount(passwd, "/etc/passwd", False),
-            BindMount(group, "/etc/group", False),
-            message_mount(plan, message),
-        ]
-        if plan.uid != 0:
-            mounts += scratch_mounts(self._directory)
-        mounts += volume_mounts(plan, self._pod.dirs.secret)
-        request = HoldRequest(plan.image.path, scratch, tuple(mounts), plan.resources.gpus > 0)
+        passwd, group = mounts.write_user_files(self._directory, plan)
+        binds = mounts.container_mounts(plan, self._pod.dirs, self._directory)
+        binds += (BindMount(passwd, "/etc/passwd", False), BindMount(group, "/etc/group", False))
+        request = HoldRequest(plan.image.path, scratch, binds, plan.resources.gpus > 0)
         env = dict(self._pod.tool_env)
         env.update(self._pod.runtime.environment(self._pod.dirs.work))
         self._hold_id = self._loop.new_id()
         self._is_closed = False
-        command = podinit.Open(
+        command = pod_messages.Open(
             id=self._hold_id,
             argv=self._pod.runtime.hold_argv(self._pod.facts, request),
             env=tuple(env.items()),
             uid=plan.uid,
             gid=plan.gid,
-            binds=(podinit.Bind(passwd, "/etc/passwd"), podinit.Bind(group, "/etc/group")),
+            binds=(
+                pod_messages.Bind(passwd, "/etc/passwd"),
+                pod_messages.Bind(group, "/etc/group"),
+            ),
         )
         errors = os.open(self._runtime_errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._loop.command(command, (errors,))
         finally:
             os.close(errors)
-
-    def _user_files(self) -> tuple[str, str]:
-        plan = self.plan
-        passwd = os.path.join(self._directory, "passwd")
-        group = os.path.join(self._directory, "group")
-        text = environment.passwd_with(plan.image.passwd, plan.uid, plan.gid)
-        write_new(passwd, text.encode(), mode=0o644)
-        write_new(group, environment.group_with(plan.image.group, plan.gid).encode(), mode=0o644)
-        return passwd, group
 
     @property
     def _runtime_errors(self) -> str:
@@ -259,19 +241,21 @@ class Container:
         for fd in self._pipes:
             self._loop.watch(fd, lambda fd=fd: self._on_output(fd))  # type: ignore[misc]
 
-    def _command(self) -> podinit.Run:
+    def _command(self) -> pod_messages.Run:
         bundle = self._bundle or Bundle((), ())
         env = environment.container_environment(self.plan, bundle, self._pod.hostname)
-        return podinit.Run(
+        return pod_messages.Run(
             id=self._run_id,
             container=self._hold_id,
             argv=self.plan.argv,
             env=tuple(env.items()),
             working_dir=self.plan.working_dir or "/",
-            links=tuple(podinit.Bind(to, where) for where, to in message_links(self.plan)),
+            links=tuple(
+                pod_messages.Bind(to, where) for where, to in mounts.message_links(self.plan)
+            ),
         )
 
-    def _mpi_command(self) -> podinit.Run:
+    def _mpi_command(self) -> pod_messages.Run:
         plan = self.plan
         if plan.mpi is None:
             raise AssertionError("not an MPI container")
@@ -285,7 +269,7 @@ class Container:
         request = LaunchRequest(plan.mpi, rank_argv, tuple(self._pod.job_env.items()))
         launcher = LAUNCHERS[plan.mpi.launcher]
         os.makedirs(rank_files.directory(self._pod.layout), mode=0o700, exist_ok=True)
-        return podinit.Run(
+        return pod_messages.Run(
             id=self._run_id,
             container=None,
             argv=launcher.argv(request),
@@ -297,16 +281,16 @@ class Container:
 
     def on_event(self, event: Any) -> None:
         """One event whose id is among `ids`."""
-        if isinstance(event, podinit.Opened):
+        if isinstance(event, pod_messages.Opened):
             self._is_open = True
             self._try_run()
-        elif isinstance(event, podinit.Started):
+        elif isinstance(event, pod_messages.Started):
             self._on_started()
-        elif isinstance(event, podinit.NotStarted):
+        elif isinstance(event, pod_messages.NotStarted):
             self._fail_start(event.message)
-        elif isinstance(event, podinit.Exited):
+        elif isinstance(event, pod_messages.Exited):
             self._on_exited(event.status)
-        elif isinstance(event, podinit.Closed):
+        elif isinstance(event, pod_messages.Closed):
             self._on_closed(event.status)
 
     def _on_started(self) -> None:
@@ -394,7 +378,7 @@ class Container:
     def _drain(self) -> None:
         self.step = Step.DRAINING
         if self._hold_id and not self._is_closed:
-            self._loop.command(podinit.Close(self._hold_id))
+            self._loop.command(pod_messages.Close(self._hold_id))
         self._drain_deadline_mono_s = time.monotonic() + _DRAIN_TIMEOUT_S
         self._wake_mono_s = self._drain_deadline_mono_s
         self._finish_if_drained()
@@ -445,7 +429,7 @@ class Container:
         self._loop.changed()
 
     def _message(self, code: int) -> str:
-        path = os.path.join(self._directory, "termination-log")
+        path = mounts.message_file(self._directory)
         if self.plan.mpi is not None:
             path = rank_files.termination_message(
                 self._pod.layout, self.plan.name, self._restart_count
@@ -490,7 +474,7 @@ class Container:
             self.begin()
             self._loop.changed()
         elif self.step is Step.RUNNING and self._killed:
-            self._loop.command(podinit.Signal(self._run_id, signal.SIGKILL))
+            self._loop.command(pod_messages.Signal(self._run_id, signal.SIGKILL))
 
     def log_written(self) -> None:
         """The thread of the log has done something."""
@@ -514,7 +498,7 @@ class Container:
 
     def _end_before_run(self) -> None:
         if self._hold_id and not self._is_closed:
-            self._loop.command(podinit.Close(self._hold_id))
+            self._loop.command(pod_messages.Close(self._hold_id))
         self.step = Step.DONE
         self.exit_code = self._state.exit_code or 0
         self._wake_mono_s = None
@@ -541,21 +525,21 @@ class Container:
         if self.plan.mpi is None:
             if number == signal.SIGTERM:
                 number = stop_signal(self.plan.image.config.stop_signal)
-            self._loop.command(podinit.Signal(self._run_id, number))
+            self._loop.command(pod_messages.Signal(self._run_id, number))
             return
         step = rank_files.step_id(self._pod.layout, self.plan.name, self._restart_count)
         if step:
             self._signal_step(step, number)
         if not step or number == signal.SIGKILL:
             # srun ends its step with SIGKILL when it is told to terminate.
-            self._loop.command(podinit.Signal(self._run_id, signal.SIGTERM))
+            self._loop.command(pod_messages.Signal(self._run_id, signal.SIGTERM))
             self._wake_mono_s = time.monotonic() + _SRUN_END_TIMEOUT_S
 
     def _signal_step(self, step: str, number: int) -> None:
         name = signal.Signals(number).name[3:]
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            command = podinit.Run(
+            command = pod_messages.Run(
                 id=self._loop.new_id(),
                 container=None,
                 argv=("scancel", f"--signal={name}", step),
@@ -565,44 +549,6 @@ class Container:
             self._loop.command(command, (null, null, null))
         finally:
             os.close(null)
-
-
-def volume_mounts(plan: ContainerPlan, secret_dir: str) -> tuple[BindMount, ...]:
-    """The bundle's volumes inside a container."""
-    return tuple(
-        BindMount(os.path.join(secret_dir, "volumes", mount.volume), mount.mount_path, True)
-        for mount in plan.mounts
-    )
-
-
-def scratch_mounts(directory: str) -> tuple[BindMount, ...]:
-    """The container's /tmp and /var/tmp on node-local disk, made under ``directory``.
-
-    The image's own belong to its root, whom the user namespace of any other uid does not know:
-    an overlay refuses to copy them up, and nobody could write there.
-    """
-    mounts = []
-    for name, target in (("tmp", "/tmp"), ("var-tmp", "/var/tmp")):
-        path = os.path.join(directory, name)
-        os.mkdir(path)
-        os.chmod(path, 0o1777)
-        mounts.append(BindMount(path, target, False))
-    return tuple(mounts)
-
-
-def message_mount(plan: ContainerPlan, source: str) -> BindMount:
-    """The file for the container's termination message. Under /dev, which a runtime makes anew and
-    lets nobody mount into, message_links leads to it."""
-    in_dev = plan.termination_message_path.startswith("/dev/")
-    target = _MESSAGE_PATH if in_dev else plan.termination_message_path
-    return BindMount(source, target, False)
-
-
-def message_links(plan: ContainerPlan) -> tuple[tuple[str, str], ...]:
-    """Links, (where, to what), by which a message path under /dev leads to the mounted file."""
-    if plan.termination_message_path.startswith("/dev/"):
-        return ((plan.termination_message_path, _MESSAGE_PATH),)
-    return ()
 
 
 def stop_signal(name: str) -> int:

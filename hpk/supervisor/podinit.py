@@ -13,158 +13,35 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import time
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
-from hpk.model import codec
-from hpk.model.errors import ParseError
-from hpk.supervisor import enter, linux
+from hpk.supervisor import linux
+from hpk.supervisor.children import (
+    HeldContainer,
+    become_program,
+    kill_inhabitants,
+    read_pause_pid,
+    start_runtime,
+)
 from hpk.supervisor.files import log
+from hpk.supervisor.pod_messages import (
+    Close,
+    Closed,
+    Exited,
+    NotStarted,
+    Open,
+    Opened,
+    Ready,
+    Run,
+    Signal,
+    Started,
+    receive,
+    send,
+)
 
 _CLOSE_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True)
-class Bind:
-    """A file shown in place of another, before the runtime starts."""
-
-    source: str
-    target: str
-
-
-@dataclass(frozen=True)
-class Open:
-    """Start a runtime whose payload is the pause program. Descriptor: its standard error.
-
-    :param uid: who the container is, in a user namespace of its own; None: as podinit is.
-    """
-
-    id: int
-    argv: tuple[str, ...]
-    env: tuple[tuple[str, str], ...]
-    uid: Optional[int]
-    gid: Optional[int]
-    binds: tuple[Bind, ...]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Start a program. Descriptors: standard input, output and error.
-
-    :param container: id of an opened container to start it in; None: on the host.
-    :param links: symbolic links to make in the container first, target → source.
-    """
-
-    id: int
-    container: Optional[int]
-    argv: tuple[str, ...]
-    env: tuple[tuple[str, str], ...]
-    working_dir: str
-    links: tuple[Bind, ...] = ()
-
-
-@dataclass(frozen=True)
-class Signal:
-    """Signal the process of a Run."""
-
-    id: int
-    number: int
-
-
-@dataclass(frozen=True)
-class Close:
-    """Kill what is left in a container and let its runtime end."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Ready:
-    """podinit runs; or, with a message, cannot."""
-
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The container is there."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Closed:
-    """The runtime of the container has ended; without a Close before: it failed."""
-
-    id: int
-    status: int
-
-
-@dataclass(frozen=True)
-class Started:
-    """The program runs."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class NotStarted:
-    """The program cannot be started."""
-
-    id: int
-    message: str
-
-
-@dataclass(frozen=True)
-class Exited:
-    """The program has ended; ``status`` as waitpid gives it."""
-
-    id: int
-    status: int
-
-
-_TYPES: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (Open, Run, Signal, Close, Ready, Opened, Closed, Started, NotStarted, Exited)
-}
-
-
-def send(sock: socket.socket, message: Any, fds: tuple[int, ...] = ()) -> None:
-    """Send a message of any size: its JSON travels as an anonymous file."""
-    memory = os.memfd_create("hpk", os.MFD_CLOEXEC)
-    try:
-        body = codec.dumps({}) if message is None else codec.dumps(message)
-        with os.fdopen(os.dup(memory), "wb") as file:
-            file.write(f"{type(message).__name__}\n{body}".encode())
-        socket.send_fds(sock, [b"m"], [memory, *fds])
-    finally:
-        os.close(memory)
-
-
-def receive(sock: socket.socket) -> Optional[tuple[Any, tuple[int, ...]]]:
-    """The next message and its descriptors; None at the end."""
-    data, fds, _, _ = socket.recv_fds(sock, 16, 8, socket.MSG_CMSG_CLOEXEC)
-    if not data or not fds:
-        return None
-    with os.fdopen(fds[0], "rb") as file:
-        file.seek(0)
-        kind, _, body = file.read().partition(b"\n")
-    cls = _TYPES.get(kind.decode())
-    if cls is None:
-        raise ParseError(f"podinit: unknown message {kind!r}")
-    return codec.loads(cls, body), tuple(fds[1:])
-
-
-@dataclass
-class _Container:
-    id: int
-    runtime_pid: int
-    stdin_fd: int
-    stdout_fd: int
-    pause_pid: int = 0
-    closing_since_s: float = 0.0
 
 
 @dataclass
@@ -226,7 +103,7 @@ class _Init:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._containers: dict[int, _Container] = {}
+        self._containers: dict[int, HeldContainer] = {}
         self._programs: dict[int, _Program] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -278,7 +155,7 @@ class _Init:
             container.stdout_fd, selectors.EVENT_READ, lambda: self._on_pause(container)
         )
 
-    def _on_pause(self, container: _Container) -> bool:
+    def _on_pause(self, container: HeldContainer) -> bool:
         self._selector.unregister(container.stdout_fd)
         container.pause_pid = read_pause_pid(container.stdout_fd)
         os.close(container.stdout_fd)
@@ -299,7 +176,7 @@ class _Init:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(command, target, fds, error_write, parent)
+            become_program(command, target, fds, error_write, parent)
         os.close(error_write)
         program = _Program(command.id, pid, error_read)
         self._programs[command.id] = program
@@ -313,7 +190,8 @@ class _Init:
         program.error_fd = -1
         if message:
             send(self._sock, NotStarted(program.id, message))
-            os.waitpid(program.pid, 0)
+            if program.status is None:
+                os.waitpid(program.pid, 0)
             del self._programs[program.id]
             return True
         send(self._sock, Started(program.id))
@@ -373,7 +251,7 @@ class _Init:
             self._programs.pop(program.id, None)
             send(self._sock, Exited(program.id, program.status))
 
-    def _forget(self, container: _Container, status: int) -> None:
+    def _forget(self, container: HeldContainer, status: int) -> None:
         if container.stdout_fd >= 0:
             self._selector.unregister(container.stdout_fd)
             os.close(container.stdout_fd)
@@ -381,94 +259,3 @@ class _Init:
             os.close(container.stdin_fd)
         del self._containers[container.id]
         send(self._sock, Closed(container.id, status))
-
-
-def start_runtime(command: Open, stderr_fd: int) -> _Container:
-    """Fork and exec the runtime, as the uid the container asks for."""
-    stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
-    stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            linux.die_with_parent(parent)
-            os.setsid()
-            os.dup2(stdin_read, 0)
-            os.dup2(stdout_write, 1)
-            os.dup2(stderr_fd, 2)
-            if command.uid:
-                _assume_user(command)
-                linux.die_with_parent(parent)
-            enter.reset_signals()
-            enter.shield_from_termination()
-            enter.execute(command.argv, dict(command.env))
-        except BaseException as error:  # a forked child must never return into its parent's code
-            os.write(2, f"{error}\n".encode(errors="replace"))
-            os._exit(127)
-    os.close(stdin_read)
-    os.close(stdout_write)
-    return _Container(command.id, pid, stdin_write, stdout_read)
-
-
-def _assume_user(command: Open) -> None:
-    """From root of the pod's user namespace to the asked uid in one of its own."""
-    linux.unshare(linux.CLONE_NEWNS)
-    for bind in command.binds:
-        linux.mount(bind.source, bind.target, None, linux.MS_BIND)
-    uid, gid = os.getuid(), os.getgid()
-    linux.unshare(linux.CLONE_NEWUSER)
-    linux.map_single_id(command.uid or 0, uid, command.gid or 0, gid)
-
-
-def read_pause_pid(fd: int) -> int:
-    """What the pause program wrote; 0 where it never ran."""
-    data = b""
-    while len(data) < 8:
-        chunk = os.read(fd, 8 - len(data))
-        if not chunk:
-            return 0
-        data += chunk
-    return int(struct.unpack("=q", data)[0])
-
-
-def _become(
-    command: Run, target: Optional[int], fds: tuple[int, ...], error_fd: int, parent: int
-) -> None:
-    try:
-        os.setsid()
-        enter.set_oom_score_adj(enter.MOST_KILLABLE)
-        for number, fd in enumerate(fds[:3]):
-            os.dup2(fd, number)
-        if target is not None:
-            enter.join_namespaces(target)
-            os.umask(0o022)
-            enter.make_links((link.target, link.source) for link in command.links)
-            enter.change_directory(command.working_dir)
-            linux.forbid_new_privileges()
-        linux.die_with_parent(parent)
-        enter.reset_signals()
-        enter.execute(command.argv, dict(command.env))
-    except BaseException as error:  # a forked child must never return into its parent's code
-        os.write(error_fd, str(error).encode(errors="replace")[:32768])
-    os._exit(127)
-
-
-def kill_inhabitants(pause_pid: int) -> None:
-    """SIGKILL every process in the container's mount namespace but the pause program."""
-    try:
-        home = os.stat(f"/proc/{pause_pid}/ns/mnt")
-    except OSError:
-        return
-    for _ in range(100):  # a fork bomb is killed by the end of the PID namespace instead
-        found = False
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) in (pause_pid, os.getpid()):
-                continue
-            with contextlib.suppress(OSError):
-                info = os.stat(f"/proc/{name}/ns/mnt")
-                if (info.st_dev, info.st_ino) == (home.st_dev, home.st_ino):
-                    os.kill(int(name), signal.SIGKILL)
-                    found = True
-        if not found:
-            return
-        time.sleep(0.005)

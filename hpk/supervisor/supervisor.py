@@ -33,13 +33,14 @@ from hpk.model.record import (
 )
 from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor import node, pause, podinit, termination, volumes
-from hpk.supervisor.channel import Channel, ChannelConfig, read_stop_request
+from hpk.supervisor import mounts, node, pod_messages, termination, volumes
+from hpk.supervisor.channel import Channel, ChannelConfig
 from hpk.supervisor.container import Container, PodContext, Step
-from hpk.supervisor.files import log, read_file, write_new
+from hpk.supervisor.files import log
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
 from hpk.supervisor.memory import OomCounter
 from hpk.supervisor.records import RecordStore
+from hpk.supervisor.stop_request import read_stop_request
 
 _POLL_S = 2.0
 _SIGNALLED_GRACE_S = 25
@@ -165,7 +166,7 @@ class Supervisor:
     def command(self, message: Any, fds: tuple[int, ...] = ()) -> None:
         """See Loop.command."""
         try:
-            podinit.send(self._init, message, fds)
+            pod_messages.send(self._init, message, fds)
         except OSError as error:
             log("podinit is gone", error=error)
 
@@ -241,7 +242,7 @@ class Supervisor:
             raise PermanentError(unusable)
         dirs = make_local_dirs(spec.settings.local_root, str(self._me.job_id))
         self._dirs = dirs
-        write_node_files(dirs, plan.hostname or plan.pod.name)
+        mounts.write_node_files(dirs.work)
         for volume in plan.volumes:
             os.makedirs(os.path.join(dirs.secret, "volumes", volume.name), mode=0o755)
         pod = PodContext(
@@ -281,14 +282,14 @@ class Supervisor:
     # What others say.
 
     def _on_init(self) -> None:
-        received = podinit.receive(self._init)
+        received = pod_messages.receive(self._init)
         if received is None:
             self._selector.unregister(self._init)
             self._init_ended = True
             self._on_init_lost()
             return
         event, _ = received
-        if isinstance(event, podinit.Ready):
+        if isinstance(event, pod_messages.Ready):
             if event.message:
                 self._fail_setup(event.message)
             return
@@ -335,10 +336,9 @@ class Supervisor:
                 self._message = f"cannot write the pod's volumes: {error}"
                 self._stop(StopCause.SETUP_FAILED, 0)
             return
-        first, self._has_bundle = not self._has_bundle, True
-        if first:
-            for container in self._containers:
-                container.give_bundle(bundle)
+        self._has_bundle = True
+        for container in self._containers:
+            container.give_bundle(bundle)
 
     def _on_signal(self) -> None:
         grace_s = min(self._plan.grace_period_s, _SIGNALLED_GRACE_S)
@@ -439,23 +439,6 @@ class Supervisor:
                 return
             self._selector.select(0.05)
             self._on_wake()
-
-
-def write_node_files(dirs: LocalDirs, hostname: str) -> None:
-    """The pause program and /etc/hosts, as every container of the job on this node has them."""
-    machine = os.uname().machine
-    try:
-        program = pause.pause_elf(machine)
-    except KeyError as error:
-        raise PermanentError(f"HPK has no pause program for {machine}") from error
-    write_new(os.path.join(dirs.work, "pause"), program, mode=0o755)
-    try:
-        hosts = read_file("/etc/hosts")
-    except OSError:
-        hosts = b"127.0.0.1\tlocalhost\n"
-    head = b"# Kubernetes-managed hosts file (host network).\n"
-    write_new(os.path.join(dirs.work, "hosts"), head + hosts, mode=0o644)
-    del hostname
 
 
 def program_argv() -> tuple[str, ...]:

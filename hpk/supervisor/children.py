@@ -1,0 +1,122 @@
+"""The processes a container is made of: the runtime that holds it, the programs that enter it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import time
+from dataclasses import dataclass
+from typing import Optional
+
+from hpk.supervisor import enter, linux
+from hpk.supervisor.pod_messages import Open, Run
+
+
+@dataclass
+class HeldContainer:
+    """A runtime and the pipes that hold its payload; ``pause_pid`` is 0 until that runs."""
+
+    id: int
+    runtime_pid: int
+    stdin_fd: int
+    stdout_fd: int
+    pause_pid: int = 0
+    closing_since_s: float = 0.0
+
+
+def start_runtime(command: Open, stderr_fd: int) -> HeldContainer:
+    """Fork and exec the runtime, as the uid the container asks for."""
+    stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
+    stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            linux.die_with_parent(parent)
+            os.setsid()
+            os.dup2(stdin_read, 0)
+            os.dup2(stdout_write, 1)
+            os.dup2(stderr_fd, 2)
+            if command.uid:
+                _assume_user(command)
+                linux.die_with_parent(parent)
+            enter.reset_signals()
+            enter.shield_from_termination()
+            enter.execute(command.argv, dict(command.env))
+        except BaseException as error:  # a forked child must never return into its parent's code
+            os.write(2, f"{error}\n".encode(errors="replace"))
+            os._exit(127)
+    os.close(stdin_read)
+    os.close(stdout_write)
+    return HeldContainer(command.id, pid, stdin_write, stdout_read)
+
+
+def _assume_user(command: Open) -> None:
+    """From root of the pod's user namespace to the asked uid in one of its own."""
+    linux.unshare(linux.CLONE_NEWNS)
+    for bind in command.binds:
+        linux.mount(bind.source, bind.target, None, linux.MS_BIND)
+    uid, gid = os.getuid(), os.getgid()
+    linux.unshare(linux.CLONE_NEWUSER)
+    linux.map_single_id(command.uid or 0, uid, command.gid or 0, gid)
+
+
+def read_pause_pid(fd: int) -> int:
+    """What the pause program wrote; 0 where it never ran."""
+    data = b""
+    while len(data) < 8:
+        chunk = os.read(fd, 8 - len(data))
+        if not chunk:
+            return 0
+        data += chunk
+    return int(struct.unpack("=q", data)[0])
+
+
+def become_program(
+    command: Run, target: Optional[int], fds: tuple[int, ...], error_fd: int, parent: int
+) -> None:
+    """What the forked child of a Run does; never returns.
+
+    :param target: the pause program of the container to run in, None for the host.
+    :param error_fd: told why the program cannot be started; closed by execve where it can.
+    """
+    try:
+        os.setsid()
+        enter.set_oom_score_adj(enter.MOST_KILLABLE)
+        for number, fd in enumerate(fds[:3]):
+            os.dup2(fd, number)
+        if target is not None:
+            enter.join_namespaces(target)
+            os.umask(0o022)
+            enter.make_links((link.target, link.source) for link in command.links)
+            enter.change_directory(command.working_dir)
+            linux.forbid_new_privileges()
+        linux.die_with_parent(parent)
+        enter.reset_signals()
+        enter.execute(command.argv, dict(command.env))
+    except BaseException as error:  # a forked child must never return into its parent's code
+        os.write(error_fd, str(error).encode(errors="replace")[:32768])
+    os._exit(127)
+
+
+def kill_inhabitants(pause_pid: int) -> None:
+    """SIGKILL every process in the container's mount namespace but the pause program."""
+    try:
+        home = os.stat(f"/proc/{pause_pid}/ns/mnt")
+    except OSError:
+        return
+    for _ in range(100):  # a fork bomb is killed by the end of the PID namespace instead
+        found = False
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or int(name) in (pause_pid, os.getpid()):
+                continue
+            with contextlib.suppress(OSError):
+                info = os.stat(f"/proc/{name}/ns/mnt")
+                if (info.st_dev, info.st_ino) == (home.st_dev, home.st_ino):
+                    os.kill(int(name), signal.SIGKILL)
+                    found = True
+        if not found:
+            return
+        time.sleep(0.005)

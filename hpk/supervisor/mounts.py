@@ -1,0 +1,107 @@
+"""What of this node is shown inside a container, and the files made for it."""
+
+from __future__ import annotations
+
+import os
+
+from hpk.model.errors import PermanentError
+from hpk.model.plan import ContainerPlan
+from hpk.runtimes.base import PAUSE_PATH, BindMount
+from hpk.supervisor import environment
+from hpk.supervisor.files import read_file, write_new
+from hpk.supervisor.localdir import LocalDirs
+from hpk.supervisor.pause import pause_elf
+
+_MESSAGE_PATH = "/.hpk/termination-log"
+
+
+def write_node_files(work_dir: str) -> None:
+    """The pause program and /etc/hosts, as every container of the job on this node has them.
+
+    :raises PermanentError: this machine's architecture has no pause program.
+    """
+    machine = os.uname().machine
+    try:
+        program = pause_elf(machine)
+    except KeyError as error:
+        raise PermanentError(f"HPK has no pause program for {machine}") from error
+    write_new(os.path.join(work_dir, "pause"), program, mode=0o755)
+    try:
+        hosts = read_file("/etc/hosts")
+    except OSError:
+        hosts = b"127.0.0.1\tlocalhost\n"
+    head = b"# Kubernetes-managed hosts file (host network).\n"
+    write_new(os.path.join(work_dir, "hosts"), head + hosts, mode=0o644)
+
+
+def container_mounts(
+    plan: ContainerPlan, dirs: LocalDirs, directory: str, *, identity: bool = False
+) -> tuple[BindMount, ...]:
+    """The mounts every container has; the files and directories behind them are made.
+
+    :param directory: the container's own, on node-local disk.
+    :param identity: the container runs as the user of the job (MPI).
+    """
+    write_new(message_file(directory), b"", mode=0o666)
+    found = [
+        BindMount(os.path.join(dirs.work, "pause"), PAUSE_PATH, True),
+        BindMount(os.path.join(dirs.work, "hosts"), "/etc/hosts", False),
+    ]
+    if os.path.exists("/etc/resolv.conf"):
+        found.append(BindMount("/etc/resolv.conf", "/etc/resolv.conf", True))
+    if identity or plan.uid != 0:
+        found += scratch_mounts(directory)
+    found.append(_message_mount(plan, message_file(directory)))
+    return (*found, *_volume_mounts(plan, dirs.secret))
+
+
+def write_user_files(directory: str, plan: ContainerPlan) -> tuple[str, str]:
+    """passwd and group files that know the container's user; their paths."""
+    passwd, group = os.path.join(directory, "passwd"), os.path.join(directory, "group")
+    text = environment.passwd_with(plan.image.passwd, plan.uid, plan.gid)
+    write_new(passwd, text.encode(), mode=0o644)
+    write_new(group, environment.group_with(plan.image.group, plan.gid).encode(), mode=0o644)
+    return passwd, group
+
+
+def message_file(directory: str) -> str:
+    """Where the termination message of the container lands on this node."""
+    return os.path.join(directory, "termination-log")
+
+
+def _volume_mounts(plan: ContainerPlan, secret_dir: str) -> tuple[BindMount, ...]:
+    """The bundle's volumes inside a container."""
+    return tuple(
+        BindMount(os.path.join(secret_dir, "volumes", mount.volume), mount.mount_path, True)
+        for mount in plan.mounts
+    )
+
+
+def scratch_mounts(directory: str) -> tuple[BindMount, ...]:
+    """The container's /tmp and /var/tmp on node-local disk, made under ``directory``.
+
+    The image's own belong to its root, whom the user namespace of any other uid does not know:
+    an overlay refuses to copy them up, and nobody could write there.
+    """
+    mounts = []
+    for name, target in (("tmp", "/tmp"), ("var-tmp", "/var/tmp")):
+        path = os.path.join(directory, name)
+        os.mkdir(path)
+        os.chmod(path, 0o1777)
+        mounts.append(BindMount(path, target, False))
+    return tuple(mounts)
+
+
+def _message_mount(plan: ContainerPlan, source: str) -> BindMount:
+    """The file for the container's termination message. Under /dev, which a runtime makes anew and
+    lets nobody mount into, message_links leads to it."""
+    in_dev = plan.termination_message_path.startswith("/dev/")
+    target = _MESSAGE_PATH if in_dev else plan.termination_message_path
+    return BindMount(source, target, False)
+
+
+def message_links(plan: ContainerPlan) -> tuple[tuple[str, str], ...]:
+    """Links, (where, to what), by which a message path under /dev leads to the mounted file."""
+    if plan.termination_message_path.startswith("/dev/"):
+        return ((plan.termination_message_path, _MESSAGE_PATH),)
+    return ()
