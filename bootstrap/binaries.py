@@ -20,10 +20,10 @@ from typing import Protocol
 
 from bootstrap import build, store
 from bootstrap.components import PROGRAMS, Program
-from bootstrap.config import BinariesConfig
 from bootstrap.download import Downloader
 from bootstrap.store import Stored
 from hpk import subproc
+from hpk.config.schema import BinariesConfig
 from hpk.model.errors import HpkError, PermanentError
 from hpk.statefs import HpkPaths
 

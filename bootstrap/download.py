@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bootstrap.components import Program
-from bootstrap.config import BinariesConfig
+from hpk.config.schema import BinariesConfig
 from hpk.model.errors import ParseError, TransientError
 
 _CONNECT_TIMEOUT_S = 5.0

@@ -14,9 +14,9 @@ from typing import Any
 
 import jinja2
 
-from bootstrap.config import ControlPlaneConfig
 from bootstrap.host import Ports
 from bootstrap.pki import Pki
+from hpk.config.schema import ControlPlaneConfig
 from hpk.model.errors import PermanentError
 from hpk.model.settings import KubeletSettings
 from hpk.statefs import HpkPaths

@@ -13,20 +13,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bootstrap import host, identities, pki, plan
-from bootstrap.config import ControlPlaneConfig
 from bootstrap.kubeconfig import kubeconfig, write_kubeconfig
 from bootstrap.plan import Site
 from hpk import subproc
+from hpk.config.load import SITE_VARIABLE
+from hpk.config.schema import ControlPlaneConfig
 from hpk.model import codec
 from hpk.statefs import HpkPaths, private_directory, write_atomically
 
-_PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "SSL_CERT_FILE")
+_KEPT = (
+    *("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "SSL_CERT_FILE"),
+    SITE_VARIABLE,
+)
 
 
 def component_environment() -> dict[str, str]:
     """What every component gets, whatever surrounds us: nothing of a Slurm job's."""
     return subproc.base_environment(
-        {name: os.environ[name] for name in _PROXIES if name in os.environ}
+        {name: os.environ[name] for name in _KEPT if name in os.environ}
     )
 
 

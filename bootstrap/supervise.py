@@ -21,7 +21,6 @@ from pathlib import Path
 from bootstrap import lock, plan, rbac, readiness
 from bootstrap.binaries import ensure_all
 from bootstrap.components import PROGRAMS
-from bootstrap.config import load_config
 from bootstrap.host import Identity
 from bootstrap.lock import Holder
 from bootstrap.plan import Site
@@ -36,6 +35,7 @@ from bootstrap.state import (
     read_state,
 )
 from hpk import __version__
+from hpk.config.load import load_config
 from hpk.model import codec
 from hpk.model.errors import HpkError, TransientError
 from hpk.model.settings import Endpoint

@@ -13,7 +13,6 @@ from typing import Any
 from bootstrap import lock
 from bootstrap.api import TlsClient
 from bootstrap.binaries import Reporter, ensure_all
-from bootstrap.config import Config
 from bootstrap.host import Identity
 from bootstrap.pki import Pki
 from bootstrap.prepare import component_environment
@@ -21,6 +20,7 @@ from bootstrap.runner import log_tail
 from bootstrap.state import ComponentPhase, ControlPlaneState, Phase, read_state
 from bootstrap.supervise import control_plane_log
 from hpk import subproc
+from hpk.config.schema import Config
 from hpk.model import codec
 from hpk.model.errors import HpkError, ParseError, PermanentError, TransientError
 from hpk.model.settings import Endpoint

@@ -7,7 +7,9 @@ import logging
 import sys
 from pathlib import Path
 
+from hpk.config.load import load
 from hpk.model.errors import HpkError
+from hpk.planning.site import site_settings
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths, private_directory
 from hpk.supervisor_zipapp import install_zipapp
@@ -30,6 +32,7 @@ class FieldFormatter(logging.Formatter):
 async def _main() -> None:
     paths = HpkPaths.from_environment()
     settings = load_settings(paths)
+    site = site_settings(load(paths))
     private_directory(paths.pods)
     kubelet = Kubelet(
         paths=paths,
@@ -37,6 +40,7 @@ async def _main() -> None:
         api=await ApiServer.connect(Path(settings.kubeconfig)),
         slurm=CliBackend(),
         zipapp=install_zipapp(paths),
+        site=site,
     )
     await kubelet.run()
 

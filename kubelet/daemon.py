@@ -25,7 +25,7 @@ from hpk.model.job import Partition
 from hpk.model.plan import SupervisorSettings
 from hpk.model.record import PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
-from hpk.planning.site import SiteSettings
+from hpk.planning.site import SiteSettings, prefer_partition
 from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
 from kubelet.apiserver import ApiError, ApiServer, Json
@@ -61,11 +61,13 @@ class Kubelet:
         api: ApiServer,
         slurm: SlurmBackend,
         zipapp: Path,
+        site: SiteSettings,
     ) -> None:
         self._paths = paths
         self._settings = settings
         self._api = api
         self._slurm = slurm
+        self._site = site
         self._nodes: dict[str, Partition] = {}
         self._workers: dict[PodUid, PodWorker] = {}
         self._orphans: dict[PodUid, PodJournal] = {}
@@ -144,7 +146,8 @@ class Kubelet:
 
     async def _register_nodes(self) -> None:
         health = SlurmHealth(version=await self._slurm.version(), problem=self._pleg.problem)
-        nodes = plan_node_names(await self._slurm.partitions())
+        partitions = await self._slurm.partitions()
+        nodes = plan_node_names(prefer_partition(partitions, self._site.default_partition))
         for name, partition in nodes.items():
             await self._registrar.register(name, partition, health)
             if name not in self._nodes:
@@ -163,6 +166,10 @@ class Kubelet:
                 except ApiError as error:
                     log.warning("lease of %s not renewed: %s", name, error)
             await asyncio.sleep(LEASE_RENEW_S if self._nodes else 0.2)
+
+    def _partition(self, node: str) -> Partition | None:
+        # Looked up for each question: nodes may be known only after the pods, and they change.
+        return self._nodes.get(node)
 
     # Pods
 
@@ -201,7 +208,7 @@ class Kubelet:
             WorkerServices(
                 paths=self._paths,
                 slurm=self._slurm,
-                site=SiteSettings(),
+                site=self._site,
                 images=self._images,
                 launcher=self._launcher,
                 pleg=self._pleg,

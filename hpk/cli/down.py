@@ -9,10 +9,10 @@ import click
 from rich.console import Console
 
 from bootstrap import jobs, lock
-from bootstrap.config import load_config
 from bootstrap.down import clean_up, stop
 from bootstrap.jobs import OpenJob
 from bootstrap.progress import StepProgress
+from hpk.config.load import load_config
 from hpk.model.errors import TransientError
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from bootstrap.binaries import ensure_all
 from bootstrap.components import PROGRAMS
-from bootstrap.config import load_config
 from bootstrap.lab import apptainer, definitions, images
 from bootstrap.progress import StepProgress
+from hpk.config.load import load_config
 from hpk.statefs import HpkPaths
 
 

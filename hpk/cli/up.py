@@ -11,7 +11,6 @@ import click
 from rich.console import Console
 
 from bootstrap.binaries import ensure_all
-from bootstrap.config import load_config
 from bootstrap.progress import StepProgress
 from bootstrap.supervise import supervise
 from bootstrap.up import (
@@ -22,6 +21,7 @@ from bootstrap.up import (
     surrounding_job,
     wait_for_nodes,
 )
+from hpk.config.load import load_config
 from hpk.statefs import HpkPaths
 
 

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from hpk.config.load import load_config
 from hpk.images.build_lock import build_lock
-from hpk.images.config import load_image_settings
 from hpk.images.convert import Converter
 from hpk.images.errors import ERR_IMAGE_NEVER_PULL, ERR_IMAGE_PULL, ImageError
 from hpk.images.reference import Reference, parse_reference
 from hpk.images.registry import Registry, Resolved
-from hpk.images.settings import ImageSettings
+from hpk.images.settings import ImageSettings, image_settings
 from hpk.images.single_flight import FlightEndedError, SingleFlight
 from hpk.images.store import ImageStore, Listed, Meaning
 from hpk.model.errors import PermanentError
@@ -48,7 +48,7 @@ class ImageManager:
     """
 
     def __init__(self, paths: HpkPaths, settings: ImageSettings | None = None) -> None:
-        self._settings = settings or load_image_settings(paths)
+        self._settings = settings or image_settings(load_config(paths).images)
         self._store = ImageStore(paths)
         self._registry = Registry(
             insecure=self._settings.insecure_registries, credentials=self._settings.credentials

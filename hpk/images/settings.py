@@ -1,4 +1,4 @@
-"""How images are fetched and converted. Data only; hpk.images.config reads it from files."""
+"""How images are fetched and converted. Data only; what users may set of it is ``[images]``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpk.config.schema import ImagesConfig
 from hpk.images.registry import Credentials
 
 
@@ -25,3 +26,13 @@ class ImageSettings:
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
     pull_timeout_s: float = 3600
     scratch: Path | None = None
+
+
+def image_settings(config: ImagesConfig) -> ImageSettings:
+    """The settings that a site and a user have written down."""
+    return ImageSettings(
+        runtime_path=config.runtime_path,
+        insecure_registries=config.insecure_registries,
+        pull_timeout_s=config.pull_timeout_s,
+        scratch=Path(config.scratch) if config.scratch else None,
+    )

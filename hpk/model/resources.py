@@ -11,6 +11,8 @@ class ContainerResources:
     """What one container may use; None where the Pod says nothing.
 
     CPUs are in thousandths, memory in bytes, GPUs whole.
+
+    :param gres: what Slurm calls these GPUs: ``gpu`` or ``gpu:TYPE``.
     """
 
     cpu_request_m: Optional[int] = None
@@ -18,3 +20,4 @@ class ContainerResources:
     memory_request_bytes: Optional[int] = None
     memory_limit_bytes: Optional[int] = None
     gpus: int = 0
+    gres: str = "gpu"

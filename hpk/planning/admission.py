@@ -25,7 +25,7 @@ from hpk.planning.fields import (
 )
 from hpk.planning.flags import parse_flags
 from hpk.planning.mpi import plan_mpi
-from hpk.planning.resources import CPU, GPUS, MEMORY, container_resources
+from hpk.planning.resources import container_resources
 from hpk.planning.runtime import plan_runtime
 from hpk.planning.site import SiteSettings
 from hpk.planning.volumes import plan_mounts, plan_volumes
@@ -48,17 +48,17 @@ def admit_pod(pod: JsonObject, site: SiteSettings) -> None:
     plan_runtime(annotations, site)
     plan_volumes(pod)
     for path, container in get_objects(get_object(pod, "spec", ""), "containers", "spec"):
-        _check_container(container, path)
+        _check_container(container, path, site)
 
 
-def _check_container(container: JsonObject, path: str) -> None:
+def _check_container(container: JsonObject, path: str, site: SiteSettings) -> None:
     get_text(container, "name", path)
     get_text(container, "image", path)
     get_texts(container, "command", path)
     get_texts(container, "args", path)
     pod_environment(container, path)
     plan_mounts(container, path)
-    container_resources(container, path)
+    container_resources(container, path, site.gpus)
     for name in ("workingDir", "terminationMessagePath"):
         directory = get_text(container, name, path)
         if directory and not directory.startswith("/"):
@@ -162,13 +162,7 @@ def _sources(value: Any, path: str) -> None:
 
 
 def _resources(value: Any, path: str) -> None:
-    _object({"limits": _amounts, "requests": _amounts})(value, path)
-
-
-def _amounts(value: Any, path: str) -> None:
-    for name in value if isinstance(value, dict) else ():
-        if name not in (CPU, MEMORY, *GPUS):
-            _unsupported(value[name], f"{path}[{name}]")
+    _object({"limits": _any, "requests": _any})(value, path)
 
 
 def _affinity(value: Any, path: str) -> None:

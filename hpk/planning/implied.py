@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from hpk.model.job import Partition
 from hpk.model.plan import SbatchOption
 from hpk.model.resources import ContainerResources
-from hpk.planning.duration import format_duration
+from hpk.planning.duration import duration_s, format_duration
 from hpk.planning.resources import CPU, MEMORY
 from hpk.planning.site import SiteSettings
 from hpk.planning.tasks import Tasks, first_number, plan_tasks
@@ -61,7 +61,7 @@ def _imply_memory(
     elif resources.memory_request_bytes:
         asked, origin = resources.memory_request_bytes, f"{path}.resources.requests[{MEMORY}]"
     elif site.default_memory_bytes:
-        asked, origin = site.default_memory_bytes, "site configuration, default_memory_bytes"
+        asked, origin = site.default_memory_bytes, site.default_memory_origin
     else:
         return []
     if tasks.per_node is None:
@@ -81,8 +81,10 @@ def _imply_gpus(
         return []
     origin = f"{path}.resources.limits"
     if tasks.per_node is None:
-        return [SbatchOption("gpus-per-task", str(resources.gpus), origin)]
-    text = f"gpu:{resources.gpus * tasks.per_node}"
+        kind = resources.gres.removeprefix("gpu").removeprefix(":")
+        text = f"{kind}:{resources.gpus}" if kind else str(resources.gpus)
+        return [SbatchOption("gpus-per-task", text, origin)]
+    text = f"{resources.gres}:{resources.gpus * tasks.per_node}"
     if gres is not None:
         text = f"{gres.value},{text}"
     return [SbatchOption("gres", text, origin)]
@@ -97,8 +99,12 @@ def imply_time(
     partition: Partition,
     site: SiteSettings,
     deadline_s: int | None,
+    default: SbatchOption | None = None,
 ) -> SbatchOption | None:
-    """``--time``: what the flags say, else enough for activeDeadlineSeconds, else MaxTime."""
+    """``--time``: the flags', else enough for activeDeadlineSeconds, else configured, else MaxTime.
+
+    :param default: the configured time, which is no promise: the partition may allow less.
+    """
     if "time" in options:
         return None
     longest = partition.max_time_s
@@ -106,7 +112,11 @@ def imply_time(
         return SbatchOption(
             "time", format_duration(deadline_s + _START_MARGIN_S), "spec.activeDeadlineSeconds"
         )
-    if not site.use_partition_max_time:
+    if default is not None and deadline_s is None:
+        default_s = duration_s(default.value or "")
+        if default_s is not None and (longest is None or default_s <= longest):
+            return default
+    elif not site.use_partition_max_time:
         return None
     origin = f"MaxTime of partition {partition.name}"
     if longest is not None:

@@ -50,7 +50,7 @@ def plan_pod(
     mpi = plan_mpi(annotations, site)
     spec = get_object(pod, "spec", "")
     containers = tuple(
-        _plan_container(container, path, images, mpi.plan)
+        _plan_container(container, path, images, mpi.plan, site)
         for path, container in get_objects(spec, "containers", "spec")
     )
     deadline_s = get_integer(spec, "activeDeadlineSeconds", "spec", None)
@@ -59,13 +59,16 @@ def plan_pod(
     options = _flags(annotations.get("flags"), partition)
     for option in mpi.implied:
         options.setdefault(option.name, option)
+    defaults = site.options_for(_pod_ref(pod).namespace)
+    default_time = defaults.pop("time", None)
+    for option in defaults.values():
+        options.setdefault(option.name, option)
     check_ranks(options, mpi)
     for option in imply_resources(options, containers[0].resources, "spec.containers[0]", site):
         options[option.name] = option
-    check_fits(options, partition, gpu_resource(spec))
-    time = imply_time(
-        options, partition, site, None if deadline_s is None else deadline_s + grace_s
-    )
+    check_fits(options, partition, gpu_resource(spec, site.gpus))
+    needed_s = None if deadline_s is None else deadline_s + grace_s
+    time = imply_time(options, partition, site, needed_s, default_time)
     if time is not None:
         options[time.name] = time
     options["no-requeue"] = SbatchOption("no-requeue", None, "a Pod never runs twice")
@@ -110,7 +113,11 @@ def _flags(annotation: Annotation | None, partition: Partition) -> dict[str, Sba
 
 
 def _plan_container(
-    container: JsonObject, path: str, images: Mapping[str, ImagePlan], mpi: MpiPlan | None
+    container: JsonObject,
+    path: str,
+    images: Mapping[str, ImagePlan],
+    mpi: MpiPlan | None,
+    site: SiteSettings,
 ) -> ContainerPlan:
     name = get_text(container, "name", path)
     image = images[name]
@@ -124,7 +131,7 @@ def _plan_container(
         uid=uid,
         gid=gid,
         mounts=plan_mounts(container, path),
-        resources=container_resources(container, path),
+        resources=container_resources(container, path, site.gpus),
         termination_message_path=get_text(container, "terminationMessagePath", path)
         or "/dev/termination-log",
         termination_message_policy=get_text(container, "terminationMessagePolicy", path) or "File",

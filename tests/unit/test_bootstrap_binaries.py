@@ -14,7 +14,7 @@ from bootstrap import binaries, store
 from bootstrap.binaries import Places, ensure_all, find
 from bootstrap.build import build_argv, parse_go_version
 from bootstrap.components import PROGRAMS
-from bootstrap.config import BinariesConfig
+from hpk.config.schema import BinariesConfig
 from hpk.model.errors import PermanentError
 from hpk.statefs import HpkPaths
 

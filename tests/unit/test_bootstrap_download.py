@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from bootstrap.components import PROGRAMS, Program, architecture
-from bootstrap.config import BinariesConfig
 from bootstrap.download import Downloader, parse_checksum
 from bootstrap.pki import Leaf, Pki, ensure
+from hpk.config.schema import BinariesConfig
 from hpk.model.errors import ParseError, TransientError
 
 KUBECTL = PROGRAMS["kubectl"]

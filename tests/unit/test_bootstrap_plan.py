@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bootstrap import plan, rbac
-from bootstrap.config import ControlPlaneConfig
 from bootstrap.host import Ports
 from bootstrap.plan import ComponentPlan, Site
+from hpk.config.schema import ControlPlaneConfig
 from hpk.model.errors import PermanentError
 from hpk.statefs import HpkPaths
 

@@ -17,12 +17,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hpk.cli.images import images
-from hpk.images.config import load_image_settings
+from hpk.config.load import load_config
 from hpk.images.errors import ImageError
 from hpk.images.oci import choose_platform, is_index, parse_config
 from hpk.images.reference import parse_reference
 from hpk.images.registry import Credentials, Registry
-from hpk.images.settings import ImageSettings
+from hpk.images.settings import ImageSettings, image_settings
 from hpk.images.sif import parse_header, primary_squashfs_offset
 from hpk.model.errors import ParseError, PermanentError
 from hpk.statefs import HpkPaths
@@ -332,13 +332,12 @@ async def test_a_plain_registry_is_not_spoken_to_unless_listed(fake: Fake) -> No
 def test_the_users_settings_win_over_the_sites_key_by_key(tmp_path: Path) -> None:
     paths = HpkPaths(home=tmp_path, cache=tmp_path)
     site = tmp_path / "site.toml"
-    assert load_image_settings(paths, site=site) == ImageSettings()
+    assert image_settings(load_config(paths, site=site).images) == ImageSettings()
     site.write_text(
         '[images]\nruntime-path = ["/opt/apptainer/bin"]\ninsecure-registries = ["a:1"]\n'
-        "[other]\nkey = 1\n"
     )
     paths.config.write_text('[images]\ninsecure-registries = ["b:2"]\nscratch = "/local"\n')
-    assert load_image_settings(paths, site=site) == ImageSettings(
+    assert image_settings(load_config(paths, site=site).images) == ImageSettings(
         runtime_path=(Path("/opt/apptainer/bin"),),
         insecure_registries=frozenset({"b:2"}),
         scratch=Path("/local"),
@@ -358,7 +357,7 @@ def test_wrong_settings_are_named(tmp_path: Path, text: str, named: str) -> None
     paths = HpkPaths(home=tmp_path, cache=tmp_path)
     paths.config.write_text(text)
     with pytest.raises(PermanentError) as error:
-        load_image_settings(paths, site=tmp_path / "absent")
+        load_config(paths, site=tmp_path / "absent")
     assert named in str(error.value)
 
 

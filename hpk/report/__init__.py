@@ -1,0 +1,1 @@
+"""What people are shown of Pods and jobs: computed here, printed by hpk.cli."""
