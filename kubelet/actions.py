@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hpk.journal import Attempt
 from hpk.model.record import PodPhase
 from kubelet.observations import Observation
-from kubelet.outcome import Outcome
+from kubelet.outcome import Outcome, is_lost
 
 STOP_MARGIN_S = 15.0
 """What a supervisor gets beyond the pod's grace period before its job is cancelled."""
@@ -109,11 +109,11 @@ def _journal_delete(view: PodView) -> bool:
 
 
 def _job_is_over(view: PodView) -> bool:
+    # What has ended stays so. A lost job is over however its pod ended: Slurm will never say so.
     job = view.seen.job
-    if job is not None and view.seen.absent_since_s is None:
-        return job.state.is_terminal
-    lost = view.outcome is not None and view.outcome.reason == "SlurmJobLost"
-    return lost or (job is not None and job.state.is_terminal)
+    if job is not None and job.state.is_terminal:
+        return True
+    return is_lost(view.seen, now_s=view.now_s)
 
 
 def _end(view: PodView, deletion: Deletion) -> tuple[int | None, bool, float | None]:

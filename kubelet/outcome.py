@@ -49,17 +49,18 @@ def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
     """
     record, job = seen.record, seen.job
     if record is not None and record.phase is PodPhase.FINISHED:
-        return _outcome_of_record(record, seen, lost=_is_lost(seen, now_s))
+        return _outcome_of_record(record, seen, lost=is_lost(seen, now_s=now_s))
     if job is not None and job.state.is_terminal:
         return _outcome_of_job(job)
     if job is not None and seen.was_requeued:
         return _requeued(job)
-    if _is_lost(seen, now_s):
+    if is_lost(seen, now_s=now_s):
         return _lost()
     return None
 
 
-def _is_lost(seen: Observation, now_s: float) -> bool:
+def is_lost(seen: Observation, *, now_s: float) -> bool:
+    """Whether neither squeue nor sacct has known the job for so long that it will not come back."""
     return seen.absent_since_s is not None and now_s - seen.absent_since_s > LOST_AFTER_S
 
 

@@ -98,7 +98,7 @@ class Pleg:
         for attempt in tracked:
             if attempt.job_id is None:
                 continue
-            job = jobs.get(attempt.job_id)
+            job = _of_attempt(attempt, jobs.get(attempt.job_id))
             before = self._observations.get(attempt.nonce).job
             if before is None or job is None or job.state is not before.state:
                 self._last_news_s = time.monotonic()
@@ -124,3 +124,15 @@ class Pleg:
             return None
         ours = record.uid == attempt.pod.uid and record.nonce == attempt.nonce
         return record if ours else None
+
+
+def _of_attempt(attempt: Attempt, job: JobObservation | None) -> JobObservation | None:
+    """The job, if it is this attempt's.
+
+    A controller that lost its newest state in a crash gives ids out again. Accounting does not
+    always know names.
+    """
+    if job is not None and job.source == "squeue" and job.name not in ("", attempt.job_name):
+        log.warning("id now belongs to another job pod=%s job=%s", attempt.pod, job.job_id)
+        return None
+    return job

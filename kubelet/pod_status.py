@@ -139,7 +139,7 @@ def _container_status(
         # Nothing new is known of it (its files are gone, say): what was reported stands.
         return dict(old)
     if given.outcome is not None and "terminated" not in status["state"]:
-        status["state"] = {"terminated": _unlocated(given.outcome, record)}
+        status["state"] = {"terminated": _unlocated(given.outcome, record, given.runtime)}
         status |= {"ready": False, "started": False}
     return status
 
@@ -186,7 +186,7 @@ def _state_json(state: ContainerState, container_id: str) -> Json:
     return {"terminated": terminated}
 
 
-def _unlocated(outcome: Outcome, record: ContainerRecord | None) -> Json:
+def _unlocated(outcome: Outcome, record: ContainerRecord | None, runtime: str) -> Json:
     """A container nobody saw end; a pod's end is its end (kubelet_pods.go)."""
     # Upstream says ContainerStatusUnknown where it knows no better; Slurm does know.
     reason = outcome.reason or "ContainerStatusUnknown"
@@ -194,6 +194,9 @@ def _unlocated(outcome: Outcome, record: ContainerRecord | None) -> Json:
     terminated: Json = {"exitCode": 137, "reason": reason, "message": message}
     if record is not None and record.state.started_at_s is not None:
         terminated["startedAt"] = rfc3339(record.state.started_at_s)
+    if record is not None and record.container_id:
+        # It ran, and left a log, which is shown only of a container that has an id.
+        terminated["containerID"] = f"{runtime}://{record.container_id}"
     return terminated
 
 
