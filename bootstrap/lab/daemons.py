@@ -176,8 +176,12 @@ async def wait_for_nodes(machine: Machine, hosts: Sequence[Host]) -> None:
 
 async def node_states(machine: Machine) -> dict[str, str]:
     """Node → Slurm's word for its state; empty where the controller does not answer."""
+    # Where no controller runs, sinfo goes on trying for a long while.
+    if not running(machine, LOGIN, "slurmctld"):
+        return {}
+    argv = ["sinfo", "-h", "-N", "-o", "%N %T", "-p", "main"]
     try:
-        done = await machine.run(LOGIN, ["sinfo", "-h", "-N", "-o", "%N %T", "-p", "main"])
+        done = await machine.run(LOGIN, argv, timeout_s=10)
     except HpkError:
         return {}
     pairs = (line.split() for line in done.stdout.splitlines() if done.exit_code == 0)

@@ -134,7 +134,7 @@ int main(int argc, char **argv)
 
     printf("rank %d of %d on %s pid %d\n", rank, size, name, (int)getpid());
     fflush(stdout);
-    /* The summary comes last, once every rank has spoken. */
+    /* Written once every rank has spoken; what collects their output may still mix the lines. */
     MPI_Barrier(MPI_COMM_WORLD);
     if (rank == 0) {
         if (options.barrier_time)
