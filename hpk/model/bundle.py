@@ -30,12 +30,31 @@ class BundleVolume:
 
 
 @dataclass(frozen=True)
+class ContainerBundle:
+    """A late container's environment and argv, resolved and expanded.
+
+    :param env: the whole of it, image's and envFrom's included, later entries win; the bundle's
+        own ``env`` lies beneath.
+    :param error: why the container cannot be started yet (a ConfigMap is missing), "" if it can;
+        ``reason`` is upstream's then (``CreateContainerConfigError``).
+    """
+
+    name: str
+    env: tuple[EnvVar, ...]
+    argv: tuple[str, ...]
+    error: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Bundle:
     """Everything of one pod, as of one moment.
 
     :param env: variables for every container, beneath those of the plan (the API server's
         address).
+    :param containers: of those that are late.
     """
 
     volumes: tuple[BundleVolume, ...]
     env: tuple[EnvVar, ...]
+    containers: tuple[ContainerBundle, ...] = ()

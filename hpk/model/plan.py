@@ -57,21 +57,59 @@ class ImagePlan:
     group: str = ""
 
 
+class EnvKind(str, Enum):
+    """Where a variable's value comes from when the Pod does not give it, as the Pod spells it."""
+
+    CONFIG_MAP_KEY = "configMapKeyRef"
+    SECRET_KEY = "secretKeyRef"  # noqa: S105 - a field name
+    FIELD = "fieldRef"
+    RESOURCE_FIELD = "resourceFieldRef"
+    CONFIG_MAP = "configMapRef"
+    SECRET = "secretRef"  # noqa: S105 - a field name
+
+
+@dataclass(frozen=True)
+class EnvSource:
+    """``env[].valueFrom``, or one entry of ``envFrom``. The kubelet resolves it into the bundle.
+
+    :param name: of the ConfigMap or Secret; of the container for a resource field.
+    :param key: in it; ``fieldPath`` or ``resource`` for the fields; "" for ``envFrom``.
+    :param prefix: of ``envFrom``.
+    :param divisor: of ``resourceFieldRef``, as the Pod spells it.
+    """
+
+    kind: EnvKind
+    name: str = ""
+    key: str = ""
+    optional: bool = False
+    prefix: str = ""
+    divisor: str = ""
+
+
 @dataclass(frozen=True)
 class EnvVar:
-    """One variable of a container's environment, in the order the Pod gives."""
+    """One variable of a container's environment, in the order the Pod gives.
+
+    :param value: with its ``$(VAR)`` expanded, unless the container's environment is late.
+    :param source: where the value comes from instead.
+    """
 
     name: str
     value: str
+    source: Optional[EnvSource] = None
 
 
 @dataclass(frozen=True)
 class VolumeMount:
-    """``spec.containers[].volumeMounts[]``, for volumes of the bundle."""
+    """``spec.containers[].volumeMounts[]``.
+
+    :param sub_path: within the volume, checked: no "..", not absolute; "" for the whole.
+    """
 
     volume: str
     mount_path: str
     read_only: bool
+    sub_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +131,12 @@ class ContainerPlan:
     :param argv: what runs: the Pod's command and args over the image's ENTRYPOINT and CMD.
     :param env: the image's environment, then the Pod's; later entries win.
     :param working_dir: "" for the runtime's default ("/").
-    :param user: ``UID`` or ``UID:GID`` in numbers, resolved from the image's USER.
+    :param uid: ``runAsUser``, else the image's USER in numbers, else 0; gid alike.
+    :param env_from: ``envFrom``, beneath ``env``.
+    :param late: environment and argv depend on what only the kubelet can tell when the job starts:
+        they come, expanded, as the container's ContainerBundle, and those here are unexpanded.
+    :param restart_always: of an init container: a sidecar (``restartPolicy: Always``).
+    :param read_only_root: ``securityContext.readOnlyRootFilesystem``.
     """
 
     name: str
@@ -108,6 +151,10 @@ class ContainerPlan:
     termination_message_path: str
     termination_message_policy: str
     mpi: Optional[MpiPlan] = None
+    env_from: tuple[EnvSource, ...] = ()
+    late: bool = False
+    restart_always: bool = False
+    read_only_root: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,10 +168,11 @@ class TokenSource:
 
 @dataclass(frozen=True)
 class KeyToPath:
-    """One key of a ConfigMap, and the file it becomes."""
+    """One key of a ConfigMap or Secret, and the file it becomes."""
 
     key: str
     path: str
+    mode: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -137,22 +185,68 @@ class ConfigMapSource:
 
 
 @dataclass(frozen=True)
+class SecretSource:
+    """A Secret of a projected volume; no items: every key."""
+
+    name: str
+    items: tuple[KeyToPath, ...]
+    optional: bool
+
+
+@dataclass(frozen=True)
 class DownwardItem:
-    """A field of the Pod as a file; only fields known at admission, so the value is here."""
+    """A field of the Pod as a file.
+
+    :param value: where it is known at admission and cannot change (namespace, name, uid).
+    :param source: else: the kubelet resolves it into the bundle, again when it changes.
+    """
 
     path: str
     value: str
+    source: Optional[EnvSource] = None
+    mode: Optional[int] = None
 
 
 @dataclass(frozen=True)
 class ProjectedVolume:
-    """``spec.volumes[].projected``; its files come in the bundle."""
+    """A volume whose files come in the bundle: projected, configMap, secret or downwardAPI.
+
+    A configMap, secret or downwardAPI volume is a projected one with a single source.
+    """
 
     name: str
     default_mode: int
     tokens: tuple[TokenSource, ...]
     config_maps: tuple[ConfigMapSource, ...]
     downward: tuple[DownwardItem, ...]
+    secrets: tuple[SecretSource, ...] = ()
+
+
+@dataclass(frozen=True)
+class EmptyDirVolume:
+    """``spec.volumes[].emptyDir``: node-local; on the shared file system in a multi-node pod.
+
+    :param memory: ``medium: Memory``.
+    :param size_limit_bytes: None for no limit.
+    """
+
+    name: str
+    memory: bool
+    size_limit_bytes: Optional[int]
+
+
+@dataclass(frozen=True)
+class HostPathVolume:
+    """``spec.volumes[].hostPath``: what the user may read or write on the node anyway.
+
+    :param path: absolute, checked: not inside HPK's own directories.
+    :param kind: ``type``: "", Directory, DirectoryOrCreate, File, FileOrCreate, Socket, CharDevice
+        or BlockDevice.
+    """
+
+    name: str
+    path: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -176,6 +270,8 @@ class PodPlan:
     :param grace_period_s: ``spec.terminationGracePeriodSeconds``.
     :param active_deadline_s: ``spec.activeDeadlineSeconds``, counted from the start of the pod.
     :param runtime: name in hpk.runtimes' registry (``apptainer``).
+    :param init_containers: run one after the other, in this order, before the containers.
+    :param nodes: how many nodes the job asks for at least, where that is known.
     """
 
     pod: PodRef
@@ -189,6 +285,10 @@ class PodPlan:
     runtime: str
     service_account: str = "default"
     hostname: str = ""
+    init_containers: tuple[ContainerPlan, ...] = ()
+    empty_dirs: tuple[EmptyDirVolume, ...] = ()
+    host_paths: tuple[HostPathVolume, ...] = ()
+    nodes: int = 1
 
 
 @dataclass(frozen=True)

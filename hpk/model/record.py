@@ -103,3 +103,4 @@ class SupervisorRecord:
     finished_at_s: Optional[float] = None
     stop_cause: Optional[StopCause] = None
     message: str = ""
+    init_containers: tuple[ContainerRecord, ...] = ()
