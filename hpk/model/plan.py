@@ -137,6 +137,8 @@ class ContainerPlan:
         they come, expanded, as the container's ContainerBundle, and those here are unexpanded.
     :param restart_always: of an init container: a sidecar (``restartPolicy: Always``).
     :param read_only_root: ``securityContext.readOnlyRootFilesystem``.
+    :param dropped_capabilities: ``securityContext.capabilities.drop``, each in capitals without
+        ``CAP_``, or ``ALL``: taken from the bounding set before the program is executed.
     """
 
     name: str
@@ -155,6 +157,7 @@ class ContainerPlan:
     late: bool = False
     restart_always: bool = False
     read_only_root: bool = False
+    dropped_capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,9 @@ class ProjectedVolume:
     """A volume whose files come in the bundle: projected, configMap, secret or downwardAPI.
 
     A configMap, secret or downwardAPI volume is a projected one with a single source.
+
+    :param order: for each source (of downward: each item) in the Pod's order, the name of the list
+        it is in; of two that give the same path the later one wins. Empty: as the lists stand.
     """
 
     name: str
@@ -220,6 +226,7 @@ class ProjectedVolume:
     config_maps: tuple[ConfigMapSource, ...]
     downward: tuple[DownwardItem, ...]
     secrets: tuple[SecretSource, ...] = ()
+    order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,73 +1,142 @@
-"""A container's environment and command line: upstream's expansion and merge rules.
+"""A container's environment and command line: upstream's merge rules.
 
-``$(NAME)`` is replaced by the value of a variable declared earlier, ``$$`` is an escaped ``$``,
-anything else stays as it is. Source: k8s.io/kubernetes, third_party/forked/golang/expansion and
-pkg/kubelet/kubelet_pods.go.
+A container is *late* where a variable's value is known only when the job runs. Its variables and
+its argv stay as they are written then, and hpk.planning.late expands them for the bundle. Source:
+k8s.io/kubernetes, pkg/kubelet/kubelet_pods.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from hpk.model.errors import AdmissionError
-from hpk.model.plan import EnvVar, ImageConfig
-from hpk.planning.fields import (
-    INVALID,
-    UNSUPPORTED,
-    JsonObject,
-    get_objects,
-    get_text,
-    get_texts,
-)
+from hpk.model.plan import EnvSource, EnvVar, ImageConfig
+from hpk.planning.containers import PodContainer
+from hpk.planning.downward import DownwardContext
+from hpk.planning.env_sources import plan_env_from, plan_value_from
+from hpk.planning.expansion import Lookup, escape, expand, references
+from hpk.planning.fields import INVALID, UNSUPPORTED, get_objects, get_text, get_texts
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_IN_JOB_ONLY = ("KUBERNETES_SERVICE_", "KUBERNETES_PORT")
+SERVICE_VARIABLES = (
+    "KUBERNETES_SERVICE_HOST",
+    "KUBERNETES_SERVICE_PORT",
+    "KUBERNETES_SERVICE_PORT_HTTPS",
+)
+"""Known only where the container runs: they come in the bundle."""
 
 
-def expand(text: str, lookup: Callable[[str], str | None]) -> str:
-    """Replace each ``$(NAME)`` that ``lookup`` knows; unknown ones stay as they are written."""
-    parts: list[str] = []
-    position = 0
-    while (dollar := text.find("$", position)) >= 0 and dollar + 1 < len(text):
-        parts.append(text[position:dollar])
-        following = text[dollar + 1]
-        position = dollar + 2
-        if following == "$":
-            parts.append("$")
-        elif following != "(":
-            parts.append("$" + following)
-        elif (end := text.find(")", position)) < 0:
-            parts.append("$(")
-        else:
-            name = text[position:end]
-            value = lookup(name)
-            parts.append(f"$({name})" if value is None else value)
-            position = end + 1
-    return "".join(parts) + text[position:]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What a Pod says of a container's variables.
+
+    :param variables: in the Pod's order, values as they are written.
+    :param late: whether only the kubelet can tell them, when the job runs.
+    :param known: the values known now, expanded.
+    :param path: of the container.
+    """
+
+    variables: tuple[EnvVar, ...]
+    env_from: tuple[EnvSource, ...]
+    late: bool
+    known: Mapping[str, str]
+    path: str
+
+    def lookup(self, name: str) -> str | None:
+        """A value that is known now."""
+        return self.known.get(name)
+
+    def may_be(self, name: str) -> bool:
+        """Whether a name may get a value where the container runs."""
+        if name in SERVICE_VARIABLES or self.env_from:
+            return name not in self.known
+        return any(v.name == name for v in self.variables) and name not in self.known
 
 
-def plan_environment(container: JsonObject, path: str, image: ImageConfig) -> tuple[EnvVar, ...]:
-    """The image's variables, then the Pod's with their references expanded."""
-    declared = pod_environment(container, path)
-    env = [EnvVar(name, value) for name, value in image.env]
-    env.extend(EnvVar(name, value) for name, value in declared.items())
-    if all(variable.name != "PATH" for variable in env):
-        env.insert(0, EnvVar("PATH", DEFAULT_PATH))
-    return tuple(env)
+def declare(container: PodContainer, context: DownwardContext) -> Declared:
+    """The container's own variables.
 
-
-def pod_environment(container: JsonObject, path: str) -> dict[str, str]:
-    """The container's own variables, expanded in the order they are declared."""
-    declared: dict[str, str] = {}
-    for item_path, item in get_objects(container, "env", path):
-        name = get_text(item, "name", item_path)
+    :raises AdmissionError: one that cannot be.
+    """
+    variables: list[EnvVar] = []
+    known: dict[str, str] = {}
+    env_from = plan_env_from(container)
+    late = bool(env_from)
+    for path, item in get_objects(container.spec, "env", container.path):
+        name = get_text(item, "name", path)
         if not is_variable_name(name):
             raise AdmissionError(
-                INVALID, f"{item_path}.name", f"{name!r} cannot name an environment variable"
+                INVALID, f"{path}.name", f"{name!r} cannot name an environment variable"
             )
-        value = get_text(item, "value", item_path)
-        declared[name] = expand(value, _lookup(declared, f"{item_path}.value"))
-    return declared
+        value = get_text(item, "value", path)
+        _refuse_unknown_services(value, known, f"{path}.value")
+        if not value and item.get("valueFrom") is not None:
+            variable = plan_value_from(container, item, path, name, context)
+        else:
+            variable = EnvVar(name, value)
+        variables.append(variable)
+        unknown = _depends(value, variables[:-1], known, env_from)
+        if variable.source is not None or unknown:
+            late = True
+            known.pop(name, None)
+        else:
+            known[name] = expand(variable.value, known.get)
+    for text_path, text in _command_texts(container):
+        _refuse_unknown_services(text, known, text_path)
+        late = late or _depends(text, variables, known, env_from)
+    return Declared(
+        variables=tuple(variables), env_from=env_from, late=late, known=known, path=container.path
+    )
+
+
+def _depends(
+    text: str,
+    variables: list[EnvVar],
+    known: Mapping[str, str],
+    env_from: tuple[EnvSource, ...],
+) -> bool:
+    """Whether a text refers to something that is known only later."""
+    later = {variable.name for variable in variables} - known.keys()
+    return any(
+        name not in known and (name in later or name in SERVICE_VARIABLES or bool(env_from))
+        for name in references(text)
+    )
+
+
+def _refuse_unknown_services(text: str, known: Mapping[str, str], path: str) -> None:
+    for name in references(text):
+        if name not in known and name.startswith("KUBERNETES_PORT"):
+            raise AdmissionError(
+                UNSUPPORTED,
+                path,
+                f"$({name}) has no value here",
+                remedy="use $(KUBERNETES_SERVICE_HOST) and $(KUBERNETES_SERVICE_PORT)",
+            )
+
+
+def _command_texts(container: PodContainer) -> list[tuple[str, str]]:
+    return [
+        (f"{container.path}.{field}[{index}]", text)
+        for field in ("command", "args")
+        for index, text in enumerate(get_texts(container.spec, field, container.path))
+    ]
+
+
+def image_environment(image: ImageConfig) -> tuple[EnvVar, ...]:
+    """The image's variables, with a PATH; they are never expanded and nothing refers to them."""
+    env = tuple(EnvVar(name, value) for name, value in image.env)
+    if any(variable.name == "PATH" for variable in env):
+        return env
+    return (EnvVar("PATH", DEFAULT_PATH), *env)
+
+
+def plan_environment(declared: Declared, image: ImageConfig) -> tuple[EnvVar, ...]:
+    """The image's variables, then the Pod's; expanded, unless the container is late."""
+    if declared.late:
+        return image_environment(image) + declared.variables
+    own = (EnvVar(name, value) for name, value in declared.known.items())
+    return (*image_environment(image), *own)
 
 
 def is_variable_name(name: str) -> bool:
@@ -75,43 +144,32 @@ def is_variable_name(name: str) -> bool:
     return bool(name) and all(" " <= char <= "~" and char != "=" for char in name)
 
 
-def plan_argv(container: JsonObject, path: str, image: ImageConfig) -> tuple[str, ...]:
+def plan_argv(container: PodContainer, declared: Declared, image: ImageConfig) -> tuple[str, ...]:
     """What runs: command over ENTRYPOINT (which hides CMD), args over CMD.
+
+    Of a late container the Pod's words are unexpanded, and the image's escaped.
 
     :raises AdmissionError: nothing says what to run.
     """
-    declared = pod_environment(container, path)
-    command = _expanded(container, "command", path, declared)
-    args = _expanded(container, "args", path, declared)
-    argv = (command or image.entrypoint) + (args or (() if command else image.cmd))
+    command = _words(container, "command", declared)
+    args = _words(container, "args", declared)
+    entrypoint, cmd = image.entrypoint, image.cmd
+    if declared.late:
+        entrypoint, cmd = tuple(map(escape, entrypoint)), tuple(map(escape, cmd))
+    argv = (command or entrypoint) + (args or (() if command else cmd))
     if not argv:
         raise AdmissionError(
             "CreateContainerError",
-            f"{path}.command",
+            f"{container.path}.command",
             "no command specified: neither the Pod nor the image says what to run",
             remedy="set command",
         )
     return argv
 
 
-def _expanded(
-    container: JsonObject, name: str, path: str, declared: Mapping[str, str]
-) -> tuple[str, ...]:
-    return tuple(
-        expand(text, _lookup(declared, f"{path}.{name}[{index}]"))
-        for index, text in enumerate(get_texts(container, name, path))
-    )
-
-
-def _lookup(declared: Mapping[str, str], path: str) -> Callable[[str], str | None]:
-    def lookup(name: str) -> str | None:
-        if name not in declared and name.startswith(_IN_JOB_ONLY):
-            raise AdmissionError(
-                UNSUPPORTED,
-                path,
-                f"$({name}) is known only where the container runs",
-                remedy=f"let the program read {name} from its environment",
-            )
-        return declared.get(name)
-
-    return lookup
+def _words(container: PodContainer, field: str, declared: Declared) -> tuple[str, ...]:
+    words = get_texts(container.spec, field, container.path)
+    if declared.late:
+        return words
+    lookup: Lookup = declared.lookup
+    return tuple(expand(word, lookup) for word in words)

@@ -6,6 +6,7 @@ writing to etcd, may send.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -89,3 +90,21 @@ def check_text(value: Any, path: str) -> str:
             remedy="remove it",
         )
     return value
+
+
+def get_relative_path(parent: JsonObject, name: str, path: str) -> str:
+    """A path that cannot lead out of where it begins, without "." and empty parts."""
+    value = get_text(parent, name, path)
+    if not value or value.startswith("/") or ".." in value.split("/"):
+        raise AdmissionError(
+            INVALID, f"{path}.{name}", f"{value!r} must be a relative path without '..'"
+        )
+    return posixpath.normpath(value)
+
+
+def get_mode(parent: JsonObject, name: str, path: str) -> int | None:
+    """Permission bits; None where there are none."""
+    mode = get_integer(parent, name, path, None)
+    if mode is not None and mode > 0o777:
+        raise AdmissionError(INVALID, f"{path}.{name}", "must be between 0 and 0777")
+    return mode

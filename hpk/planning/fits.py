@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hpk.model.errors import AdmissionError
 from hpk.model.job import Partition
 from hpk.model.plan import SbatchOption
+from hpk.planning.downward import JobResources
 from hpk.planning.duration import duration_s, format_duration
 from hpk.planning.flags import INVALID_ANNOTATION
 from hpk.planning.mpi import MpiRequest
@@ -43,6 +44,23 @@ def check_fits(options: Options, partition: Partition, gpu_resource: str) -> Non
     _check_cpus(options, partition)
     _check_memory(options, partition)
     _check_gpus(options, partition, gpu_resource)
+
+
+def job_resources(options: Options, partition: Partition) -> JobResources:
+    """What the job has on its first node, as far as its options say."""
+    tasks = plan_tasks(options)
+    cpus = (first_number(options.get("cpus-per-task")) or 1) * (tasks.per_node or 1)
+    if "exclusive" in options:
+        cpus = partition.max_node_cpus
+    default = partition.default_memory_per_node_bytes or partition.max_node_memory_bytes
+    if partition.default_memory_per_cpu_bytes:
+        default = partition.default_memory_per_cpu_bytes * cpus
+    memory_bytes = default
+    if "mem" in options:
+        memory_bytes = _size_bytes(options["mem"]) or partition.max_node_memory_bytes
+    elif "mem-per-cpu" in options:
+        memory_bytes = _size_bytes(options["mem-per-cpu"]) * cpus
+    return JobResources(cpu_m=cpus * 1000, memory_bytes=memory_bytes)
 
 
 def _check_nodes(options: Options, partition: Partition) -> None:

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from hpk.model.errors import AdmissionError
 from hpk.model.ids import PodRef, PodUid
 from hpk.model.job import Partition
 from hpk.model.plan import (
     ContainerPlan,
+    EmptyDirVolume,
+    HostPathVolume,
     ImagePlan,
     MpiPlan,
     PodPlan,
+    ProjectedVolume,
     RestartPolicy,
     SbatchOption,
 )
 from hpk.planning.admission import admit_pod
 from hpk.planning.annotations import Annotation, read_annotations
-from hpk.planning.environment import plan_argv, plan_environment
-from hpk.planning.fields import JsonObject, get_integer, get_object, get_objects, get_text
-from hpk.planning.fits import check_fits, check_ranks
+from hpk.planning.containers import (
+    PodContainer,
+    check_label,
+    main_container,
+    regular_containers,
+)
+from hpk.planning.containers import init_containers as init_containers_of
+from hpk.planning.downward import DownwardContext
+from hpk.planning.effective import PodResources, each_resources, pod_resources
+from hpk.planning.environment import declare, plan_argv, plan_environment
+from hpk.planning.fields import JsonObject, get_integer, get_object, get_text
+from hpk.planning.fits import check_fits, check_ranks, job_resources
 from hpk.planning.flags import INVALID_ANNOTATION, parse_flags
 from hpk.planning.implied import imply_resources, imply_time
-from hpk.planning.mpi import plan_mpi
-from hpk.planning.resources import container_resources, gpu_resource
+from hpk.planning.mounts import plan_mounts
+from hpk.planning.mpi import MpiRequest, plan_mpi
+from hpk.planning.resources import gpu_resource
 from hpk.planning.runtime import plan_runtime
+from hpk.planning.security import check_groups, plan_security
 from hpk.planning.site import SiteSettings
-from hpk.planning.users import resolve_user
-from hpk.planning.volumes import plan_mounts, plan_volumes
+from hpk.planning.tasks import plan_tasks
+from hpk.planning.volumes import Volume, VolumeContext, plan_volumes
 
 DEFAULT_GRACE_PERIOD_S = 30
 
@@ -49,13 +64,50 @@ def plan_pod(
     annotations = read_annotations(pod)
     mpi = plan_mpi(annotations, site)
     spec = get_object(pod, "spec", "")
+    ref = _pod_ref(pod)
+    resources = each_resources(pod, site.gpus)
+    options = _options(pod, annotations, mpi, partition, site, pod_resources(pod, resources))
+    downward = DownwardContext(pod=pod, resources=resources, job=job_resources(options, partition))
+    context = VolumeContext(downward=downward, own_directories=site.own_directories)
+    volumes = plan_volumes(context)
+    parts = _Parts(downward, {volume.name: volume for volume in volumes}, images)
+    main = main_container(pod).path
+    init_containers = tuple(_plan_container(item, parts, None) for item in init_containers_of(pod))
     containers = tuple(
-        _plan_container(container, path, images, mpi.plan, site)
-        for path, container in get_objects(spec, "containers", "spec")
+        _plan_container(item, parts, mpi.plan if item.path == main else None)
+        for item in regular_containers(pod)
     )
+    check_groups(pod, (*init_containers, *containers))
+    return PodPlan(
+        pod=ref,
+        partition=partition.name,
+        options=tuple(options.values()),
+        containers=containers,
+        volumes=tuple(v for v in volumes if isinstance(v, ProjectedVolume)),
+        restart_policy=RestartPolicy(spec.get("restartPolicy") or "Always"),
+        grace_period_s=_grace_period_s(spec),
+        active_deadline_s=get_integer(spec, "activeDeadlineSeconds", "spec", None),
+        runtime=plan_runtime(annotations, site),
+        service_account=get_text(spec, "serviceAccountName", "spec") or "default",
+        hostname=check_label(spec, "hostname", "spec") if spec.get("hostname") else "",
+        init_containers=init_containers,
+        empty_dirs=tuple(v for v in volumes if isinstance(v, EmptyDirVolume)),
+        host_paths=tuple(v for v in volumes if isinstance(v, HostPathVolume)),
+        nodes=plan_tasks(options).nodes,
+    )
+
+
+def _options(
+    pod: JsonObject,
+    annotations: Mapping[str, Annotation],
+    mpi: MpiRequest,
+    partition: Partition,
+    site: SiteSettings,
+    resources: PodResources,
+) -> dict[str, SbatchOption]:
+    """sbatch's options: the flags', the launcher's, the site's, and what the resources imply."""
+    spec = get_object(pod, "spec", "")
     deadline_s = get_integer(spec, "activeDeadlineSeconds", "spec", None)
-    grace_s = get_integer(spec, "terminationGracePeriodSeconds", "spec", DEFAULT_GRACE_PERIOD_S)
-    grace_s = DEFAULT_GRACE_PERIOD_S if grace_s is None else grace_s
     options = _flags(annotations.get("flags"), partition)
     for option in mpi.implied:
         options.setdefault(option.name, option)
@@ -64,26 +116,20 @@ def plan_pod(
     for option in defaults.values():
         options.setdefault(option.name, option)
     check_ranks(options, mpi)
-    for option in imply_resources(options, containers[0].resources, "spec.containers[0]", site):
+    for option in imply_resources(options, resources, site, partition):
         options[option.name] = option
     check_fits(options, partition, gpu_resource(spec, site.gpus))
-    needed_s = None if deadline_s is None else deadline_s + grace_s
+    needed_s = None if deadline_s is None else deadline_s + _grace_period_s(spec)
     time = imply_time(options, partition, site, needed_s, default_time)
     if time is not None:
         options[time.name] = time
     options["no-requeue"] = SbatchOption("no-requeue", None, "a Pod never runs twice")
-    return PodPlan(
-        pod=_pod_ref(pod),
-        partition=partition.name,
-        options=tuple(options.values()),
-        containers=containers,
-        volumes=plan_volumes(pod),
-        restart_policy=RestartPolicy(spec.get("restartPolicy") or "Always"),
-        grace_period_s=grace_s,
-        active_deadline_s=deadline_s,
-        runtime=plan_runtime(annotations, site),
-        service_account=get_text(spec, "serviceAccountName", "spec") or "default",
-    )
+    return options
+
+
+def _grace_period_s(spec: JsonObject) -> int:
+    grace_s = get_integer(spec, "terminationGracePeriodSeconds", "spec", DEFAULT_GRACE_PERIOD_S)
+    return DEFAULT_GRACE_PERIOD_S if grace_s is None else grace_s
 
 
 def _pod_ref(pod: JsonObject) -> PodRef:
@@ -112,28 +158,37 @@ def _flags(annotation: Annotation | None, partition: Partition) -> dict[str, Sba
     return options
 
 
-def _plan_container(
-    container: JsonObject,
-    path: str,
-    images: Mapping[str, ImagePlan],
-    mpi: MpiPlan | None,
-    site: SiteSettings,
-) -> ContainerPlan:
-    name = get_text(container, "name", path)
-    image = images[name]
-    uid, gid = resolve_user(image, path)
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What containers are planned from."""
+
+    downward: DownwardContext
+    volumes: Mapping[str, Volume]
+    images: Mapping[str, ImagePlan]
+
+
+def _plan_container(container: PodContainer, parts: _Parts, mpi: MpiPlan | None) -> ContainerPlan:
+    spec, path = container.spec, container.path
+    image = parts.images[container.name]
+    security = plan_security(parts.downward.pod, container, image)
+    declared = declare(container, parts.downward)
     return ContainerPlan(
-        name=name,
+        name=container.name,
         image=image,
-        argv=plan_argv(container, path, image.config),
-        env=plan_environment(container, path, image.config),
-        working_dir=get_text(container, "workingDir", path) or image.config.working_dir,
-        uid=uid,
-        gid=gid,
-        mounts=plan_mounts(container, path),
-        resources=container_resources(container, path, site.gpus),
-        termination_message_path=get_text(container, "terminationMessagePath", path)
+        argv=plan_argv(container, declared, image.config),
+        env=plan_environment(declared, image.config),
+        working_dir=get_text(spec, "workingDir", path) or image.config.working_dir,
+        uid=security.uid,
+        gid=security.gid,
+        mounts=plan_mounts(container, declared, parts.volumes),
+        resources=parts.downward.resources[container.name],
+        termination_message_path=get_text(spec, "terminationMessagePath", path)
         or "/dev/termination-log",
-        termination_message_policy=get_text(container, "terminationMessagePolicy", path) or "File",
+        termination_message_policy=get_text(spec, "terminationMessagePolicy", path) or "File",
         mpi=mpi,
+        env_from=declared.env_from,
+        late=declared.late,
+        restart_always=container.is_sidecar,
+        read_only_root=security.read_only_root,
+        dropped_capabilities=security.dropped_capabilities,
     )

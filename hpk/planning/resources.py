@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from hpk.model.errors import AdmissionError, ParseError
@@ -67,7 +68,10 @@ def _amount(name: str, text: object, path: str) -> int:
 
 def gpu_resource(spec: JsonObject, gpus: Mapping[str, str]) -> str:
     """The name under which the Pod asks for GPUs; the commonest where it asks for none."""
-    for path, container in get_objects(spec, "containers", "spec"):
+    containers = itertools.chain(
+        get_objects(spec, "initContainers", "spec"), get_objects(spec, "containers", "spec")
+    )
+    for path, container in containers:
         resources = get_object(container, "resources", path)
         for kind in ("limits", "requests"):
             for name in get_object(resources, kind, f"{path}.resources"):

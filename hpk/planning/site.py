@@ -44,10 +44,11 @@ class SiteSettings:
     :param namespace_options: by namespace, what takes their place there.
     :param default_partition: whose virtual node is the default one; "" for Slurm's default.
     :param gpus: resource name → GRES (``gpu`` or ``gpu:TYPE``).
+    :param own_directories: HPK's own, absolute, which no hostPath volume may lie in.
     """
 
     default_runtime: str = "apptainer"
-    runtimes: tuple[str, ...] = ("apptainer",)
+    runtimes: tuple[str, ...] = ("apptainer", "podman")
     launchers: tuple[str, ...] = ("pmix",)
     default_memory_bytes: int | None = None
     default_memory_origin: str = "pods.default-memory"
@@ -57,6 +58,7 @@ class SiteSettings:
     namespace_options: Mapping[str, tuple[SbatchOption, ...]] = field(default_factory=dict)
     default_partition: str = ""
     gpus: Mapping[str, str] = field(default_factory=lambda: DEFAULT_GPUS)
+    own_directories: tuple[str, ...] = ()
 
     def options_for(self, namespace: str) -> dict[str, SbatchOption]:
         """The options of a Pod of this namespace that does not say itself, by name."""

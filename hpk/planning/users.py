@@ -1,4 +1,4 @@
-"""Who the main process is: the image's USER in numbers."""
+"""Who a user is in numbers, as an image knows its users."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from hpk.model.plan import ImagePlan
 MAX_ID = 2**31 - 1
 
 
-def resolve_user(image: ImagePlan, path: str) -> tuple[int, int]:
-    """``(uid, gid)`` of the image's USER (``name``, ``uid``, each with ``:group`` or ``:gid``).
+def resolve_user(image: ImagePlan, path: str, asked: str | None = None) -> tuple[int, int]:
+    """``(uid, gid)`` of a user (``name``, ``uid``, each with ``:group`` or ``:gid``).
 
     As container engines do it: without a group, the user's own from the image's passwd file, else
     0; a name that the image's files do not know is an error, a number is not.
+
+    :param asked: the user; None for the image's USER.
     """
-    user, has_group, group = image.config.user.partition(":")
+    user, has_group, group = (image.config.user if asked is None else asked).partition(":")
     uid, gid = _user(user, image, path)
     if has_group and group:
         gid = _group(group, image, path)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import shlex
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpk.model.errors import AdmissionError, ParseError
-from hpk.model.plan import ImageConfig, ImagePlan
-from hpk.planning.environment import expand, is_variable_name, plan_argv, plan_environment
+from hpk.model.plan import EnvVar, ImageConfig, ImagePlan
+from hpk.planning.containers import PodContainer
+from hpk.planning.downward import DownwardContext, JobResources
+from hpk.planning.environment import Declared, declare, is_variable_name
+from hpk.planning.environment import plan_argv as plan_declared_argv
+from hpk.planning.environment import plan_environment as plan_declared_environment
+from hpk.planning.expansion import escape, expand, references
 from hpk.planning.flags import parse_flags
 from hpk.planning.mpi import parse_launcher_options
 from hpk.planning.quantity import MAX_QUANTITY, parse_quantity, round_up
@@ -19,6 +25,22 @@ from hpk.planning.sbatch_options import ALLOWED, REFUSED, SHORT
 from hpk.planning.users import resolve_user
 
 FIELD = "metadata.annotations[slurm-job.hpk.io/flags]"
+
+
+def declared(container: dict[str, Any], path: str) -> tuple[PodContainer, Declared]:
+    of = PodContainer(path, container, is_init=False)
+    context = DownwardContext(pod={}, resources={}, job=JobResources())
+    return of, declare(of, context)
+
+
+def plan_environment(
+    container: dict[str, Any], path: str, image: ImageConfig
+) -> tuple[EnvVar, ...]:
+    return plan_declared_environment(declared(container, path)[1], image)
+
+
+def plan_argv(container: dict[str, Any], path: str, image: ImageConfig) -> tuple[str, ...]:
+    return plan_declared_argv(*declared(container, path), image)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +97,12 @@ def test_any_text_is_a_quantity_or_an_error(text: str) -> None:
         return
     assert 0 <= number <= MAX_QUANTITY
     assert round_up(number) >= number > round_up(number) - 1
+
+
+@given(st.text(alphabet="$()AB \n", max_size=40))
+def test_escaped_text_refers_to_nothing_and_stays(text: str) -> None:
+    assert expand(escape(text), lambda name: "x") == text
+    assert references(escape(text)) == ()
 
 
 VARIABLES = {"VAR_A": "A", "VAR_B": "B", "VAR_REF": "$(VAR_A)", "VAR_EMPTY": "", "": "empty"}
@@ -145,8 +173,15 @@ def test_variables_see_those_declared_before_them() -> None:
     assert plan_argv(container, "c", image) == ("run", "21", "$(FROM_IMAGE)")
 
 
-def test_what_only_the_job_knows_is_refused_and_not_left_as_it_is() -> None:
-    container = {"command": ["curl", "$(KUBERNETES_SERVICE_HOST)"]}
+def test_what_only_the_job_knows_makes_a_container_late() -> None:
+    words = ["curl", "$(KUBERNETES_SERVICE_HOST)"]
+    of, found = declared({"command": words}, "spec.containers[0]")
+    assert found.late
+    assert plan_declared_argv(of, found, ImageConfig()) == tuple(words)
+
+
+def test_what_nobody_knows_is_refused_and_not_left_as_it_is() -> None:
+    container = {"command": ["curl", "$(KUBERNETES_PORT_443_TCP)"]}
     with pytest.raises(AdmissionError) as caught:
         plan_argv(container, "spec.containers[0]", ImageConfig())
     assert caught.value.field == "spec.containers[0].command[1]"

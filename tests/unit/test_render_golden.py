@@ -72,7 +72,8 @@ def image(reference: str) -> ImagePlan:
 
 def rendered(pod: dict[str, Any]) -> tuple[str, str]:
     """The batch script and pod.json of a Pod."""
-    images = {item["name"]: image(item["image"]) for item in pod["spec"]["containers"]}
+    containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+    images = {item["name"]: image(item["image"]) for item in containers}
     plan = plan_pod(pod, images=images, partition=PARTITION, site=SiteSettings())
     layout = AttemptLayout(f"/home/alice/my home/.hpk/pods/{plan.pod.uid}/attempts/{NONCE}")
     script = render_script(
@@ -98,7 +99,7 @@ def test_golden(case: str) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert {"job", "plain", "mpi", "nasty"} <= set(CASES)
+    assert {"job", "plain", "mpi", "nasty", "wide"} <= set(CASES)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,113 @@
+"""The fields of a Pod that HPK handles, or may leave to others; a whitelist.
+
+Volumes, ``valueFrom`` and ``envFrom`` have whitelists of their own where they are planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpk.model.errors import AdmissionError
+from hpk.planning.fields import INVALID
+from hpk.planning.whitelist import Check, anything, objects, one_object, only
+
+
+def _ports(value: Any, path: str) -> None:
+    known = {
+        "name": anything,
+        "containerPort": anything,
+        "protocol": only("TCP", "UDP"),
+        "hostPort": anything,
+    }
+    objects(known)(value, path)
+    for index, port in enumerate(value):
+        if port.get("hostPort") not in (None, 0, port.get("containerPort")):
+            raise AdmissionError(
+                INVALID,
+                f"{path}[{index}].hostPort",
+                "must equal containerPort, for Pods are on the host network",
+            )
+
+
+# The runtime's default profile is what runs; Unconfined is less.
+_SECCOMP = one_object({"type": only("RuntimeDefault", "Unconfined")})
+
+_CONTAINER: Mapping[str, Check] = {
+    "name": anything,
+    "image": anything,
+    "imagePullPolicy": anything,
+    "command": anything,
+    "args": anything,
+    "env": objects({"name": anything, "value": anything, "valueFrom": anything}),
+    "envFrom": objects({"prefix": anything, "configMapRef": anything, "secretRef": anything}),
+    "workingDir": anything,
+    "ports": _ports,
+    "resources": one_object({"limits": anything, "requests": anything}),
+    "resizePolicy": anything,
+    "securityContext": one_object(
+        {
+            # False is how every container runs: no program in it gains privileges by being
+            # executed.
+            "allowPrivilegeEscalation": only(False),
+            "capabilities": one_object({"drop": anything}),
+            "procMount": only("Default"),
+            "readOnlyRootFilesystem": only(True, False),
+            "runAsGroup": anything,
+            "runAsNonRoot": only(True, False),
+            "runAsUser": anything,
+            "seccompProfile": _SECCOMP,
+        }
+    ),
+    "terminationMessagePath": anything,
+    "terminationMessagePolicy": only("File", "FallbackToLogsOnError"),
+    "volumeMounts": objects(
+        {
+            "name": anything,
+            "mountPath": anything,
+            "readOnly": anything,
+            "subPath": anything,
+            "subPathExpr": anything,
+            "mountPropagation": only("None"),
+            "recursiveReadOnly": only("Disabled", "IfPossible"),
+        }
+    ),
+}
+
+SPEC: Mapping[str, Check] = {
+    "activeDeadlineSeconds": anything,
+    "affinity": one_object({"nodeAffinity": anything}),
+    "automountServiceAccountToken": anything,
+    "containers": objects(_CONTAINER),
+    "dnsPolicy": only("ClusterFirst", "ClusterFirstWithHostNet", "Default"),
+    "enableServiceLinks": anything,
+    "hostname": anything,
+    "hostNetwork": anything,
+    "hostUsers": anything,
+    "initContainers": objects({**_CONTAINER, "restartPolicy": only("Always")}),
+    "nodeName": anything,
+    "nodeSelector": anything,
+    "os": one_object({"name": only("linux")}),
+    "preemptionPolicy": anything,
+    "priority": anything,
+    "restartPolicy": only("Always", "OnFailure", "Never"),
+    "schedulerName": anything,
+    "securityContext": one_object(
+        {
+            "fsGroup": anything,
+            "fsGroupChangePolicy": only("Always", "OnRootMismatch"),
+            "runAsGroup": anything,
+            "runAsNonRoot": only(True, False),
+            "runAsUser": anything,
+            "seccompProfile": _SECCOMP,
+            "supplementalGroups": anything,
+            "supplementalGroupsPolicy": only("Strict"),
+        }
+    ),
+    "serviceAccount": anything,
+    "serviceAccountName": anything,
+    "terminationGracePeriodSeconds": anything,
+    "tolerations": anything,
+    "topologySpreadConstraints": anything,
+    "volumes": anything,
+}
