@@ -19,8 +19,8 @@ from pathlib import Path
 from hpk import subproc
 from hpk.images.errors import ERR_IMAGE_PULL, ImageError
 from hpk.images.reference import Reference
-from hpk.images.sif import HEADER_BYTES, parse_header, primary_squashfs_offset
 from hpk.model.errors import HpkError, ParseError
+from hpk.model.sif import HEADER_BYTES, parse_header, primary_squashfs_offset
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from hpk.runtimes.base import PAUSE_PATH, BindMount, HoldRequest, NodeFacts
+from hpk.runtimes.base import PAUSE_PATH, Holder, HoldRequest, NodeFacts, mount_option
 
 
 class Apptainer:
@@ -12,6 +12,7 @@ class Apptainer:
 
     name = "apptainer"
     programs: tuple[str, ...] = ("apptainer", "singularity")
+    wants_image_offset = False
 
     def unusable(self, facts: NodeFacts) -> str:
         """See Runtime.unusable."""
@@ -39,8 +40,12 @@ class Apptainer:
         if request.gpus and facts.has_amd:
             argv.append("--rocm")
         for mount in request.mounts:
-            argv += ["--mount", _mount_option(mount)]
+            argv += ["--mount", mount_option(mount)]
         return (*argv, request.image_path, PAUSE_PATH)
+
+    def holder(self, facts: NodeFacts, request: HoldRequest) -> Optional[Holder]:
+        """See Runtime.holder."""
+        return None
 
     def environment(self, work_dir: str) -> tuple[tuple[str, str], ...]:
         """See Runtime.environment."""
@@ -52,14 +57,10 @@ class Apptainer:
             ("SINGULARITY_TMPDIR", work_dir),
         )
 
+    def files(self, facts: NodeFacts, work_dir: str) -> tuple[tuple[str, str], ...]:
+        """See Runtime.files."""
+        return ()
+
     def _program(self, facts: NodeFacts) -> Optional[str]:
         found = (facts.program(name) for name in self.programs)
         return next((path for path in found if path), None)
-
-
-def _mount_option(mount: BindMount) -> str:
-    """The value of --mount: one CSV record, so that commas and quotes in a path stay its own."""
-    fields = ["type=bind", f"source={mount.source}", f"destination={mount.target}"]
-    if mount.read_only:
-        fields.append("ro")
-    return ",".join('"' + field.replace('"', '""') + '"' for field in fields)

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from hpk.runtimes.apptainer import Apptainer
 from hpk.runtimes.base import Runtime
+from hpk.runtimes.podman import Podman
 
-RUNTIMES: dict[str, Runtime] = {"apptainer": Apptainer()}
+RUNTIMES: dict[str, Runtime] = {"apptainer": Apptainer(), "podman": Podman()}

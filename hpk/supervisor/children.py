@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from hpk.supervisor import enter, linux
+from hpk.supervisor.hold import hold
 from hpk.supervisor.pod_messages import Open, Run
 
 
@@ -42,6 +43,8 @@ def start_runtime(command: Open, stderr_fd: int) -> HeldContainer:
             if command.uid:
                 _assume_user(command)
                 linux.die_with_parent(parent)
+            if command.holder is not None:
+                os._exit(hold(command.holder, command.argv, dict(command.env)))
             enter.reset_signals()
             enter.shield_from_termination()
             enter.execute(command.argv, dict(command.env))

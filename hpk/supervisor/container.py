@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any, Callable, Optional, Protocol
 
 from hpk.model.bundle import Bundle
+from hpk.model.errors import ParseError
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, RestartPolicy
 from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState
@@ -28,6 +29,7 @@ from hpk.supervisor.crilog import LineFormer, LogWriter
 from hpk.supervisor.files import log, read_file
 from hpk.supervisor.localdir import LocalDirs
 from hpk.supervisor.memory import OomCounter
+from hpk.supervisor.opening import open_command
 
 _DRAIN_TIMEOUT_S = 5.0
 _READ_BYTES = 64 * 1024
@@ -171,7 +173,7 @@ class Container:
         try:
             if self.plan.mpi is None:
                 self._open_runtime()
-        except OSError as error:
+        except (OSError, ParseError) as error:
             self._fail_start(f"cannot prepare the container: {error}")
             return
         self._try_run()
@@ -187,17 +189,24 @@ class Container:
         passwd, group = mounts.write_user_files(self._directory, plan)
         binds = mounts.container_mounts(plan, self._pod.dirs, self._directory)
         binds += (BindMount(passwd, "/etc/passwd", False), BindMount(group, "/etc/group", False))
-        request = HoldRequest(plan.image.path, scratch, binds, plan.resources.gpus > 0)
+        request = HoldRequest(
+            image_path=plan.image.path,
+            scratch=scratch,
+            mounts=binds,
+            gpus=plan.resources.gpus > 0,
+            uid=plan.uid,
+            gid=plan.gid,
+        )
         env = dict(self._pod.tool_env)
         env.update(self._pod.runtime.environment(self._pod.dirs.work))
         self._hold_id = self._loop.new_id()
         self._is_closed = False
-        command = pod_messages.Open(
-            id=self._hold_id,
-            argv=self._pod.runtime.hold_argv(self._pod.facts, request),
-            env=tuple(env.items()),
-            uid=plan.uid,
-            gid=plan.gid,
+        command = open_command(
+            self._hold_id,
+            self._pod.runtime,
+            self._pod.facts,
+            request,
+            env=env,
             binds=(
                 pod_messages.Bind(passwd, "/etc/passwd"),
                 pod_messages.Bind(group, "/etc/group"),

@@ -19,6 +19,7 @@ from hpk.supervisor import enter, mounts, node, volumes
 from hpk.supervisor.children import kill_inhabitants, read_pause_pid, start_runtime
 from hpk.supervisor.files import close_files_but, log, read_file, write_new
 from hpk.supervisor.localdir import LocalDirs, lock_exclusively
+from hpk.supervisor.opening import open_command, write_runtime_files
 from hpk.supervisor.pod_messages import Open
 
 TERMINATIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -91,16 +92,17 @@ def _prepare(rank: RankContext, bundle: Bundle, dirs: LocalDirs) -> Open:
             volumes.write_volume(os.path.join(dirs.secret, "volumes", content.name), content)
     binds = mounts.container_mounts(plan, dirs, dirs.work, identity=True)
     binds += tuple(BindMount(path, path, False) for path in _launcher_paths(rank.env))
-    request = HoldRequest(plan.image.path, scratch, binds, plan.resources.gpus > 0)
-    tool_env.update(runtime.environment(dirs.work))
-    return Open(
-        id=1,
-        argv=runtime.hold_argv(facts, request),
-        env=tuple(tool_env.items()),
-        uid=None,
-        gid=None,
-        binds=(),
+    request = HoldRequest(
+        image_path=plan.image.path,
+        scratch=scratch,
+        mounts=binds,
+        gpus=plan.resources.gpus > 0,
+        uid=os.getuid(),
+        gid=os.getgid(),
     )
+    write_runtime_files(runtime, facts, dirs.work)
+    tool_env.update(runtime.environment(dirs.work))
+    return open_command(1, runtime, facts, request, env=tool_env, identity=True)
 
 
 def _launcher_paths(env: dict[str, str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterable, Mapping
 
@@ -26,7 +27,15 @@ def probe_node(programs: Iterable[str], directories: Iterable[str], path: str) -
         has_fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
         has_nvidia=os.path.exists("/dev/nvidiactl"),
         has_amd=os.path.exists("/dev/kfd"),
+        has_cgroup2=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        kernel=kernel_version(os.uname().release),
     )
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """``6.1.0-18-amd64`` as (6, 1); (0, 0) where it reads otherwise."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def host_name(env: Mapping[str, str]) -> str:

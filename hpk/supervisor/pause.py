@@ -4,7 +4,9 @@ A runtime (Apptainer, …) is asked to run this program alone; what the Pod want
 container's namespaces with its own argv and environment, which so never pass through a runtime's
 command line, environment file or shell. The program needs nothing of the image: a static ELF of a
 few instructions that writes its pid (8 bytes, native order) to standard output and ends when its
-standard input does, which is when whoever holds the other end of that pipe is gone.
+standard input does, which is when whoever holds the other end of that pipe is gone. It blocks all
+signals first: Slurm signals every process of a job that is to end, while the container still has
+its grace period.
 """
 
 from __future__ import annotations
@@ -15,6 +17,13 @@ _BASE = 0x400000
 _HEADER_BYTES = 64 + 56
 
 _X86_64 = bytes.fromhex(
+    "6aff"  # push -1 (every signal)
+    "31ff"  # xor edi, edi (SIG_BLOCK)
+    "4889e6"  # mov rsi, rsp
+    "31d2"  # xor edx, edx
+    "41ba08000000"  # mov r10d, 8
+    "b80e000000"  # mov eax, 14 (rt_sigprocmask)
+    "0f05"  # syscall
     "b827000000"  # mov eax, 39 (getpid)
     "0f05"  # syscall
     "50"  # push rax
@@ -45,7 +54,15 @@ def _mov(register: int, value: int) -> int:
 _SVC = 0xD4000001
 _MOV_X1_SP = 0x910003E1
 _AARCH64 = struct.pack(
-    "<24I",
+    "<32I",
+    0x92800000,  # mov x0, #-1 (every signal)
+    0xF81F0FE0,  # str x0, [sp, #-16]!
+    _mov(0, 0),  # SIG_BLOCK
+    _MOV_X1_SP,
+    _mov(2, 0),
+    _mov(3, 8),
+    _mov(8, 135),  # rt_sigprocmask
+    _SVC,
     _mov(8, 172),  # getpid
     _SVC,
     0xF81F0FE0,  # str x0, [sp, #-16]!

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from hpk.model import codec
 from hpk.model.errors import ParseError
+from hpk.runtimes.base import Holder
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Open:
     """Start a runtime whose payload is the pause program. Descriptor: its standard error.
 
     :param uid: who the container is, in a user namespace of its own; None: as podinit is.
+    :param holder: set where the runtime does not stay (hpk.supervisor.hold).
     """
 
     id: int
@@ -32,6 +34,7 @@ class Open:
     uid: Optional[int]
     gid: Optional[int]
     binds: tuple[Bind, ...]
+    holder: Optional[Holder] = None
 
 
 @dataclass(frozen=True)

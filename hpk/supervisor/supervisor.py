@@ -39,6 +39,7 @@ from hpk.supervisor.container import Container, PodContext, Step
 from hpk.supervisor.files import log
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
 from hpk.supervisor.memory import OomCounter
+from hpk.supervisor.opening import write_runtime_files
 from hpk.supervisor.records import RecordStore
 from hpk.supervisor.stop_request import read_stop_request
 
@@ -243,6 +244,7 @@ class Supervisor:
         dirs = make_local_dirs(spec.settings.local_root, str(self._me.job_id))
         self._dirs = dirs
         mounts.write_node_files(dirs.work)
+        write_runtime_files(runtime, facts, dirs.work)
         for volume in plan.volumes:
             os.makedirs(os.path.join(dirs.secret, "volumes", volume.name), mode=0o755)
         pod = PodContext(

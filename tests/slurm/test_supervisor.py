@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ class Site:
 
     lab: LabUnderTest
     address: str
+    runtime: str
 
     def run(
         self,
@@ -53,7 +54,7 @@ class Site:
             "image": f"{DIRECTORY}/{image}.sif",
             "steps": steps,
             "sbatch": ["--mem=300M", *(sbatch or [])],
-            "plan": plan or {},
+            "plan": {"runtime": self.runtime, **(plan or {})},
             "container": container,
         }
         done = self.lab.run(
@@ -69,8 +70,13 @@ class Site:
         return answer
 
 
+@pytest.fixture(scope="module", params=["apptainer", "podman"])
+def site(installed: Site, request: pytest.FixtureRequest) -> Site:
+    return replace(installed, runtime=request.param)
+
+
 @pytest.fixture(scope="module")
-def site(lab: LabUnderTest) -> Iterator[Site]:
+def installed(lab: LabUnderTest) -> Iterator[Site]:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(ROOT / "hpk", "hpk", filter=_sources)
@@ -85,7 +91,7 @@ def site(lab: LabUnderTest) -> Iterator[Site]:
         source = f"docker://registry.lab:5000/{name}:latest"
         lab.run("login", "alice", [*argv, source], timeout_s=300, check=True)
     address = lab.run("login", "alice", ["getent", "hosts", "login"], check=True).stdout.split()[0]
-    yield Site(lab, address)
+    yield Site(lab, address, "apptainer")
     lab.run("login", "alice", ["rm", "-rf", DIRECTORY], check=True)
 
 
@@ -106,8 +112,10 @@ def state(answer: dict[str, Any]) -> dict[str, Any]:
 def left_on(site: Site, host: str) -> str:
     """alice's processes and node-local files of supervisors on a host."""
     script = (
-        "ps -u alice -o args= | grep -E 'attempt-dir|pause|squashfuse|overlay|[A]pptainer|[m]arker'"
-        "; find /tmp/hpk-20001 /dev/shm/hpk-20001 -mindepth 1 -not -name .lock; true"
+        "ps -u alice -o args= | grep -E '[a]ttempt-dir|[p]ause|[s]quashfuse|[o]verlay|[A]pptainer|"
+        "[m]arker|[c]onmon|[p]odman'"
+        "; find /tmp/hpk-20001 /dev/shm/hpk-20001 -mindepth 1 -not -name .lock; "
+        "find /tmp /dev/shm /run /var/tmp -user alice -not -path '*/hpk-20001*'; true"
     )
     return site.lab.run(host, "root", ["bash", "-c", script]).stdout
 

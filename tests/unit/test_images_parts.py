@@ -23,7 +23,7 @@ from hpk.images.oci import choose_platform, is_index, parse_config
 from hpk.images.reference import parse_reference
 from hpk.images.registry import Credentials, Registry
 from hpk.images.settings import ImageSettings, image_settings
-from hpk.images.sif import parse_header, primary_squashfs_offset
+from hpk.model.sif import parse_header, primary_squashfs_offset
 from hpk.model.errors import ParseError, PermanentError
 from hpk.statefs import HpkPaths
 

@@ -27,7 +27,7 @@ _SQUASHFS = 1
 _PRIMARY_SYSTEM = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class DescriptorTable:
     """Where the descriptors lie, in bytes."""
 
