@@ -102,7 +102,7 @@ class Converter:
                 raise ImageError(
                     ERR_IMAGE_PULL, f"cannot look into the converted image: {_said(done)}"
                 )
-            return _small_text(root / "etc/passwd"), _small_text(root / "etc/group")
+            return small_text(root / "etc/passwd"), small_text(root / "etc/group")
 
 
 def find_program(names: tuple[str, ...], directories: tuple[Path, ...]) -> str:
@@ -181,7 +181,8 @@ def _squashfs_offset(sif: Path) -> int:
         return primary_squashfs_offset(file.read(table.size))
 
 
-def _small_text(path: Path) -> str:
+def small_text(path: Path) -> str:
+    """A regular file of an image, read in part if it is big; "" for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -17,6 +17,7 @@ from hpk.config.load import load_config
 from hpk.images.build_lock import build_lock
 from hpk.images.convert import Converter
 from hpk.images.errors import ERR_IMAGE_NEVER_PULL, ERR_IMAGE_PULL, ImageError
+from hpk.images.local import ensure_local, is_local
 from hpk.images.reference import Reference, parse_reference
 from hpk.images.registry import Registry, Resolved
 from hpk.images.settings import ImageSettings, image_settings
@@ -63,12 +64,15 @@ class ImageManager:
     async def ensure(self, reference: str, *, pull_policy: str) -> ImagePlan:
         """The image, converted and on disk.
 
-        :param reference: as the Pod spells it.
+        :param reference: as the Pod spells it; an absolute path is an image that is there
+            already, whatever the pull policy.
         :param pull_policy: ``Always`` (resolve the tag again; what is cached for the digest is
             used), ``IfNotPresent`` (no network where the reference is known) or ``Never``.
         :raises ImageError: with reason ``InvalidImageName``, ``ErrImagePull`` or
             ``ErrImageNeverPull``. Only the first is permanent; back-off is the caller's.
         """
+        if is_local(reference):
+            return await ensure_local(reference, self._converter)
         parsed = parse_reference(reference)
         if pull_policy not in ("Always", "IfNotPresent", "Never"):
             raise PermanentError(

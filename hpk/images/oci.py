@@ -111,6 +111,18 @@ def parse_config(text: bytes) -> ImageConfig:
         config = {}
     if not isinstance(config, dict):
         raise ParseError("image configuration: config is not an object")
+    return _image_config(config)
+
+
+def parse_image_settings(text: bytes) -> ImageConfig:
+    """The same from the "config" object alone, as Apptainer keeps it in a SIF file.
+
+    :raises ParseError: a field has the wrong type.
+    """
+    return _image_config(parse_object(text, "image configuration"))
+
+
+def _image_config(config: Mapping[str, Any]) -> ImageConfig:
     return ImageConfig(
         entrypoint=_strings(config, "Entrypoint"),
         cmd=_strings(config, "Cmd"),

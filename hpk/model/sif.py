@@ -1,4 +1,4 @@
-"""Where the root file system lies in a SIF file. Pure.
+"""Where the root file system, and data beside it, lie in a SIF file. Pure.
 
 Source: the SIF specification, version 1 (github.com/apptainer/sif, pkg/sif: header and
 rawDescriptor): all little-endian, nothing aligned.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Optional
 
 from hpk.model.errors import ParseError
 
@@ -22,7 +23,10 @@ _DESCRIPTOR = struct.Struct("<iBIIIqq")
 _DESCRIPTOR_BYTES = 585
 _EXTRA_AT = 201
 _EXTRA = struct.Struct("<ii")
+_NAME_AT = 73
+_NAME_BYTES = 128
 _PARTITION = 0x4004
+_GENERIC_JSON = 0x4007
 _SQUASHFS = 1
 _PRIMARY_SYSTEM = 2
 
@@ -64,3 +68,15 @@ def primary_squashfs_offset(table: bytes) -> int:
             raise ParseError("the SIF file's root file system is no squashfs")
         return int(offset)
     raise ParseError("the SIF file holds no root file system")
+
+
+def data_object(table: bytes, name: str) -> Optional[tuple[int, int]]:
+    """Offset and size, in bytes, of the JSON object of this name; None where there is none."""
+    for at in range(0, len(table) - _DESCRIPTOR_BYTES + 1, _DESCRIPTOR_BYTES):
+        kind, used, _id, _group, _link, offset, size = _DESCRIPTOR.unpack_from(table, at)
+        if not used or kind != _GENERIC_JSON or offset <= 0 or size < 0:
+            continue
+        text = table[at + _NAME_AT : at + _NAME_AT + _NAME_BYTES].split(b"\0")[0]
+        if text == name.encode():
+            return int(offset), int(size)
+    return None

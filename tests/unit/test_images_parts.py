@@ -23,8 +23,8 @@ from hpk.images.oci import choose_platform, is_index, parse_config
 from hpk.images.reference import parse_reference
 from hpk.images.registry import Credentials, Registry
 from hpk.images.settings import ImageSettings, image_settings
-from hpk.model.sif import parse_header, primary_squashfs_offset
 from hpk.model.errors import ParseError, PermanentError
+from hpk.model.sif import parse_header, primary_squashfs_offset
 from hpk.statefs import HpkPaths
 
 HEX = "0123456789abcdef" * 4
