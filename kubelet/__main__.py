@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -32,7 +33,8 @@ class FieldFormatter(logging.Formatter):
 async def _main() -> None:
     paths = HpkPaths.from_environment()
     settings = load_settings(paths)
-    site = site_settings(load(paths))
+    own = {str(path) for home in (paths.home, paths.cache) for path in (home, home.resolve())}
+    site = dataclasses.replace(site_settings(load(paths)), own_directories=tuple(sorted(own)))
     private_directory(paths.pods)
     kubelet = Kubelet(
         paths=paths,

@@ -76,8 +76,9 @@ class ServerBackend:
         record = self._observations.get(attempt.nonce).record if attempt else None
         if attempt is None or record is None:
             raise LogUnavailableError(f'container "{container}" in pod "{pod}" has no log yet')
+        containers = (*record.init_containers, *record.containers)
         log_path = next(
-            (log_path_of(c, previous=previous) for c in record.containers if c.name == container),
+            (log_path_of(c, previous=previous) for c in containers if c.name == container),
             None,
         )
         if log_path is None:

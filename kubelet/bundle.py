@@ -1,121 +1,154 @@
-"""Builds a pod's bundle: ConfigMaps and fresh tokens as files, and the API server's address.
+"""Builds a pod's bundle: the files of its volumes, late containers, the API server's address.
 
-Sources: pkg/volume/projected, pkg/kubelet/token (refresh at 80 % of the lifetime),
-pkg/kubelet/envvars.
+Nothing of it is written to a disk or a log here; it goes to the supervisor over the channel.
+Sources: pkg/volume/projected, pkg/kubelet/kubelet_pods.go, pkg/kubelet/envvars.
 """
 
 from __future__ import annotations
 
-import base64
-import time
-from datetime import datetime
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from hpk.model.bundle import Bundle, BundleFile, BundleVolume
-from hpk.model.errors import TransientError
-from hpk.model.ids import PodRef
-from hpk.model.plan import ConfigMapSource, EnvVar, PodPlan, ProjectedVolume, TokenSource
+from hpk.model.bundle import Bundle, ContainerBundle
+from hpk.model.errors import ParseError, TransientError
+from hpk.model.frames import MAX_FRAME_BYTES
+from hpk.model.plan import ContainerPlan, EnvVar, PodPlan, TokenSource
 from hpk.model.settings import KubeletSettings
-from kubelet.apiserver import ApiError, ApiServer, path
+from hpk.planning.downward import HOST_FIELDS, metadata_field
+from hpk.planning.late import LateValues, references_of, resolve_container
+from kubelet.apiserver import ApiServer, Json
+from kubelet.bundle_files import MountError, VolumeValues, volume_files
+from kubelet.objects import ObjectData, ObjectReader
+from kubelet.tokens import TokenCache
 
-_REFRESH_FRACTION = 0.8
-_REFRESH_AT_LEAST_S = 60.0
+_AGAIN_S = 60.0
+_AGAIN_SPREAD_S = 20
+"""Live updates are looked for once in this time, not by all pods at the same moment."""
+_INCOMPLETE_AGAIN_S = 5.0
+_MAX_BYTES = MAX_FRAME_BYTES - 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodFacts:
+    """What is known of the pod besides its plan.
+
+    :param pod: the Pod as it is now.
+    :param host_ip: of its first node; "" before a supervisor said.
+    """
+
+    pod: Json
+    host_ip: str
+
+    def field(self, field_path: str) -> str:
+        """The value of a ``fieldPath``.
+
+        :raises ParseError: it is not supported, or not known yet.
+        """
+        if field_path in HOST_FIELDS:
+            if not self.host_ip:
+                raise ParseError(f"{field_path} is not known yet")
+            return self.host_ip
+        return metadata_field(self.pod, field_path)
 
 
 class BundleBuilder:
-    """Asks the API server for what a pod's volumes hold."""
+    """Asks the API server for what pods need, and puts it together."""
 
     def __init__(self, api: ApiServer, settings: KubeletSettings) -> None:
-        self._api = api
+        self._objects = ObjectReader(api)
+        self.tokens = TokenCache(api)
         self._settings = settings
 
-    async def build(self, plan: PodPlan) -> tuple[Bundle, float | None]:
-        """The bundle, and in how many seconds its first token wants to be renewed.
+    async def build(
+        self, plan: PodPlan, facts: PodFacts, *, fresh: bool = True
+    ) -> tuple[Bundle, float]:
+        """The bundle, and in how many seconds to build it again for what may have changed.
 
-        :raises TransientError: something it needs does not exist yet.
+        :param fresh: whether what was read a moment ago will not do.
+        :raises MountError: a volume cannot be filled yet.
+        :raises TransientError: the API server does not answer, or the bundle is too big.
         """
-        volumes, lifetimes_s = [], []
-        for volume in plan.volumes:
-            files, shortest_s = await self._projected(plan, volume)
-            volumes.append(BundleVolume(name=volume.name, files=tuple(files)))
-            lifetimes_s += [] if shortest_s is None else [shortest_s]
-        env = (
-            EnvVar("KUBERNETES_SERVICE_HOST", self._settings.api_host),
-            EnvVar("KUBERNETES_SERVICE_PORT", str(self._settings.api_port)),
-            EnvVar("KUBERNETES_SERVICE_PORT_HTTPS", str(self._settings.api_port)),
-        )
-        again_s = None
-        if lifetimes_s:
-            again_s = max(min(lifetimes_s) * _REFRESH_FRACTION, _REFRESH_AT_LEAST_S)
-        return Bundle(volumes=tuple(volumes), env=env), again_s
-
-    async def _projected(
-        self, plan: PodPlan, volume: ProjectedVolume
-    ) -> tuple[list[BundleFile], float | None]:
-        files: list[BundleFile] = []
-        lifetimes_s: list[float] = []
-        for token in volume.tokens:
-            text, lifetime_s = await self._token(plan.pod, plan.service_account, token)
-            files.append(_file(token.path, text.encode(), volume.default_mode))
-            lifetimes_s.append(lifetime_s)
-        for source in volume.config_maps:
-            files += await self._config_map(plan.pod, source, volume.default_mode)
-        for item in volume.downward:
-            files.append(_file(item.path, item.value.encode(), volume.default_mode))
-        return files, min(lifetimes_s, default=None)
-
-    async def _token(
-        self, pod: PodRef, service_account: str, token: TokenSource
-    ) -> tuple[str, float]:
-        url = path(
-            "api", "v1", "namespaces", pod.namespace, "serviceaccounts", service_account, "token"
-        )
-        request = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {
-                "audiences": [token.audience] if token.audience else [],
-                "expirationSeconds": token.expiration_s,
-                "boundObjectRef": {
-                    "apiVersion": "v1",
-                    "kind": "Pod",
-                    "name": pod.name,
-                    "uid": pod.uid,
-                },
-            },
+        late_maps, late_secrets = references_of(plan)
+        wanted_maps = {s.name for v in plan.volumes for s in v.config_maps} | late_maps
+        wanted_secrets = {s.name for v in plan.volumes for s in v.secrets} | late_secrets
+        namespace = plan.pod.namespace
+        config_maps = {
+            name: await self._objects.config_map(namespace, name, fresh=fresh)
+            for name in sorted(wanted_maps)
         }
+        secrets = {
+            name: await self._objects.secret(namespace, name, fresh=fresh)
+            for name in sorted(wanted_secrets)
+        }
+        values = VolumeValues(
+            config_maps=config_maps,
+            secrets=secrets,
+            tokens={
+                token: await self._token(plan, volume.name, token)
+                for volume in plan.volumes
+                for token in volume.tokens
+            },
+            field=facts.field,
+        )
+        env = self._services()
+        late = LateValues(
+            namespace=namespace,
+            config_maps=_texts(config_maps),
+            secrets=_texts(secrets),
+            field=facts.field,
+            services={variable.name: variable.value for variable in env},
+        )
+        bundle = Bundle(
+            volumes=tuple(volume_files(volume, values) for volume in plan.volumes),
+            env=env,
+            containers=_late_containers((*plan.init_containers, *plan.containers), late),
+        )
+        _check_size(bundle)
+        if any(container.error for container in bundle.containers):
+            return bundle, _INCOMPLETE_AGAIN_S
+        return bundle, _AGAIN_S + zlib.crc32(plan.pod.uid.encode()) % _AGAIN_SPREAD_S
+
+    async def _token(self, plan: PodPlan, volume: str, token: TokenSource) -> str:
         try:
-            answer = await self._api.create(url, request)
-            status = answer["status"]
-            expires = datetime.fromisoformat(status["expirationTimestamp"]).timestamp()
-        except (ApiError, KeyError, ValueError) as error:
-            raise TransientError(f"token of service account {service_account}: {error}") from error
-        # The API server may give a longer life than asked for; the asked one is what it warns by.
-        return status["token"], min(expires - time.time(), token.expiration_s)
+            return await self.tokens.get(plan.pod, plan.service_account, token)
+        except TransientError as error:
+            raise MountError(volume, str(error)) from error
 
-    async def _config_map(
-        self, pod: PodRef, source: ConfigMapSource, mode: int
-    ) -> list[BundleFile]:
-        url = path("api", "v1", "namespaces", pod.namespace, "configmaps", source.name)
-        try:
-            config_map = await self._api.get(url)
-        except ApiError as error:
-            if error.is_not_found and source.optional:
-                return []
-            raise TransientError(f'configmap "{source.name}": {error}') from error
-        data = {k: v.encode() for k, v in (config_map.get("data") or {}).items()}
-        for key, text in (config_map.get("binaryData") or {}).items():
-            data[key] = base64.b64decode(text)
-        if not source.items:
-            return [_file(key, value, mode) for key, value in sorted(data.items())]
-        files = []
-        for item in source.items:
-            if item.key in data:
-                files.append(_file(item.path, data[item.key], mode))
-            elif not source.optional:
-                message = f'configmap "{source.name}" has no key "{item.key}"'
-                raise TransientError(message)
-        return files
+    def _services(self) -> tuple[EnvVar, ...]:
+        port = str(self._settings.api_port)
+        return (
+            EnvVar("KUBERNETES_SERVICE_HOST", self._settings.api_host),
+            EnvVar("KUBERNETES_SERVICE_PORT", port),
+            EnvVar("KUBERNETES_SERVICE_PORT_HTTPS", port),
+        )
 
 
-def _file(file_path: str, data: bytes, mode: int) -> BundleFile:
-    return BundleFile(path=file_path, data_base64=base64.b64encode(data).decode(), mode=mode)
+def _late_containers(
+    containers: Iterable[ContainerPlan], values: LateValues
+) -> tuple[ContainerBundle, ...]:
+    return tuple(resolve_container(item, values) for item in containers if item.late)
+
+
+def _texts(objects: Mapping[str, ObjectData | None]) -> dict[str, Mapping[str, str] | None]:
+    return {name: found.texts if found else None for name, found in objects.items()}
+
+
+def _check_size(bundle: Bundle) -> None:
+    """Refuse what no frame can carry, counted with room for JSON's own characters."""
+    size = sum(
+        len(file.path) + len(file.data_base64) + 64 for v in bundle.volumes for file in v.files
+    )
+    for container in bundle.containers:
+        texts = [*container.argv, *(text for e in container.env for text in (e.name, e.value))]
+        # A control character or a surrogate takes six bytes in JSON.
+        size += sum(
+            len(text) if text.isascii() and text.isprintable() else 6 * len(text) for text in texts
+        ) + 64 * len(texts)
+    if size > _MAX_BYTES:
+        raise TransientError(
+            f"the pod's volumes and variables are about {size} bytes,"
+            f" and at most {_MAX_BYTES} can be sent to it",
+            reason="FailedMount",
+            remedy="use fewer or smaller ConfigMaps and Secrets, or a hostPath",
+        )

@@ -14,7 +14,6 @@ import hmac
 import itertools
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -37,7 +36,7 @@ from hpk.model.frames import (
     Welcome,
 )
 from hpk.model.ids import Nonce, PodUid, is_valid_uid
-from hpk.model.record import SupervisorRecord
+from hpk.model.record import PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
 from hpk.statefs import HpkPaths
 
@@ -46,6 +45,8 @@ log = logging.getLogger(__name__)
 _HELLO_TIMEOUT_S = 15
 _HELLO_MAX_BYTES = 64 * 1024
 _MAX_STRANGERS = 256
+_UNASKED_AFTER_S = 2.0
+"""How long a supervisor has to ask for its bundle before it counts as having one."""
 
 
 class ChannelHandler(Protocol):
@@ -60,8 +61,13 @@ class ChannelHandler(Protocol):
     def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
         """A session began or ended."""
 
-    async def build_bundle(self, uid: PodUid, nonce: Nonce) -> tuple[Bundle, float | None]:
-        """The attempt's bundle, and after how many seconds it wants to be built again."""
+    async def build_bundle(
+        self, uid: PodUid, nonce: Nonce, *, fresh: bool
+    ) -> tuple[Bundle, float | None]:
+        """The attempt's bundle, and after how many seconds it wants to be built again.
+
+        :param fresh: whether what was read a moment ago will not do.
+        """
 
 
 class Session:
@@ -76,6 +82,8 @@ class Session:
         self._writer = writer
         self._ids = itertools.count(1)
         self._log_reads: dict[int, asyncio.Future[LogData]] = {}
+        self.bundle_stale = asyncio.Event()
+        self.bundle_keeper: asyncio.Task[None] | None = None
 
     async def send(self, frame: ToSupervisor) -> None:
         """Send a frame; a broken connection raises ConnectionError."""
@@ -137,6 +145,12 @@ class ChannelServer:
     def session(self, nonce: Nonce) -> Session | None:
         """The open session of an attempt."""
         return self._sessions.get(nonce)
+
+    def refresh_bundle(self, uid: PodUid) -> None:
+        """Something a pod's bundle shows has changed."""
+        for session in self._sessions.values():
+            if session.uid == uid:
+                session.bundle_stale.set()
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -222,29 +236,52 @@ class ChannelServer:
                 raise ParseError(f"record of {record.uid} came from {session.uid}")
             self._handler.record_arrived(record)
             await session.send(StatusAck(seq=record.seq))
+            if session.bundle_keeper is None and record.phase is not PodPhase.FINISHED:
+                self._keep_bundle(session, 0, tasks)
         elif isinstance(frame, LogData):
             session.take_log_data(frame)
         elif isinstance(frame, BundleRequest):
-            tasks.create_task(self._keep_bundle_fresh(session, frame.id))
+            self._keep_bundle(session, frame.id, tasks)
+
+    def _keep_bundle(self, session: Session, request: int, tasks: asyncio.TaskGroup) -> None:
+        if session.bundle_keeper is not None:
+            session.bundle_keeper.cancel()
+        session.bundle_keeper = tasks.create_task(self._keep_bundle_fresh(session, request))
 
     async def _keep_bundle_fresh(self, session: Session, request: int) -> None:
-        """Answer a BundleRequest, then send updates before its tokens expire."""
-        build: Callable[[PodUid, Nonce], Awaitable[tuple[Bundle, float | None]]]
-        build = self._handler.build_bundle
+        """Answer a BundleRequest, then send what changes; 0 for one that was answered before.
+
+        A supervisor that has its bundle does not ask a new kubelet for another, but its tokens
+        expire all the same: it is sent one as an update.
+        """
+        if not request:
+            await asyncio.sleep(_UNASKED_AFTER_S)
+        sent: Bundle | None = None
         pause_s = 0.5
         while True:
+            session.bundle_stale.clear()
             try:
-                bundle, again_s = await build(session.uid, session.nonce)
+                bundle, again_s = await self._handler.build_bundle(
+                    session.uid, session.nonce, fresh=sent is None
+                )
             except HpkError as error:
                 log.warning("bundle uid=%s: %s", session.uid, error)
-                await asyncio.sleep(pause_s)
+                await _wait(session.bundle_stale, pause_s)
                 pause_s = min(pause_s * 2, 30)
                 continue
-            await session.send(BundleReply(id=request, bundle=bundle))
+            if bundle != sent:
+                await session.send(BundleReply(id=request if sent is None else 0, bundle=bundle))
             if again_s is None:
                 return
-            request, pause_s = 0, 0.5
-            await asyncio.sleep(again_s)
+            sent, pause_s = bundle, 0.5
+            await _wait(session.bundle_stale, again_s)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    """Wait for the event, or for so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
 
 
 async def _read_payload(reader: asyncio.StreamReader, limit: int) -> bytes:

@@ -30,7 +30,7 @@ from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
 from kubelet.apiserver import ApiError, ApiServer, Json
 from kubelet.backend import ServerBackend
-from kubelet.bundle import BundleBuilder
+from kubelet.bundle import BundleBuilder, PodFacts
 from kubelet.channel import ChannelServer
 from kubelet.events import EventRecorder
 from kubelet.informer import PodInformer
@@ -184,6 +184,8 @@ class Kubelet:
         worker = self._workers.get(uid)
         if worker is None:
             worker = self._add_worker(uid, pod)
+        elif _shown(worker.pod) != _shown(pod):
+            self._channel.refresh_bundle(uid)
         worker.update(pod)
 
     def pod_deleted(self, pod: Json) -> None:
@@ -224,14 +226,11 @@ class Kubelet:
         self._spawn(self._run_worker(uid, worker))
         return worker
 
-    def _partition(self, node: str) -> Partition | None:
-        # Asked anew each time: the nodes may be known only after the pods, and change.
-        return self._nodes.get(node)
-
     async def _run_worker(self, uid: PodUid, worker: PodWorker) -> None:
         await worker.run()
         if self._workers.get(uid) is worker:
             del self._workers[uid]
+            self._bundles.tokens.forget(uid)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         if self._tasks is None:
@@ -296,8 +295,13 @@ class Kubelet:
         if worker is not None:
             worker.nudge()
 
-    async def build_bundle(self, uid: PodUid, nonce: Nonce) -> tuple[Bundle, float | None]:
-        """ChannelHandler: the attempt's bundle."""
+    async def build_bundle(
+        self, uid: PodUid, nonce: Nonce, *, fresh: bool
+    ) -> tuple[Bundle, float | None]:
+        """ChannelHandler: the attempt's bundle; what is missing becomes an event of the Pod."""
+        worker = self._workers.get(uid)
+        if worker is None:
+            raise TransientError(f"the API server does not know the Pod of {uid}")
         journal = await asyncio.to_thread(read_pod, self._paths, uid)
         attempt: Attempt | None = None
         if journal is not None:
@@ -305,7 +309,18 @@ class Kubelet:
         if attempt is None:
             raise TransientError(f"attempt {nonce} is not in the journal")
         spec = await asyncio.to_thread(self._launcher.load_spec, attempt)
-        return await self._bundles.build(spec.plan)
+        record = self._observations.get(nonce).record
+        facts = PodFacts(pod=worker.pod, host_ip=record.host_ip if record else "")
+        try:
+            bundle, again_s = await self._bundles.build(spec.plan, facts, fresh=fresh)
+        except TransientError as error:
+            if error.reason:
+                self._events.warning(worker.pod, error.reason, str(error))
+            raise
+        for container in bundle.containers:
+            if container.error:
+                self._events.warning(worker.pod, "Failed", f"Error: {container.error}")
+        return bundle, again_s
 
 
 def _supervisor_settings(paths: HpkPaths, settings: KubeletSettings) -> SupervisorSettings:
@@ -317,6 +332,11 @@ def _supervisor_settings(paths: HpkPaths, settings: KubeletSettings) -> Supervis
         local_root="/tmp",  # noqa: S108 - node-local; the supervisor makes a 0700 directory in it
         runtime_path=(),
     )
+
+
+def _shown(pod: Json) -> tuple[object, object]:
+    """What of a Pod's metadata may change and a volume may show."""
+    return pod["metadata"].get("labels"), pod["metadata"].get("annotations")
 
 
 async def _logged(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -94,7 +94,7 @@ class ContainerLog:
         record = self._record()
         if record is None:
             return True
-        for container in record.containers:
+        for container in (*record.init_containers, *record.containers):
             if container.name == self._container:
                 current = container.log_path == self._log_path
                 return not current or container.state.phase is ContainerPhase.TERMINATED

@@ -66,7 +66,7 @@ class PodImages:
 
     async def get(self, pod: Json) -> Mapping[str, ImagePlan] | None:
         """The pod's images by container name; None while one is missing."""
-        wanted = {c["name"] for c in pod["spec"]["containers"]}
+        wanted = {c["name"] for c in spec_containers(pod)}
         if wanted <= self._images.keys():
             return self._images
         if self._task is None and time.monotonic() >= self._again_at_s:
@@ -81,7 +81,7 @@ class PodImages:
 
     async def _fetch(self, pod: Json) -> None:
         try:
-            for container in pod["spec"]["containers"]:
+            for container in spec_containers(pod):
                 if container["name"] not in self._images:
                     self._images[container["name"]] = await self._fetch_one(pod, container)
             self.waiting = Waiting()
@@ -123,4 +123,11 @@ class PodImages:
 
 
 def _names(pod: Json) -> str:
-    return ", ".join(f'"{c["image"]}"' for c in pod["spec"]["containers"])
+    return ", ".join(
+        f'"{image}"' for image in dict.fromkeys(c["image"] for c in spec_containers(pod))
+    )
+
+
+def spec_containers(pod: Json) -> list[Json]:
+    """All containers of a Pod, in the order they start."""
+    return [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]

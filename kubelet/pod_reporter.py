@@ -7,7 +7,7 @@ import logging
 
 from hpk.journal import Attempt
 from hpk.model.errors import ParseError
-from hpk.model.plan import PodPlan
+from hpk.model.plan import ContainerPlan, PodPlan
 from hpk.model.record import SupervisorRecord
 from kubelet.actions import PodView
 from kubelet.apiserver import Json
@@ -78,11 +78,13 @@ class PodReporter:
             self._events.normal(pod, "Killing", f"Stopping container {container['name']}")
 
     def _report_starts(self, pod: Json, record: SupervisorRecord) -> None:
+        status = pod.get("status") or {}
         reported = {
             str(c.get("containerID") or "").rpartition("/")[2]
-            for c in (pod.get("status") or {}).get("containerStatuses") or []
+            for field in ("initContainerStatuses", "containerStatuses")
+            for c in status.get(field) or []
         }
-        for container in record.containers:
+        for container in (*record.init_containers, *record.containers):
             if container.state.started_at_s is None or container.container_id in self._started:
                 continue
             self._started.add(container.container_id)
@@ -105,7 +107,7 @@ class PodReporter:
                 seen=seen,
                 outcome=outcome,
                 waiting=waiting,
-                images={c.name: c.image for c in plan.containers} if plan else {},
+                images={c.name: c.image for c in _containers(plan)},
                 runtime=plan.runtime if plan else "",
                 now=timestamp(),
             )
@@ -122,3 +124,7 @@ class PodReporter:
                 return None
             self._plan = spec.plan
         return self._plan
+
+
+def _containers(plan: PodPlan | None) -> tuple[ContainerPlan, ...]:
+    return (*plan.init_containers, *plan.containers) if plan else ()

@@ -61,8 +61,16 @@ class Kubelet:
     def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
         self.changed.set()
 
-    async def build_bundle(self, uid: PodUid, nonce: Nonce) -> tuple[Bundle, float | None]:
-        return Bundle(volumes=(), env=(EnvVar("A", "b"),)), None
+    bundles: list[Bundle] = field(default_factory=lambda: [Bundle((), (EnvVar("A", "b"),))])
+    again_s: float | None = None
+
+    async def build_bundle(
+        self, uid: PodUid, nonce: Nonce, *, fresh: bool
+    ) -> tuple[Bundle, float | None]:
+        bundle = self.bundles[0]
+        if len(self.bundles) > 1:
+            self.bundles.pop(0)
+        return bundle, self.again_s
 
 
 @dataclass
