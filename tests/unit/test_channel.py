@@ -211,6 +211,44 @@ async def test_a_supervisor_with_the_token_is_welcome_and_heard(channel: Channel
         assert (reply.id, reply.bundle.env) == (3, (EnvVar("A", "b"),))
 
 
+async def test_only_what_changed_is_sent_again(channel: Channel) -> None:
+    first, second = (Bundle((), (EnvVar("A", value),)) for value in ("1", "2"))
+    channel.kubelet.bundles = [first, first, first, second]
+    channel.kubelet.again_s = 0.001
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello())
+        assert await receive(reader) == Welcome(protocol=PROTOCOL_VERSION)
+        writer.write(codec.frame_bytes(BundleRequest(id=3)))
+        assert await receive(reader) == BundleReply(3, first)
+        assert await receive(reader) == BundleReply(0, second)
+
+
+async def test_a_change_of_the_pod_is_sent_at_once(channel: Channel) -> None:
+    first, second = (Bundle((), (EnvVar("A", value),)) for value in ("1", "2"))
+    channel.kubelet.bundles = [first, second]
+    channel.kubelet.again_s = 3600
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello())
+        assert await receive(reader) == Welcome(protocol=PROTOCOL_VERSION)
+        writer.write(codec.frame_bytes(BundleRequest(id=3)))
+        assert await receive(reader) == BundleReply(3, first)
+        channel.server.refresh_bundle(PodUid("another"))
+        channel.server.refresh_bundle(UID)
+        assert await receive(reader) == BundleReply(0, second)
+
+
+async def test_a_supervisor_that_has_its_bundle_is_kept_fresh_all_the_same(
+    channel: Channel,
+) -> None:
+    channel.kubelet.again_s = 3600
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello())
+        assert await receive(reader) == Welcome(protocol=PROTOCOL_VERSION)
+        writer.write(codec.frame_bytes(Status(a_record(seq=5))))
+        assert await receive(reader) == StatusAck(seq=5)
+        assert (await receive(reader)).id == 0
+
+
 @pytest.mark.parametrize(
     "changes",
     [

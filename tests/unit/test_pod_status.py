@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -161,6 +162,130 @@ def test_conditions_of_others_stay_and_transition_times_move_only_with_the_statu
         seen(ContainerState(ContainerPhase.RUNNING, started_at_s=0.0)), of=pod(conditions=old)
     )
     assert condition(ready, "Ready")["lastTransitionTime"] == NOW
+
+
+RUNNING = ContainerState(ContainerPhase.RUNNING, started_at_s=0.0)
+WAITING = ContainerState(ContainerPhase.WAITING, reason="PodInitializing")
+
+
+def ended(code: int) -> ContainerState:
+    return ContainerState(ContainerPhase.TERMINATED, exit_code=code, finished_at_s=1.0)
+
+
+def record_of(name: str, state: ContainerState, last: ContainerState | None = None) -> Any:
+    return ContainerRecord(name, state, last, 0, f"id-{name}", f"logs/{name}/0.log")
+
+
+def wide(policy: str = "Never") -> dict[str, Any]:
+    """Two init containers, the second a sidecar, and two containers."""
+    found = pod(policy)
+    found["spec"]["initContainers"] = [
+        {"name": "first", "image": "i"},
+        {"name": "side", "image": "i", "restartPolicy": "Always"},
+    ]
+    found["spec"]["containers"].append({"name": "two", "image": "t"})
+    return found
+
+
+def wide_seen(
+    first: Any, side: Any, main: Any = WAITING, two: Any = WAITING, *, last: Any = None
+) -> Observation:
+    record = seen(RUNNING).record
+    return Observation(
+        record=dataclasses.replace(
+            record,
+            init_containers=(record_of("first", first, last), record_of("side", side)),
+            containers=(record_of("main", main), record_of("two", two)),
+        )
+    )
+
+
+def initialized(status: dict[str, Any]) -> tuple[str, str]:
+    found = condition(status, "Initialized")
+    return found["status"], found.get("message", "")
+
+
+def states(status: dict[str, Any], field: str) -> list[str]:
+    return [next(iter(item["state"])) for item in status[field]]
+
+
+def test_before_anything_is_known_the_pod_is_initializing() -> None:
+    status = status_of(of=wide())
+    for field in ("initContainerStatuses", "containerStatuses"):
+        for container in status[field]:
+            assert container["state"] == {"waiting": {"reason": "PodInitializing"}}
+    assert status["phase"] == "Pending"
+    assert initialized(status) == ("False", "containers with incomplete status: [first side]")
+
+
+def test_an_init_container_runs() -> None:
+    status = status_of(wide_seen(RUNNING, WAITING), of=wide())
+    assert status["phase"] == "Pending"
+    assert states(status, "initContainerStatuses") == ["running", "waiting"]
+    assert not status["initContainerStatuses"][0]["ready"]
+    assert initialized(status) == ("False", "containers with incomplete status: [first side]")
+
+
+def test_an_init_container_has_done_its_work() -> None:
+    status = status_of(wide_seen(ended(0), WAITING), of=wide())
+    assert status["phase"] == "Pending"
+    assert status["initContainerStatuses"][0]["ready"]
+    assert initialized(status) == ("False", "containers with incomplete status: [side]")
+
+
+def test_all_containers_run_beside_the_sidecar() -> None:
+    status = status_of(wide_seen(ended(0), RUNNING, RUNNING, RUNNING), of=wide())
+    assert status["phase"] == "Running"
+    assert initialized(status) == ("True", "")
+    assert condition(status, "Ready")["status"] == "True"
+
+
+def test_a_sidecar_that_is_down_makes_the_pod_unready() -> None:
+    status = status_of(wide_seen(ended(0), ended(1), RUNNING, RUNNING), of=wide("Always"))
+    assert status["phase"] == "Running"
+    assert initialized(status) == ("True", "")
+    assert condition(status, "Ready")["message"] == "containers with unready status: [side]"
+
+
+def test_one_of_two_containers_still_waits() -> None:
+    status = status_of(wide_seen(ended(0), RUNNING, RUNNING, WAITING), of=wide())
+    assert status["phase"] == "Pending"
+    assert initialized(status) == ("True", "")
+
+
+def test_an_init_container_in_back_off_leaves_the_pod_pending() -> None:
+    back_off = ContainerState(ContainerPhase.WAITING, reason="CrashLoopBackOff")
+    status = status_of(wide_seen(back_off, WAITING, last=ended(1)), of=wide("OnFailure"))
+    assert status["phase"] == "Pending"
+    assert initialized(status)[0] == "False"
+
+
+def test_an_init_container_that_failed_leaves_the_others_waiting() -> None:
+    outcome = Outcome(succeeded=False)
+    status = status_of(wide_seen(ended(3), WAITING), of=wide(), outcome=outcome)
+    assert status["phase"] == "Failed"
+    assert states(status, "initContainerStatuses") == ["terminated", "waiting"]
+    assert states(status, "containerStatuses") == ["waiting", "waiting"]
+    assert status_of(wide_seen(ended(3), WAITING), of=wide())["phase"] == "Pending"
+
+
+def test_a_job_that_ended_ends_what_had_begun() -> None:
+    outcome = Outcome(succeeded=False, reason="SlurmTimeout", message="m")
+    status = status_of(wide_seen(ended(0), RUNNING, RUNNING, WAITING), of=wide(), outcome=outcome)
+    assert states(status, "initContainerStatuses") == ["terminated", "terminated"]
+    assert states(status, "containerStatuses") == ["terminated", "terminated"]
+    side = status["initContainerStatuses"][1]["state"]["terminated"]
+    assert (side["reason"], side["containerID"]) == ("SlurmTimeout", "apptainer://id-side")
+
+
+def test_a_pod_succeeds_whatever_its_sidecar_says() -> None:
+    status = status_of(
+        wide_seen(ended(0), ended(137), ended(0), ended(0)),
+        of=wide(),
+        outcome=Outcome(succeeded=True),
+    )
+    assert status["phase"] == "Succeeded"
+    assert condition(status, "Initialized")["reason"] == "PodCompleted"
 
 
 def test_a_queued_job_shows_slurms_reason() -> None:

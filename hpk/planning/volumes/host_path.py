@@ -35,7 +35,7 @@ def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> Ho
         raise AdmissionError(INVALID, f"{path}.path", "must be an absolute path without '..'")
     target = "/" + posixpath.normpath(target).lstrip("/")
     for own in context.own_directories:
-        if posixpath.commonpath((target, own)) == own:
+        if posixpath.commonpath((target, posixpath.normpath(own))) == posixpath.normpath(own):
             raise AdmissionError(
                 "HostPathForbidden",
                 f"{path}.path",

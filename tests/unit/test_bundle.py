@@ -1,0 +1,398 @@
+"""Bundles against an API server of ConfigMaps, Secrets and tokens that speaks real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from hpk.model import codec
+from hpk.model.bundle import Bundle, ContainerBundle
+from hpk.model.errors import TransientError
+from hpk.model.frames import BundleReply
+from hpk.model.ids import PodRef, PodUid
+from hpk.model.plan import PodPlan, TokenSource
+from hpk.model.settings import KubeletSettings
+from kubelet.apiserver import ApiServer
+from kubelet.bundle import BundleBuilder, PodFacts
+from kubelet.bundle_files import MountError
+from kubelet.tokens import TokenCache
+from tests.unit.test_planning_pods import a_pod
+from tests.unit.test_planning_wide import plan
+
+NASTY = "a 'b' \"c\" $(X) $$(Y) `x` \n\t\\ é 中 \x1b[0m"
+SETTINGS = KubeletSettings(
+    kubeconfig="",
+    cluster_name="",
+    address="",
+    port=0,
+    tls_cert="",
+    tls_key="",
+    client_ca="",
+    channel_port=0,
+    channel_cert="",
+    channel_key="",
+    channel_ca="",
+    api_host="login.example",
+    api_port=6443,
+    orphan_timeout_s=1,
+)
+
+
+@dataclass
+class Store:
+    """What the API server has; ``asked`` counts each request by its path."""
+
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    life_s: int = 3600
+    broken: bool = False
+
+    def put(self, kind: str, name: str, **content: Any) -> None:
+        self.objects[f"/api/v1/namespaces/default/{kind}/{name}"] = content
+
+    def secret(self, name: str, **texts: str | bytes) -> None:
+        raw = {k: v.encode() if isinstance(v, str) else v for k, v in texts.items()}
+        data = {key: base64.b64encode(value).decode() for key, value in raw.items()}
+        self.put("secrets", name, data=data)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
+        if self.broken:
+            return web.json_response({"reason": "InternalError", "message": "etcd"}, status=500)
+        if request.method == "POST":
+            expires = datetime.now(UTC) + timedelta(seconds=self.life_s)
+            status = {
+                "token": f"token-{len(self.asked)}",
+                "expirationTimestamp": expires.isoformat().replace("+00:00", "Z"),
+            }
+            return web.json_response({"status": status})
+        found = self.objects.get(request.path)
+        if found is None:
+            message = {"reason": "NotFound", "message": f"{request.path} not found"}
+            return web.json_response(message, status=404)
+        return web.json_response(found)
+
+
+@dataclass
+class Server:
+    store: Store
+    api: ApiServer
+    builder: BundleBuilder
+
+    async def build(
+        self, pod: dict[str, Any], *, host_ip: str = "10.0.0.7", fresh: bool = True
+    ) -> Bundle:
+        facts = PodFacts(pod=pod, host_ip=host_ip)
+        return (await self.builder.build(plan(pod), facts, fresh=fresh))[0]
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    store = Store()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", store.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    api = await ApiServer.connect(kubeconfig)
+    yield Server(store, api, BundleBuilder(api, SETTINGS))
+    await api.close()
+    await runner.cleanup()
+
+
+def pod_with(*volumes: dict[str, Any], **container: Any) -> dict[str, Any]:
+    return a_pod(container={"volumeMounts": [], **container}, spec={"volumes": list(volumes)})
+
+
+def files(bundle: Bundle, volume: int = 0) -> dict[str, tuple[bytes, int]]:
+    found = bundle.volumes[volume].files
+    return {f.path: (base64.b64decode(f.data_base64), f.mode) for f in found}
+
+
+def env(bundle: Bundle) -> dict[str, str]:
+    (container,) = bundle.containers
+    assert container.error == ""
+    return {variable.name: variable.value for variable in container.env}
+
+
+async def test_the_volume_of_every_pod(server: Server) -> None:
+    server.store.put("configmaps", "kube-root-ca.crt", data={"ca.crt": "CA"})
+    bundle = await server.build(a_pod())
+    assert files(bundle) == {
+        "token": (b"token-2", 0o644),
+        "ca.crt": (b"CA", 0o644),
+        "namespace": (b"default", 0o644),
+    }
+    assert {v.name: v.value for v in bundle.env} == {
+        "KUBERNETES_SERVICE_HOST": "login.example",
+        "KUBERNETES_SERVICE_PORT": "6443",
+        "KUBERNETES_SERVICE_PORT_HTTPS": "6443",
+    }
+    assert bundle.containers == ()
+
+
+async def test_each_kind_of_volume_brings_its_bytes(server: Server) -> None:
+    binary = bytes(range(256))
+    server.store.put(
+        "configmaps",
+        "c",
+        data={"text": NASTY, "b": ""},
+        binaryData={"raw": base64.b64encode(binary).decode()},
+    )
+    server.store.secret("s", key=binary, other=NASTY)
+    pod = pod_with(
+        {"name": "c", "configMap": {"name": "c", "defaultMode": 0o400}},
+        {
+            "name": "s",
+            "secret": {"secretName": "s", "items": [{"key": "key", "path": "a/k", "mode": 0o600}]},
+        },
+        {
+            "name": "d",
+            "downwardAPI": {
+                "items": [
+                    {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+                    {"path": "one", "fieldRef": {"fieldPath": "metadata.annotations['x']"}},
+                    {"path": "uid", "fieldRef": {"fieldPath": "metadata.uid"}},
+                ]
+            },
+        },
+    )
+    pod["metadata"] |= {"labels": {"b": NASTY, "a": "1"}, "annotations": {"x": NASTY}}
+    bundle = await server.build(pod)
+    assert files(bundle, 0) == {
+        "text": (NASTY.encode(), 0o400),
+        "b": (b"", 0o400),
+        "raw": (binary, 0o400),
+    }
+    assert files(bundle, 1) == {"a/k": (binary, 0o600)}
+    labels, mode = files(bundle, 2)["labels"]
+    assert labels.startswith(b'a="1"\nb="a \'b\' \\"c\\" $(X)')
+    assert mode == 0o644
+    assert files(bundle, 2)["one"] == (NASTY.encode(), 0o644)
+    assert files(bundle, 2)["uid"] == (pod["metadata"]["uid"].encode(), 0o644)
+
+
+async def test_of_two_sources_with_one_path_the_later_wins(server: Server) -> None:
+    server.store.put("configmaps", "c", data={"k": "config", "only": "c"})
+    server.store.secret("s", k="secret")
+    for sources, winner in (
+        ([{"secret": {"name": "s"}}, {"configMap": {"name": "c"}}], b"config"),
+        ([{"configMap": {"name": "c"}}, {"secret": {"name": "s"}}], b"secret"),
+    ):
+        bundle = await server.build(pod_with({"name": "p", "projected": {"sources": sources}}))
+        assert files(bundle)["k"] == (winner, 0o644)
+        assert files(bundle)["only"] == (b"c", 0o644)
+
+
+@pytest.mark.parametrize(
+    ("volume", "message"),
+    [
+        (
+            {"configMap": {"name": "no"}},
+            'MountVolume.SetUp failed for volume "v" : configmap "no" not found',
+        ),
+        (
+            {"secret": {"secretName": "no"}},
+            'MountVolume.SetUp failed for volume "v" : secret "no" not found',
+        ),
+        (
+            {"configMap": {"name": "c", "items": [{"key": "no", "path": "p"}]}},
+            'MountVolume.SetUp failed for volume "v" :'
+            " configmap references non-existent config key: no",
+        ),
+        (
+            {"secret": {"secretName": "s", "items": [{"key": "no", "path": "p"}]}},
+            'MountVolume.SetUp failed for volume "v" : references non-existent secret key: no',
+        ),
+    ],
+)
+async def test_what_a_volume_lacks(
+    server: Server, volume: dict[str, dict[str, Any]], message: str
+) -> None:
+    server.store.put("configmaps", "c", data={"k": "v"})
+    server.store.secret("s", k="v")
+    with pytest.raises(MountError) as caught:
+        await server.build(pod_with({"name": "v", **volume}))
+    assert (caught.value.message, caught.value.reason) == (message, "FailedMount")
+    ((kind, source),) = volume.items()
+    optional = await server.build(pod_with({"name": "v", kind: source | {"optional": True}}))
+    assert files(optional) == {}
+
+
+async def test_variables_in_upstreams_order(server: Server) -> None:
+    server.store.put(
+        "configmaps", "c", data={"one": "1", "two": NASTY, "E": "from"}, binaryData={"raw": "AA=="}
+    )
+    server.store.secret("s", key=NASTY, E="later")
+    pod = pod_with(
+        envFrom=[
+            {"prefix": "P_", "configMapRef": {"name": "c"}},
+            {"configMapRef": {"name": "c"}},
+            {"secretRef": {"name": "s"}},
+            {"secretRef": {"name": "no", "optional": True}},
+        ],
+        env=[
+            {"name": "PLAIN", "value": "$(P_one)-$(ONE)-$(E)-$$(E)-$(PATH)"},
+            {"name": "ONE", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "one"}}},
+            {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "key"}}},
+            {
+                "name": "RAW",
+                "valueFrom": {"configMapKeyRef": {"name": "c", "key": "raw", "optional": True}},
+            },
+            {
+                "name": "NO",
+                "valueFrom": {"secretKeyRef": {"name": "no", "key": "k", "optional": True}},
+            },
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['a']"}}},
+            {"name": "BOTH", "value": "$(ONE)$(KEY)$(NO)"},
+            {"name": "E", "value": "own $(E)"},
+            {"name": "API", "value": "$(KUBERNETES_SERVICE_HOST)"},
+        ],
+        command=["run", "$(BOTH)", "$$(E)"],
+        args=["$(E)", "$(KUBERNETES_SERVICE_PORT)", "$(PATH)"],
+    )
+    pod["metadata"]["annotations"] = {"a": NASTY}
+    bundle = await server.build(pod)
+    found = env(bundle)
+    assert found.pop("PATH").startswith("/usr/local/sbin")
+    assert found == {
+        "P_one": "1",
+        "P_two": NASTY,
+        "P_E": "from",
+        "one": "1",
+        "two": NASTY,
+        "key": NASTY,
+        "PLAIN": "1-$(ONE)-later-$(E)-$(PATH)",
+        "ONE": "1",
+        "KEY": NASTY,
+        "IP": "10.0.0.7",
+        "NAME": "melt-x7k2p",
+        "A": NASTY,
+        "BOTH": "1" + NASTY + "$(NO)",
+        "E": "own later",
+        "API": "login.example",
+    }
+    assert bundle.containers[0].argv == (
+        "run",
+        "1" + NASTY + "$(NO)",
+        "$(E)",
+        "own later",
+        "6443",
+        "$(PATH)",
+    )
+
+
+CONFIG_KEY = {"configMapKeyRef": {"name": "c", "key": "k"}}
+
+
+@pytest.mark.parametrize(
+    ("container", "message"),
+    [
+        ({"env": [{"name": "V", "valueFrom": CONFIG_KEY}]}, 'configmap "c" not found'),
+        (
+            {"env": [{"name": "V", "valueFrom": {"secretKeyRef": {"name": "s", "key": "no"}}}]},
+            "couldn't find key no in Secret default/s",
+        ),
+        ({"envFrom": [{"secretRef": {"name": "no"}}]}, 'secret "no" not found'),
+        (
+            {"env": [{"name": "V", "valueFrom": {"secretKeyRef": {"name": "s", "key": "nul"}}}]},
+            "key nul of Secret s holds a NUL byte, which no environment variable can",
+        ),
+    ],
+)
+async def test_what_a_container_lacks(
+    server: Server, container: dict[str, Any], message: str
+) -> None:
+    server.store.secret("s", k="v", nul=b"a\0b")
+    bundle = await server.build(pod_with(**container))
+    assert bundle.containers == (
+        ContainerBundle("main", (), (), message, "CreateContainerConfigError"),
+    )
+
+
+async def test_what_was_missing_is_found_when_it_comes(server: Server) -> None:
+    pod = pod_with(env=[{"name": "V", "valueFrom": CONFIG_KEY}], command=["a"])
+    bundle = await server.build(pod)
+    assert bundle.containers[0].error
+    server.store.put("configmaps", "c", data={"k": "now"})
+    assert env(await server.build(pod, fresh=False))["V"] == "now"
+
+
+async def test_bytes_that_are_no_text_cross_as_they_are(server: Server) -> None:
+    raw = bytes(range(1, 256))
+    server.store.secret("s", k=raw)
+    source = {"secretKeyRef": {"name": "s", "key": "k"}}
+    pod = pod_with(env=[{"name": "V", "valueFrom": source}], command=["a"])
+    bundle = await server.build(pod)
+    frame = codec.parse_frame(codec.frame_bytes(BundleReply(1, bundle))[4:])
+    assert env(frame.bundle)["V"].encode(errors="surrogateescape") == raw
+
+
+async def test_an_api_server_that_does_not_answer_is_waited_for(server: Server) -> None:
+    server.store.broken = True
+    with pytest.raises(TransientError, match=r"configmap .* etcd"):
+        await server.build(a_pod())
+
+
+async def test_more_than_a_frame_holds_is_told(server: Server) -> None:
+    server.store.put("configmaps", "c", data={"k": "x" * 7_000_000})
+    with pytest.raises(TransientError, match="hostPath") as caught:
+        await server.build(pod_with({"name": "c", "configMap": {"name": "c"}}))
+    assert caught.value.reason == "FailedMount"
+
+
+async def test_an_unchanged_pod_has_an_unchanged_bundle(server: Server) -> None:
+    server.store.put("configmaps", "kube-root-ca.crt", data={"ca.crt": "CA"})
+    first = await server.build(a_pod())
+    asked = len(server.store.asked)
+    assert await server.build(a_pod(), fresh=False) == first
+    assert len(server.store.asked) == asked
+    server.store.put("configmaps", "kube-root-ca.crt", data={"ca.crt": "new"})
+    assert await server.build(a_pod(), fresh=True) != first
+
+
+async def test_tokens_are_renewed_before_they_expire(server: Server) -> None:
+    now = [datetime.now(UTC).timestamp()]
+    cache = TokenCache(server.api, now_s=lambda: now[0])
+    pod, source = PodRef("default", "p", PodUid("u")), TokenSource("token", "", 600)
+    first = await cache.get(pod, "default", source)
+    now[0] += 470
+    assert await cache.get(pod, "default", source) == first
+    now[0] += 20
+    second = await cache.get(pod, "default", source)
+    assert second != first
+    cache.forget(pod.uid)
+    assert await cache.get(pod, "default", source) != second
+
+
+async def test_no_value_of_a_secret_is_in_the_plan(server: Server) -> None:
+    server.store.secret("s", k="hunter2")
+    pod = pod_with(
+        {"name": "v", "secret": {"secretName": "s"}}, envFrom=[{"secretRef": {"name": "s"}}]
+    )
+    planned: PodPlan = plan(pod)
+    bundle = await server.build(pod)
+    assert "hunter2" in str(env(bundle).values())
+    assert "hunter2" not in codec.dumps(planned)
