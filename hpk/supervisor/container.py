@@ -17,29 +17,36 @@ from enum import Enum
 from typing import Any, Callable, Optional, Protocol
 
 from hpk.model.bundle import Bundle
-from hpk.model.errors import ParseError
+from hpk.model.errors import ParseError, PermanentError
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, RestartPolicy
 from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState
 from hpk.mpi.base import LaunchRequest
 from hpk.mpi.registry import LAUNCHERS
-from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts, Runtime
+from hpk.runtimes.base import HoldRequest, NodeFacts, Runtime
 from hpk.supervisor import environment, mounts, pod_messages, rank_files, restart, termination
 from hpk.supervisor.crilog import LineFormer, LogWriter
 from hpk.supervisor.files import log, read_file
 from hpk.supervisor.localdir import LocalDirs
 from hpk.supervisor.memory import OomCounter
 from hpk.supervisor.opening import open_command
+from hpk.supervisor.pod_volumes import PodVolumes
+from hpk.supervisor.sub_path import VolumeError
 
 _DRAIN_TIMEOUT_S = 5.0
 _READ_BYTES = 64 * 1024
 _PIPE_BYTES = 1024 * 1024
 _SRUN_END_TIMEOUT_S = 10.0
+_VOLUMES_AGAIN_S = 5.0
+_CREATING = "ContainerCreating"
+_INITIALIZING = "PodInitializing"
 
 
 class Step(Enum):
     """Where a container is."""
 
+    WAITING = 0
+    """Not its turn yet."""
     PREPARING = 1
     RUNNING = 2
     DRAINING = 3
@@ -74,31 +81,41 @@ class PodContext:
     """What all containers of the pod share.
 
     :param rank_program: argv of the supervisor's own program on other nodes, without subcommand.
+    :param host: Slurm's name of this node.
     :param job_env: the environment of the batch script.
+    :param is_alone: it has one container, so that whatever happens in its cgroup is that one's.
+    :param initializes: it has init containers.
     """
 
     layout: AttemptLayout
     dirs: LocalDirs
+    volumes: PodVolumes
     runtime: Runtime
     facts: NodeFacts
-    restart_policy: RestartPolicy
     hostname: str
     tool_env: Mapping[str, str]
     job_env: Mapping[str, str]
     rank_program: tuple[str, ...]
+    host: str
     oom: OomCounter
+    is_alone: bool
+    initializes: bool
 
 
 class Container:
     """See the module's docstring. Times are monotonic where they end in ``_mono_s``."""
 
-    def __init__(self, plan: ContainerPlan, pod: PodContext, loop: Loop) -> None:
+    def __init__(
+        self, plan: ContainerPlan, policy: RestartPolicy, pod: PodContext, loop: Loop
+    ) -> None:
         self.plan = plan
-        self.step = Step.PREPARING
+        self.step = Step.WAITING
         self.exit_code = 0
+        self.has_started = False
+        self._policy = policy
         self._pod = pod
         self._loop = loop
-        self._state = ContainerState(phase=ContainerPhase.WAITING, reason="ContainerCreating")
+        self._state = self._waiting()
         self._last_state: Optional[ContainerState] = None
         self._restart_count = 0
         self._container_id = ""
@@ -110,6 +127,10 @@ class Container:
         self._logs: dict[int, LogWriter] = {}
         self._paused: set[int] = set()
         self._reset_run()
+
+    def _waiting(self) -> ContainerState:
+        reason = _INITIALIZING if self._pod.initializes else _CREATING
+        return ContainerState(phase=ContainerPhase.WAITING, reason=reason)
 
     def _reset_run(self) -> None:
         self._hold_id = 0
@@ -151,6 +172,16 @@ class Container:
         """When `tick` wants to be called."""
         return self._wake_mono_s
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended and does not start again."""
+        return self.step is Step.DONE
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to end."""
+        return self._stopping
+
     def writer(self, log_path: str) -> Optional[LogWriter]:
         """The log of this path, None if it is none of this container's."""
         for count, writer in self._logs.items():
@@ -170,13 +201,30 @@ class Container:
             os.path.join(self._pod.layout.root, path), self._loop.log_grew
         )
         os.makedirs(self._directory, mode=0o700)
-        try:
-            if self.plan.mpi is None:
+        self._try_open()
+
+    def _try_open(self) -> None:
+        if self.plan.mpi is None and not self._hold_id:
+            if self._bundle is None and self._pod.volumes.waits_for_bundle(self.plan):
+                return
+            try:
                 self._open_runtime()
-        except (OSError, ParseError) as error:
-            self._fail_start(f"cannot prepare the container: {error}")
-            return
+            except VolumeError as error:
+                self._wait_for(error.reason, str(error))
+                self._wake_mono_s = time.monotonic() + _VOLUMES_AGAIN_S
+                return
+            except (OSError, ParseError, PermanentError) as error:
+                self._fail_start(f"cannot prepare the container: {error}")
+                return
         self._try_run()
+
+    def _wait_for(self, reason: str, message: str) -> None:
+        """Show what keeps the container from being started."""
+        state = ContainerState(phase=ContainerPhase.WAITING, reason=reason, message=message)
+        if state != self._state:
+            log("container waits", container=self.plan.name, reason=reason)
+            self._state = state
+            self._loop.changed()
 
     @property
     def _directory(self) -> str:
@@ -184,11 +232,11 @@ class Container:
 
     def _open_runtime(self) -> None:
         plan = self.plan
+        volumes = self._pod.volumes.mounts_of(plan)
         scratch = os.path.join(self._directory, "overlay")
         os.mkdir(scratch, 0o700)
-        passwd, group = mounts.write_user_files(self._directory, plan)
-        binds = mounts.container_mounts(plan, self._pod.dirs, self._directory)
-        binds += (BindMount(passwd, "/etc/passwd", False), BindMount(group, "/etc/group", False))
+        binds = mounts.container_mounts(plan, self._pod.dirs, self._directory, volumes)
+        passwd, group = mounts.user_files(self._directory)
         request = HoldRequest(
             image_path=plan.image.path,
             scratch=scratch,
@@ -196,6 +244,7 @@ class Container:
             gpus=plan.resources.gpus > 0,
             uid=plan.uid,
             gid=plan.gid,
+            read_only=plan.read_only_root,
         )
         env = dict(self._pod.tool_env)
         env.update(self._pod.runtime.environment(self._pod.dirs.work))
@@ -225,12 +274,21 @@ class Container:
     def give_bundle(self, bundle: Bundle) -> None:
         """The bundle is there, its volumes are on the disk."""
         self._bundle = bundle
-        self._try_run()
+        if self.step is Step.PREPARING:
+            self._try_open()
 
     def _try_run(self) -> None:
         if self.step is not Step.PREPARING or self._bundle is None or self._run_id:
             return
         if self.plan.mpi is None and not self._is_open:
+            return
+        try:
+            late = environment.late_part(self.plan, self._bundle)
+        except PermanentError as error:
+            self._fail_start(str(error))
+            return
+        if late is not None and late.error:
+            self._wait_for(late.reason, late.error)
             return
         self._oom_before = self._pod.oom.read()
         out_read, out_write = _output_pipe()
@@ -256,12 +314,14 @@ class Container:
         return pod_messages.Run(
             id=self._run_id,
             container=self._hold_id,
-            argv=self.plan.argv,
+            argv=environment.container_argv(self.plan, bundle),
             env=tuple(env.items()),
             working_dir=self.plan.working_dir or "/",
             links=tuple(
                 pod_messages.Bind(to, where) for where, to in mounts.message_links(self.plan)
             ),
+            dropped_capabilities=self.plan.dropped_capabilities,
+            emulates_root=self.plan.uid == 0,
         )
 
     def _mpi_command(self) -> pod_messages.Run:
@@ -274,6 +334,9 @@ class Container:
             f"--attempt-dir={self._pod.layout.root}",
             f"--container={plan.name}",
             f"--restart={self._restart_count}",
+            f"--host={self._pod.host}",
+            f"--disk={self._pod.volumes.where.disk}",
+            f"--memory={self._pod.volumes.where.memory}",
         )
         request = LaunchRequest(plan.mpi, rank_argv, tuple(self._pod.job_env.items()))
         launcher = LAUNCHERS[plan.mpi.launcher]
@@ -305,6 +368,7 @@ class Container:
     def _on_started(self) -> None:
         self._started_at_s = time.time()
         self.step = Step.RUNNING
+        self.has_started = True
         self._state = ContainerState(phase=ContainerPhase.RUNNING, started_at_s=self._started_at_s)
         log("container started", container=self.plan.name, restart=self._restart_count)
         self._loop.changed()
@@ -423,14 +487,15 @@ class Container:
             state = termination.ended(
                 self._status,
                 message=self._message(code),
-                oom=self._pod.oom.read() > self._oom_before,
+                oom=self._pod.oom.read() > self._oom_before
+                and (self._pod.is_alone or code == 128 + signal.SIGKILL),
                 started_at_s=self._started_at_s,
                 finished_at_s=now_s,
             )
         self.exit_code = state.exit_code or 0
         ran_s = now_s - (self._started_at_s or now_s)
         self._wake_mono_s = None
-        if not self._stopping and restart.should_restart(self._pod.restart_policy, self.exit_code):
+        if not self._stopping and restart.should_restart(self._policy, self.exit_code):
             self._back_off(state, ran_s)
         else:
             self.step = Step.DONE
@@ -479,9 +544,11 @@ class Container:
             self._finish_if_drained()
         elif self.step is Step.BACKOFF:
             self._restart_count += 1
-            self._state = ContainerState(phase=ContainerPhase.WAITING, reason="ContainerCreating")
+            self._state = self._waiting()
             self.begin()
             self._loop.changed()
+        elif self.step is Step.PREPARING:
+            self._try_open()
         elif self.step is Step.RUNNING and self._killed:
             self._loop.command(pod_messages.Signal(self._run_id, signal.SIGKILL))
 
@@ -494,8 +561,14 @@ class Container:
 
     def stop(self) -> None:
         """Ask the container's process to end, and do not start it again."""
+        if self._stopping:
+            return
         self._stopping = True
-        if self.step is Step.RUNNING:
+        if self.step is Step.WAITING:
+            # As upstream leaves a container whose pod ended before its turn: waiting.
+            self.step = Step.DONE
+            self._loop.changed()
+        elif self.step is Step.RUNNING:
             self.signal(signal.SIGTERM)
         elif self.step is Step.BACKOFF:
             self._state = self._last_state or termination.never_ran(time.time())
@@ -517,11 +590,14 @@ class Container:
     def lost(self) -> None:
         """podinit is gone, and all its processes."""
         self._is_closed = True
+        if self.step in (Step.RUNNING, Step.PREPARING):
+            self._stopping = True
         if self.step is Step.RUNNING:
             self._on_exited(signal.SIGKILL)
         elif self.step is Step.PREPARING:
             self._fail_start("the pod's init process was killed")
-        self._stopping = True
+        else:
+            self.stop()
 
     def kill(self) -> None:
         """The grace period is over."""
