@@ -338,7 +338,7 @@ class Container:
             f"--disk={self._pod.volumes.where.disk}",
             f"--memory={self._pod.volumes.where.memory}",
         )
-        request = LaunchRequest(plan.mpi, rank_argv, tuple(self._pod.job_env.items()))
+        request = LaunchRequest(plan.mpi, rank_argv, tuple(self._pod.job_env.items()), plan.name)
         launcher = LAUNCHERS[plan.mpi.launcher]
         os.makedirs(rank_files.directory(self._pod.layout), mode=0o700, exist_ok=True)
         return pod_messages.Run(
