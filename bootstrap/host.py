@@ -145,6 +145,14 @@ def _read_ports(path: Path) -> dict[str, int]:
     }
 
 
+def free_port(address: str) -> int:
+    """A free port of this host, of those a control plane would choose from.
+
+    :raises PermanentError: none was found.
+    """
+    return _choose(address, set())
+
+
 def _choose(address: str, taken: set[int]) -> int:
     generator = random.SystemRandom()
     for _ in range(_TRIES):

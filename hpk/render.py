@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import unicodedata
+from collections.abc import Sequence
 
 import jinja2
 
@@ -42,6 +43,19 @@ def render_script(
     return template.render(
         options=options, python=python, supervisor=supervisor, attempt_dir=layout.root
     )
+
+
+def render_probe_script(
+    options: Sequence[SbatchOption], *, python: str, probe: str, directory: str
+) -> str:
+    """The batch script of `hpk doctor`'s job.
+
+    :param python: absolute path of HPK's interpreter, which the node may not have.
+    :param probe: absolute path of the program; ``directory`` is its argument.
+    :raises ParseError: a value that cannot stand in a ``#SBATCH`` line.
+    """
+    template = _ENVIRONMENT.get_template("doctor.sh.j2")
+    return template.render(options=options, python=python, probe=probe, directory=directory)
 
 
 def file_pattern(path: str) -> str:

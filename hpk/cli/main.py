@@ -11,6 +11,7 @@ from hpk.model.errors import HpkError
 
 _COMMANDS = {
     "binaries": "hpk.cli.binaries",
+    "doctor": "hpk.cli.doctor",
     "down": "hpk.cli.down",
     "images": "hpk.cli.images",
     "kubeconfig": "hpk.cli.kubeconfig",

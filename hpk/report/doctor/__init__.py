@@ -1,0 +1,1 @@
+"""`hpk doctor`: what a site offers, seen from the login node and from a job on a compute node."""
