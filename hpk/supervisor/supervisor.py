@@ -35,8 +35,9 @@ from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor import mounts, node, pod_messages, termination, volumes
 from hpk.supervisor.channel import Channel, ChannelConfig
-from hpk.supervisor.container import Container, PodContext, Step
+from hpk.supervisor.container import Container, Step
 from hpk.supervisor.files import log
+from hpk.supervisor.launch import PodContext
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
 from hpk.supervisor.memory import OomCounter
 from hpk.supervisor.records import RecordStore
@@ -171,11 +172,11 @@ class Supervisor:
             log("podinit is gone", error=error)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """See Loop.watch."""
+        """See hpk.supervisor.output.Watcher."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def unwatch(self, fd: int) -> None:
-        """See Loop.unwatch."""
+        """See hpk.supervisor.output.Watcher."""
         with contextlib.suppress(KeyError):
             self._selector.unregister(fd)
 
