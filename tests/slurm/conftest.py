@@ -6,6 +6,7 @@ What was up before stays up; what was brought up here is taken down at the end.
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,10 @@ import pytest
 from bootstrap.lab import control
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import DEFAULT_NAME, LOGIN
+
+
+LAB = os.environ.get("HPK_TEST_LAB", DEFAULT_NAME)
+"""Which lab the tests use, so that several runs can stand beside each other."""
 
 
 class Silent:
@@ -79,9 +84,9 @@ class LabUnderTest:
 @pytest.fixture(scope="session")
 def lab() -> Iterator[LabUnderTest]:
     """The lab of this machine."""
-    machine = control.find(DEFAULT_NAME)
+    machine = control.find(LAB)
     was_up = machine.init_pid(LOGIN) is not None
-    asyncio.run(control.up(DEFAULT_NAME, None, Silent()))
-    yield LabUnderTest(machine=control.find(DEFAULT_NAME))
+    asyncio.run(control.up(LAB, None, Silent()))
+    yield LabUnderTest(machine=control.find(LAB))
     if not was_up:
-        asyncio.run(control.down(DEFAULT_NAME))
+        asyncio.run(control.down(LAB))
