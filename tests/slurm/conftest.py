@@ -18,7 +18,6 @@ from bootstrap.lab import control
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import DEFAULT_NAME, LOGIN
 
-
 LAB = os.environ.get("HPK_TEST_LAB", DEFAULT_NAME)
 """Which lab the tests use, so that several runs can stand beside each other."""
 
