@@ -251,7 +251,6 @@ def test_a_pods_life_reads_as_on_any_cluster(shared: Cluster, ended: dict[str, J
     assert listed["command-args"] == ["0/1", "Completed", "0"]
     assert listed["exit-three"] == ["0/1", "Error", "0"]
     assert listed["no-program"] == ["0/1", "StartError", "0"]
-    assert listed["deadline"][1] == "DeadlineExceeded"
     described = shared.kubectl("describe", "pod", "command-args").stdout
     for words in ("Reason:       Completed", "Image ID:      registry.lab:5000/busybox@sha256:"):
         assert words in described
