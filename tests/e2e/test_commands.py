@@ -107,6 +107,35 @@ def test_a_refusal_reads_the_same_before_and_after(shared: Cluster) -> None:
     assert answer["next"].startswith("did you mean --ntasks?; then kubectl delete pod")
 
 
+@pytest.fixture
+def one_job_more(shared: Cluster) -> Iterator[int]:
+    """A job of the user's own, and a limit that leaves room for one beside it."""
+    text = shared.run(["sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true"])
+    own = int(text.stdout)
+    limit = ["sacctmgr", "-i", "modify", "user", shared.user, "set"]
+    shared.run([*limit, "MaxSubmitJobs=2"], user="root")
+    yield own
+    shared.run([*limit, "MaxSubmitJobs=-1"], user="root")
+    shared.run(["scancel", str(own)])
+
+
+def test_a_submit_limit_is_waited_out(shared: Cluster, one_job_more: int) -> None:
+    shared.create(pod("first", "true", annotations={FLAGS: "--hold"}))
+    eventually(lambda: shared.job_ids("first"), what="the first Pod's job")
+    shared.create(pod("second", "true"))
+    eventually(
+        lambda: ps(shared)["second"]["status"] == "SlurmSubmitLimit", what="the limit as status"
+    )
+    answer = why(shared, "second")
+    assert "AssocMaxSubmitJobLimit" in answer["text"]
+    assert answer["next"].startswith("nothing: it is submitted again by itself")
+    shared.kubectl("delete", "pod", "first")
+    shared.wait_phase("second", "Succeeded")
+    assert len(shared.job_ids("second")) == 1
+    state = shared.run(["squeue", "-h", "-j", str(one_job_more), "-o", "%T %r"]).stdout
+    assert state.split() == ["PENDING", "JobHeldUser"]
+
+
 @pytest.fixture(scope="module")
 def carol(machine: Machine) -> Iterator[Cluster]:
     """The control plane of the user with no default account, who has two accounts."""
