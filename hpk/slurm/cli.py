@@ -16,7 +16,7 @@ from hpk.model.errors import HpkError, ParseError, PermanentError, TransientErro
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation, JobState, Partition
 from hpk.slurm.base import Submission, parse_submit_output
-from hpk.slurm.parse import SACCT_FIELDS, SQUEUE_FIELDS, parse_sacct, parse_squeue
+from hpk.slurm.parse import SACCT_FIELDS, SQUEUE_FIELDS, parse_kill_wait, parse_sacct, parse_squeue
 from hpk.slurm.parse_partitions import Membership, parse_nodes, parse_partitions
 from hpk.slurm.refusals import UNKNOWN, refusal, slurm_words
 from hpk.slurm.usage import (
@@ -143,6 +143,10 @@ class CliBackend:
         if len(words) != 2:
             raise ParseError(f"not a version of Slurm: {text.strip()!r}")
         return words[1]
+
+    async def kill_wait_s(self) -> int:
+        """See SlurmBackend."""
+        return parse_kill_wait(await self._query(["scontrol", "show", "config"]))
 
     async def _squeue(self) -> tuple[JobObservation, ...]:
         marker = secrets.token_hex(8)
