@@ -78,9 +78,14 @@ class PodReporter:
             self._events.normal(pod, "Killing", f"Stopping container {container['name']}")
 
     def _report_starts(self, pod: Json, record: SupervisorRecord) -> None:
+        # One that waits has an id before it starts.
         reported = {
-            str(c.get("containerID") or "").rpartition("/")[2]
-            for c in (pod.get("status") or {}).get("containerStatuses") or []
+            str(state.get("containerID") or "").rpartition("/")[2]
+            for status in (pod.get("status") or {}).get("containerStatuses") or []
+            for state in (
+                {} if "waiting" in (status.get("state") or {}) else status,
+                (status.get("lastState") or {}).get("terminated") or {},
+            )
         }
         for container in record.containers:
             if container.state.started_at_s is None or container.container_id in self._started:

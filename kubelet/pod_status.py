@@ -139,7 +139,7 @@ def _container_status(
         # Nothing new is known of it (its files are gone, say): what was reported stands.
         return dict(old)
     if given.outcome is not None and "terminated" not in status["state"]:
-        status["state"] = {"terminated": _unlocated(given.outcome, record, given.runtime)}
+        status["state"] = {"terminated": _unlocated(given, given.outcome, record)}
         status |= {"ready": False, "started": False}
     return status
 
@@ -160,7 +160,8 @@ def _from_record(record: ContainerRecord, runtime: str) -> Json:
     if container_id:
         status["containerID"] = container_id
     if record.last_state is not None:
-        status["lastState"] = _state_json(record.last_state, "")
+        last_id = f"{runtime}://{record.last_container_id}" if record.last_container_id else ""
+        status["lastState"] = _state_json(record.last_state, last_id)
     return status
 
 
@@ -186,7 +187,7 @@ def _state_json(state: ContainerState, container_id: str) -> Json:
     return {"terminated": terminated}
 
 
-def _unlocated(outcome: Outcome, record: ContainerRecord | None, runtime: str) -> Json:
+def _unlocated(given: StatusInput, outcome: Outcome, record: ContainerRecord | None) -> Json:
     """A container nobody saw end; a pod's end is its end (kubelet_pods.go)."""
     # Upstream says ContainerStatusUnknown where it knows no better; Slurm does know.
     reason = outcome.reason or "ContainerStatusUnknown"
@@ -194,9 +195,12 @@ def _unlocated(outcome: Outcome, record: ContainerRecord | None, runtime: str) -
     terminated: Json = {"exitCode": 137, "reason": reason, "message": message}
     if record is not None and record.state.started_at_s is not None:
         terminated["startedAt"] = rfc3339(record.state.started_at_s)
+    ended_at_s = given.seen.job.end_time_s if given.seen.job is not None else None
+    if ended_at_s is not None:
+        terminated["finishedAt"] = rfc3339(ended_at_s)
     if record is not None and record.container_id:
         # It ran, and left a log, which is shown only of a container that has an id.
-        terminated["containerID"] = f"{runtime}://{record.container_id}"
+        terminated["containerID"] = f"{given.runtime}://{record.container_id}"
     return terminated
 
 

@@ -66,6 +66,7 @@ class Container:
         self._last_state: Optional[ContainerState] = None
         self._restart_count = 0
         self._container_id = ""
+        self._last_container_id = ""
         self._backoff_s = 0.0
         self._wake_mono_s: Optional[float] = None
         self._stopping = False
@@ -102,6 +103,7 @@ class Container:
             restart_count=self._restart_count,
             container_id=self._container_id,
             log_path=self._pod.layout.log_path(self.plan.name, self._restart_count),
+            last_container_id=self._last_container_id,
         )
 
     @property
@@ -322,7 +324,7 @@ class Container:
 
     def _back_off(self, state: ContainerState, ran_s: float) -> None:
         self._backoff_s = restart.next_backoff_s(self._backoff_s, ran_s)
-        self._last_state = state
+        self._last_state, self._last_container_id = state, self._container_id
         self._state = ContainerState(
             phase=ContainerPhase.WAITING,
             reason="CrashLoopBackOff",
@@ -362,7 +364,7 @@ class Container:
             self.signal(signal.SIGTERM)
         elif self.step is Step.BACKOFF:
             self._state = self._last_state or termination.never_ran(time.time())
-            self._last_state = None
+            self._last_state, self._last_container_id = None, ""
             self._end_before_run()
         elif self.step is Step.PREPARING and not self._run_id:
             self._state = termination.never_ran(time.time())
