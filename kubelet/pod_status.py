@@ -77,6 +77,11 @@ def compute_status(given: StatusInput) -> Json:
     }
     if given.outcome is not None and given.outcome.reason:
         status |= {"reason": given.outcome.reason, "message": given.outcome.message}
+    debuggers = given.pod["spec"].get("ephemeralContainers") or []
+    if debuggers:
+        status["ephemeralContainerStatuses"] = [
+            _refused_debugger(spec, index) for index, spec in enumerate(debuggers)
+        ]
     host_ip = given.seen.record.host_ip if given.seen.record is not None else ""
     if host_ip:
         # Pods are on their node's own network.
@@ -102,6 +107,23 @@ def rejected_status(pod: Mapping[str, Any], reason: str, message: str, now: str)
         "conditions": list(old.get("conditions") or []),
         "qosClass": old.get("qosClass"),
         "observedGeneration": pod["metadata"].get("generation"),
+    }
+
+
+def _refused_debugger(spec: Mapping[str, Any], index: int) -> Json:
+    """`kubectl debug` adds containers to a Pod that was admitted long ago: only they are refused,
+    and whoever waits for them sees why."""
+    message = f"spec.ephemeralContainers[{index}]: is not supported yet"
+    return {
+        "name": spec["name"],
+        "image": spec.get("image", ""),
+        "imageID": "",
+        "restartCount": 0,
+        "ready": False,
+        "lastState": {},
+        "state": {
+            "terminated": {"exitCode": 128, "reason": "UnsupportedField", "message": message}
+        },
     }
 
 

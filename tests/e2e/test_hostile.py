@@ -625,6 +625,22 @@ def test_images_that_cannot_be_had(shared: Cluster) -> None:
     assert not shared.job_ids("image-missing")
 
 
+def test_a_debugger_is_refused_and_its_pod_goes_on(shared: Cluster) -> None:
+    shared.create(pod("debugged", "sleep", "100000"))
+    shared.wait_phase("debugged", "Running")
+    shared.kubectl("debug", "debugged", f"--image={BUSYBOX}", "-c", "probe", "--", "touch", CANARY)
+
+    def refused() -> Any:
+        return shared.get("pod", "debugged")["status"].get("ephemeralContainerStatuses")
+
+    (status,) = eventually(refused, what="the debugger's status")
+    assert status["name"] == "probe"
+    assert status["state"]["terminated"]["reason"] == "UnsupportedField"
+    assert status["state"]["terminated"]["message"].startswith("spec.ephemeralContainers[0]: ")
+    assert shared.get("pod", "debugged")["status"]["phase"] == "Running"
+    shared.kubectl("delete", "pod", "debugged", "--grace-period=1", "--timeout=60s")
+
+
 def test_a_pod_created_after_all_this_runs(
     shared: Cluster, refused: dict[str, Json], ran: dict[str, Json]
 ) -> None:
