@@ -309,7 +309,7 @@ def test_kill_dash_nine_of_the_supervisor_ends_a_run_on_all_nodes(site: Site) ->
 def test_a_requeued_job_runs_nothing_again(site: Site) -> None:
     requeue = (
         "scontrol update JobId=JOB Requeue=1 && scontrol requeue JOB && "
-        "until squeue -h -j JOB -t PENDING | grep -q .; do sleep 0.2; done; "
+        "until squeue -h -j JOB -o %T | grep -qx PENDING; do sleep 0.2; done; "
         "scontrol update JobId=JOB StartTime=now"
     )
     answer = site.run(
