@@ -567,6 +567,32 @@ def test_a_comment_with_everything_in_it_stays_a_comment(shared: Cluster) -> Non
     assert shared.wait_phase("commented", "Succeeded", "Failed")["status"]["phase"] == "Succeeded"
 
 
+SLURM_REFUSALS = {
+    "--account=nobody": ("SlurmInvalidAccount", "Invalid account"),
+    "--qos=nothing": ("SlurmInvalidQos", "Invalid qos"),
+    "--constraint=nowhere": ("SlurmInvalidConstraint", "Invalid feature specification"),
+    "--reservation=never": ("SlurmInvalidReservation", "reservation"),
+    "--licenses=nobody:1": ("SlurmInvalidLicenses", "Invalid license specification"),
+    "--nodelist=nowhere": ("SlurmUnsatisfiable", "nowhere"),
+}
+
+
+def test_what_slurm_itself_refuses_fails_with_slurms_words(shared: Cluster) -> None:
+    names = {f"slurm-{index}": flags for index, flags in enumerate(SLURM_REFUSALS)}
+    shared.create(*(pod(n, "true", annotations={FLAGS: flags}) for n, flags in names.items()))
+    found = shared.wait_pods(names)
+    told = {
+        flags: (found[name]["status"].get("reason"), found[name]["status"].get("message", ""))
+        for name, flags in names.items()
+    }
+    assert {flags: reason for flags, (reason, _) in told.items()} == {
+        flags: reason for flags, (reason, _) in SLURM_REFUSALS.items()
+    }, told
+    for flags, (_, words) in SLURM_REFUSALS.items():
+        assert words in told[flags][1]
+    assert {item["status"]["phase"] for item in found.values()} == {"Failed"}
+
+
 BAD_IMAGES = {
     "image-command": f"registry.lab:5000/$(touch {CANARY})",
     "image-newline": f"registry.lab:5000/busybox:latest\n#SBATCH --wrap='touch {CANARY}'",
