@@ -167,10 +167,6 @@ class Kubelet:
                     log.warning("lease of %s not renewed: %s", name, error)
             await asyncio.sleep(LEASE_RENEW_S if self._nodes else 0.2)
 
-    def _partition(self, node: str) -> Partition | None:
-        # Looked up for each question: nodes may be known only after the pods, and they change.
-        return self._nodes.get(node)
-
     # Pods
 
     async def _watch_pods(self) -> None:
