@@ -573,7 +573,7 @@ SLURM_REFUSALS = {
     "--constraint=nowhere": ("SlurmInvalidConstraint", "Invalid feature specification"),
     "--reservation=never": ("SlurmInvalidReservation", "reservation"),
     "--licenses=nobody:1": ("SlurmInvalidLicenses", "Invalid license specification"),
-    "--nodelist=nowhere": ("SlurmUnsatisfiable", "nowhere"),
+    "--nodelist=nowhere": ("SlurmInvalidNodelist", "Invalid node name specified"),
 }
 
 
