@@ -168,7 +168,7 @@ class Kubelet:
             await asyncio.sleep(LEASE_RENEW_S if self._nodes else 0.2)
 
     def _partition(self, node: str) -> Partition | None:
-        # Looked up for each question: nodes may be known only after the pods, and they change.
+        # Asked anew each time: the nodes may be known only after the pods, and change.
         return self._nodes.get(node)
 
     # Pods

@@ -35,8 +35,9 @@ from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor import mounts, node, pod_messages, termination, volumes
 from hpk.supervisor.channel import Channel, ChannelConfig
-from hpk.supervisor.container import Container, PodContext, Step
+from hpk.supervisor.container import Container, Step
 from hpk.supervisor.files import log
+from hpk.supervisor.launch import PodContext
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
 from hpk.supervisor.memory import OomCounter
 from hpk.supervisor.opening import write_runtime_files
@@ -44,7 +45,8 @@ from hpk.supervisor.records import RecordStore
 from hpk.supervisor.stop_request import read_stop_request
 
 _POLL_S = 2.0
-_SIGNALLED_GRACE_S = 25
+_END_MARGIN_S = 3
+"""What of Slurm's KillWait the supervisor keeps for itself: to record the end and to clear up."""
 _FINAL_SYNC_S = 30.0
 _FINAL_ACK_S = 5.0
 _FINAL_READERS_S = 10.0
@@ -172,11 +174,11 @@ class Supervisor:
             log("podinit is gone", error=error)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """See Loop.watch."""
+        """See hpk.supervisor.output.Watcher."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def unwatch(self, fd: int) -> None:
-        """See Loop.unwatch."""
+        """See hpk.supervisor.output.Watcher."""
         with contextlib.suppress(KeyError):
             self._selector.unregister(fd)
 
@@ -343,7 +345,8 @@ class Supervisor:
             container.give_bundle(bundle)
 
     def _on_signal(self) -> None:
-        grace_s = min(self._plan.grace_period_s, _SIGNALLED_GRACE_S)
+        allowed_s = max(1, self._me.spec.settings.kill_wait_s - _END_MARGIN_S)
+        grace_s = min(self._plan.grace_period_s, allowed_s)
         self._stop(StopCause.SIGNALLED, grace_s)
 
     def _stop(self, cause: StopCause, grace_s: int) -> None:
@@ -407,11 +410,12 @@ class Supervisor:
         if not self._store.wait_written(self._seq, _FINAL_SYNC_S):
             log("the final record is not on the disk")
         self._end_init()
-        self._wait_for_kubelet()
-        self._channel.close(1.0)
+        # Before any waiting: where Slurm is ending the job it may kill us at any moment.
         if self._dirs is not None:
             self._dirs.remove()
             sweep_local_dirs(self._me.spec.settings.local_root)
+        self._wait_for_kubelet()
+        self._channel.close(1.0)
         code = (
             1 if self._failed else next((c.exit_code for c in self._containers if c.exit_code), 0)
         )

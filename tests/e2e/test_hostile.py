@@ -398,8 +398,10 @@ def test_a_pod_is_refused_by_reason_and_field(refused: dict[str, Json], name: st
 
 
 def test_refused_pods_never_reached_slurm(shared: Cluster, refused: dict[str, Json]) -> None:
-    listed = shared.run(["sacct", "-n", "-X", "-P", "-S", "now-1days", "-o", "JobName"]).stdout
-    names = {line.partition("@")[0] for line in listed.splitlines()}
+    # Accounting may lag behind the queue, which remembers jobs for a minute after their end.
+    queued = shared.run(["squeue", "-h", "-a", "-t", "all", "-o", "%j"]).stdout
+    known = shared.run(["sacct", "-n", "-X", "-P", "-S", "now-1days", "-o", "JobName"]).stdout
+    names = {line.partition("@")[0] for line in (queued + known).splitlines()}
     assert f"{shared.namespace}/{BYSTANDER}" in names
     assert not names & {f"{shared.namespace}/{name}" for name in refused}
 
@@ -567,6 +569,32 @@ def test_a_comment_with_everything_in_it_stays_a_comment(shared: Cluster) -> Non
     assert shared.wait_phase("commented", "Succeeded", "Failed")["status"]["phase"] == "Succeeded"
 
 
+SLURM_REFUSALS = {
+    "--account=nobody": ("SlurmInvalidAccount", "Invalid account"),
+    "--qos=nothing": ("SlurmInvalidQos", "Invalid qos"),
+    "--constraint=nowhere": ("SlurmInvalidConstraint", "Invalid feature specification"),
+    "--reservation=never": ("SlurmInvalidReservation", "reservation"),
+    "--licenses=nobody:1": ("SlurmInvalidLicenses", "Invalid license specification"),
+    "--nodelist=nowhere": ("SlurmInvalidNodelist", "Invalid node name specified"),
+}
+
+
+def test_what_slurm_itself_refuses_fails_with_slurms_words(shared: Cluster) -> None:
+    names = {f"slurm-{index}": flags for index, flags in enumerate(SLURM_REFUSALS)}
+    shared.create(*(pod(n, "true", annotations={FLAGS: flags}) for n, flags in names.items()))
+    found = shared.wait_pods(names)
+    told = {
+        flags: (found[name]["status"].get("reason"), found[name]["status"].get("message", ""))
+        for name, flags in names.items()
+    }
+    assert {flags: reason for flags, (reason, _) in told.items()} == {
+        flags: reason for flags, (reason, _) in SLURM_REFUSALS.items()
+    }, told
+    for flags, (_, words) in SLURM_REFUSALS.items():
+        assert words in told[flags][1]
+    assert {item["status"]["phase"] for item in found.values()} == {"Failed"}
+
+
 BAD_IMAGES = {
     "image-command": f"registry.lab:5000/$(touch {CANARY})",
     "image-newline": f"registry.lab:5000/busybox:latest\n#SBATCH --wrap='touch {CANARY}'",
@@ -623,6 +651,22 @@ def test_images_that_cannot_be_had(shared: Cluster) -> None:
     assert "trying and failing to pull image" in done.stderr
     shared.kubectl("delete", "pod", *MISSING_IMAGES, "--timeout=60s")
     assert not shared.job_ids("image-missing")
+
+
+def test_a_debugger_is_refused_and_its_pod_goes_on(shared: Cluster) -> None:
+    shared.create(pod("debugged", "sleep", "100000"))
+    shared.wait_phase("debugged", "Running")
+    shared.kubectl("debug", "debugged", f"--image={BUSYBOX}", "-c", "probe", "--", "touch", CANARY)
+
+    def refused() -> Any:
+        return shared.get("pod", "debugged")["status"].get("ephemeralContainerStatuses")
+
+    (status,) = eventually(refused, what="the debugger's status")
+    assert status["name"] == "probe"
+    assert status["state"]["terminated"]["reason"] == "UnsupportedField"
+    assert status["state"]["terminated"]["message"].startswith("spec.ephemeralContainers[0]: ")
+    assert shared.get("pod", "debugged")["status"]["phase"] == "Running"
+    shared.kubectl("delete", "pod", "debugged", "--grace-period=1", "--timeout=60s")
 
 
 def test_a_pod_created_after_all_this_runs(

@@ -47,7 +47,10 @@ def userns_works() -> bool:
     return subprocess.run(["unshare", "-Urpf", "--mount-proc", "true"]).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not userns_works(), reason="this machine allows no user namespaces")
+pytestmark = pytest.mark.skipif(
+    not (userns_works() and os.access("/dev/fuse", os.R_OK | os.W_OK)),
+    reason="this machine allows no user namespaces, or this user no /dev/fuse",
+)
 
 
 @pytest.fixture(scope="session")
