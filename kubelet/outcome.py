@@ -81,6 +81,8 @@ def _outcome_of_record(
     if cause is StopCause.ORPHANED:
         message = record.message or "no control plane was heard of for too long"
         return Outcome(succeeded=False, reason="ControlPlaneLost", message=message)
+    if cause is StopCause.EVICTED:
+        return Outcome(succeeded=False, reason="Evicted", message=record.message)
     if cause is StopCause.SETUP_FAILED:
         return Outcome(succeeded=False, reason="StartError", message=record.message)
     succeeded = bool(record.containers) and all(

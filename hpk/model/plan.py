@@ -310,6 +310,7 @@ class SupervisorSettings:
     :param local_root: parent of the job's node-local directory, e.g. ``/tmp``.
     :param runtime_path: directories to look for the runtime in, before PATH.
     :param kill_wait_s: Slurm's ``KillWait``, which lies between its SIGTERM and its SIGKILL.
+    :param own_directories: HPK's own, which no hostPath volume may lie in, links resolved.
     """
 
     endpoint_path: str
@@ -319,6 +320,7 @@ class SupervisorSettings:
     local_root: str
     runtime_path: tuple[str, ...]
     kill_wait_s: int = 30
+    own_directories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class StopCause(str, Enum):
     """activeDeadlineSeconds passed."""
     ORPHANED = "orphaned"
     """No control plane for orphan_timeout_s."""
+    EVICTED = "evicted"
+    """An emptyDir outgrew its sizeLimit; the record's message says which."""
     SETUP_FAILED = "setup-failed"
     """Nothing could be started; the record's message says why."""
 

@@ -34,7 +34,8 @@ class Apptainer:
         argv = [self._program(facts) or self.name, "-q", "exec"]
         argv += ["--userns", "--contain", "--cleanenv", "--no-eval", "--no-umask"]
         argv += ["--no-mount", "home,tmp,hostfs,bind-paths"]
-        argv += ["--overlay", request.scratch]
+        if not request.read_only:
+            argv += ["--overlay", request.scratch]
         if request.gpus and facts.has_nvidia:
             argv.append("--nv")
         if request.gpus and facts.has_amd:

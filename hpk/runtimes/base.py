@@ -63,6 +63,7 @@ class HoldRequest:
     :param gpus: whether the container asked for GPUs.
     :param image_offset: where its squashfs begins in the file, in bytes; None for a directory.
     :param uid: who the container is; gid alike. Of use to a runtime that maps users itself.
+    :param read_only: nothing can be written but through ``mounts`` and below /dev.
     """
 
     image_path: str
@@ -72,6 +73,7 @@ class HoldRequest:
     image_offset: Optional[int] = None
     uid: int = 0
     gid: int = 0
+    read_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ class Podman:
         argv += ["--uidmap", f"{request.uid}:0:1", "--gidmap", f"{request.gid}:0:1"]
         argv += ["--user", f"{request.uid}:{request.gid}"]
         argv += ["--security-opt", "seccomp=unconfined", "--security-opt", "label=disable"]
+        if request.read_only:
+            argv += ["--read-only", "--read-only-tmpfs=false"]
         if request.gpus and facts.has_nvidia:
             argv += ["--device", "nvidia.com/gpu=all"]
         if request.gpus and facts.has_amd:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Optional
 
 from hpk.supervisor import enter, linux
+from hpk.supervisor.capabilities import drop_capabilities
 from hpk.supervisor.hold import hold
 from hpk.supervisor.pod_messages import Open, Run
+from hpk.supervisor.seccomp import root_emulation
 
 
 @dataclass
@@ -95,7 +97,10 @@ def become_program(
             os.umask(0o022)
             enter.make_links((link.target, link.source) for link in command.links)
             enter.change_directory(command.working_dir)
+            drop_capabilities(command.dropped_capabilities)
             linux.forbid_new_privileges()
+            if command.emulates_root:
+                linux.filter_system_calls(root_emulation(os.uname().machine))
         linux.die_with_parent(parent)
         enter.reset_signals()
         enter.execute(command.argv, dict(command.env))

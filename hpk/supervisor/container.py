@@ -14,23 +14,37 @@ from enum import Enum
 from typing import Any, Optional, Protocol
 
 from hpk.model.bundle import Bundle
-from hpk.model.errors import ParseError
-from hpk.model.plan import ContainerPlan
+from hpk.model.errors import ParseError, PermanentError
+from hpk.model.plan import ContainerPlan, RestartPolicy
 from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState
-from hpk.supervisor import launch, mounts, pod_messages, rank_files, restart, termination
+from hpk.supervisor import (
+    environment,
+    launch,
+    mounts,
+    pod_messages,
+    rank_files,
+    restart,
+    termination,
+)
 from hpk.supervisor.crilog import LogWriter
 from hpk.supervisor.files import log, read_file
 from hpk.supervisor.launch import PodContext, RankFailures
 from hpk.supervisor.output import Output, Watcher
+from hpk.supervisor.sub_path import VolumeError
 
 _PIPE_TIMEOUT_S = 5.0
 _LOG_TIMEOUT_S = 30.0
 _SRUN_END_TIMEOUT_S = 10.0
+_VOLUMES_AGAIN_S = 5.0
+_CREATING = "ContainerCreating"
+_INITIALIZING = "PodInitializing"
 
 
 class Step(Enum):
     """Where a container is."""
 
+    WAITING = 0
+    """Not its turn yet."""
     PREPARING = 1
     RUNNING = 2
     DRAINING = 3
@@ -57,13 +71,17 @@ class Loop(Watcher, Protocol):
 class Container:
     """See the module's docstring. Times are monotonic where they end in ``_mono_s``."""
 
-    def __init__(self, plan: ContainerPlan, pod: PodContext, loop: Loop) -> None:
+    def __init__(
+        self, plan: ContainerPlan, policy: RestartPolicy, pod: PodContext, loop: Loop
+    ) -> None:
         self.plan = plan
-        self.step = Step.PREPARING
+        self.step = Step.WAITING
         self.exit_code = 0
+        self.has_started = False
+        self._policy = policy
         self._pod = pod
         self._loop = loop
-        self._state = ContainerState(phase=ContainerPhase.WAITING, reason="ContainerCreating")
+        self._state = self._waiting()
         self._last_state: Optional[ContainerState] = None
         self._restart_count = 0
         self._container_id = ""
@@ -75,6 +93,10 @@ class Container:
         self._bundle: Optional[Bundle] = None
         self._logs: dict[int, LogWriter] = {}
         self._reset_run()
+
+    def _waiting(self) -> ContainerState:
+        reason = _INITIALIZING if self._pod.initializes else _CREATING
+        return ContainerState(phase=ContainerPhase.WAITING, reason=reason)
 
     def _reset_run(self) -> None:
         self._hold_id = 0
@@ -118,6 +140,16 @@ class Container:
         times = [self._wake_mono_s, self._output.wake_mono_s if self._output else None]
         return min((time_s for time_s in times if time_s is not None), default=None)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended and does not start again."""
+        return self.step is Step.DONE
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to end."""
+        return self._stopping
+
     def writer(self, log_path: str) -> Optional[LogWriter]:
         """The log of this path, None if it is none of this container's."""
         for count, writer in self._logs.items():
@@ -137,13 +169,30 @@ class Container:
             os.path.join(self._pod.layout.root, path), self._loop.log_grew
         )
         os.makedirs(self._directory, mode=0o700)
-        try:
-            if self.plan.mpi is None:
+        self._try_open()
+
+    def _try_open(self) -> None:
+        if self.plan.mpi is None and not self._hold_id:
+            if self._bundle is None and self._pod.volumes.waits_for_bundle(self.plan):
+                return
+            try:
                 self._open_runtime()
-        except (OSError, ParseError) as error:
-            self._fail_start(f"cannot prepare the container: {error}")
-            return
+            except VolumeError as error:
+                self._wait_for(error.reason, str(error))
+                self._wake_mono_s = time.monotonic() + _VOLUMES_AGAIN_S
+                return
+            except (OSError, ParseError, PermanentError) as error:
+                self._fail_start(f"cannot prepare the container: {error}")
+                return
         self._try_run()
+
+    def _wait_for(self, reason: str, message: str) -> None:
+        """Show what keeps the container from being started."""
+        state = ContainerState(phase=ContainerPhase.WAITING, reason=reason, message=message)
+        if state != self._state:
+            log("container waits", container=self.plan.name, reason=reason)
+            self._state = state
+            self._loop.changed()
 
     @property
     def _directory(self) -> str:
@@ -166,12 +215,21 @@ class Container:
     def give_bundle(self, bundle: Bundle) -> None:
         """The bundle is there, its volumes are on the disk."""
         self._bundle = bundle
-        self._try_run()
+        if self.step is Step.PREPARING:
+            self._try_open()
 
     def _try_run(self) -> None:
         if self.step is not Step.PREPARING or self._bundle is None or self._run_id:
             return
         if self.plan.mpi is None and not self._is_open:
+            return
+        try:
+            late = environment.late_part(self.plan, self._bundle)
+        except PermanentError as error:
+            self._fail_start(str(error))
+            return
+        if late is not None and late.error:
+            self._wait_for(late.reason, late.error)
             return
         self._oom_before = self._pod.oom.read()
         on_errors = self._failures.feed if self._failures else None
@@ -215,6 +273,7 @@ class Container:
     def _on_started(self) -> None:
         self._started_at_s = time.time()
         self.step = Step.RUNNING
+        self.has_started = True
         self._state = ContainerState(phase=ContainerPhase.RUNNING, started_at_s=self._started_at_s)
         log("container started", container=self.plan.name, restart=self._restart_count)
         self._loop.changed()
@@ -292,14 +351,15 @@ class Container:
             state = termination.ended(
                 self._status,
                 message=self._message(code),
-                oom=self._pod.oom.read() > self._oom_before,
+                oom=self._pod.oom.read() > self._oom_before
+                and (self._pod.is_alone or code == 128 + signal.SIGKILL),
                 started_at_s=self._started_at_s,
                 finished_at_s=now_s,
             )
         self.exit_code = state.exit_code or 0
         ran_s = now_s - (self._started_at_s or now_s)
         self._wake_mono_s = None
-        if not self._stopping and restart.should_restart(self._pod.restart_policy, self.exit_code):
+        if not self._stopping and restart.should_restart(self._policy, self.exit_code):
             self._back_off(state, ran_s)
         else:
             self.step = Step.DONE
@@ -345,9 +405,11 @@ class Container:
             self._finish_if_drained()
         elif self.step is Step.BACKOFF:
             self._restart_count += 1
-            self._state = ContainerState(phase=ContainerPhase.WAITING, reason="ContainerCreating")
+            self._state = self._waiting()
             self.begin()
             self._loop.changed()
+        elif self.step is Step.PREPARING:
+            self._try_open()
         elif self.step is Step.RUNNING and self._killed:
             self._loop.command(pod_messages.Signal(self._run_id, signal.SIGKILL))
 
@@ -360,8 +422,14 @@ class Container:
 
     def stop(self) -> None:
         """Ask the container's process to end, and do not start it again."""
+        if self._stopping:
+            return
         self._stopping = True
-        if self.step is Step.RUNNING:
+        if self.step is Step.WAITING:
+            # As upstream leaves a container whose pod ended before its turn: waiting.
+            self.step = Step.DONE
+            self._loop.changed()
+        elif self.step is Step.RUNNING:
             self.signal(signal.SIGTERM)
         elif self.step is Step.BACKOFF:
             self._state = self._last_state or termination.never_ran(time.time())
@@ -383,11 +451,14 @@ class Container:
     def lost(self) -> None:
         """podinit is gone, and all its processes."""
         self._is_closed = True
+        if self.step in (Step.RUNNING, Step.PREPARING):
+            self._stopping = True
         if self.step is Step.RUNNING:
             self._on_exited(signal.SIGKILL)
         elif self.step is Step.PREPARING:
             self._fail_start("the pod's init process was killed")
-        self._stopping = True
+        else:
+            self.stop()
 
     def kill(self) -> None:
         """The grace period is over."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hpk.model.bundle import Bundle
+from typing import Optional
+
+from hpk.model.bundle import Bundle, ContainerBundle
+from hpk.model.errors import PermanentError
 from hpk.model.plan import ContainerPlan
 from hpk.supervisor.enter import DEFAULT_PATH
 
@@ -11,10 +14,30 @@ def container_environment(plan: ContainerPlan, bundle: Bundle, hostname: str) ->
     """What the container's process gets: defaults, the bundle's, the image's, the Pod's."""
     env = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
     env.update((item.name, item.value) for item in bundle.env)
-    env.update((item.name, item.value) for item in plan.env)
+    late = late_part(plan, bundle)
+    env.update((item.name, item.value) for item in (plan.env if late is None else late.env))
     if not env.get("HOME"):
         env["HOME"] = home_of(plan.image.passwd, plan.uid)
     return env
+
+
+def container_argv(plan: ContainerPlan, bundle: Bundle) -> tuple[str, ...]:
+    """What the container runs."""
+    late = late_part(plan, bundle)
+    return plan.argv if late is None else late.argv
+
+
+def late_part(plan: ContainerPlan, bundle: Bundle) -> Optional[ContainerBundle]:
+    """What the bundle says of a late container; None for one that is not.
+
+    :raises PermanentError: it says nothing.
+    """
+    if not plan.late:
+        return None
+    for item in bundle.containers:
+        if item.name == plan.name:
+            return item
+    raise PermanentError(f"the bundle holds no environment for container {plan.name}")
 
 
 def home_of(passwd: str, uid: int) -> str:

@@ -15,14 +15,30 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, JobSpec
 from hpk.runtimes.base import BindMount, HoldRequest
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor import enter, mounts, node, volumes
+from hpk.supervisor import enter, mounts, node
 from hpk.supervisor.children import kill_inhabitants, read_pause_pid, start_runtime
 from hpk.supervisor.files import close_files_but, log, read_file, write_new
 from hpk.supervisor.localdir import LocalDirs, lock_exclusively
 from hpk.supervisor.opening import open_command, write_runtime_files
 from hpk.supervisor.pod_messages import Open
+from hpk.supervisor.pod_volumes import PodVolumes, VolumeDirs
+from hpk.supervisor.sub_path import VolumeError
 
 TERMINATIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+@dataclass(frozen=True)
+class PodPlace:
+    """Where the pod's emptyDirs are.
+
+    :param host: Slurm's name of the supervisor's node.
+    :param disk: on that node's disk, or in a job of several nodes on the shared file system.
+    :param memory: on that node.
+    """
+
+    host: str
+    disk: str
+    memory: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,7 @@ class RankContext:
     plan: ContainerPlan
     restart: int
     env: dict[str, str]
+    place: PodPlace
 
     @property
     def is_first(self) -> bool:
@@ -84,13 +101,14 @@ def _prepare(rank: RankContext, bundle: Bundle, dirs: LocalDirs) -> Open:
     mounts.write_node_files(dirs.work)
     scratch = os.path.join(dirs.work, "overlay")
     os.mkdir(scratch, 0o700)
-    for volume in spec.plan.volumes:
-        os.makedirs(os.path.join(dirs.secret, "volumes", volume.name), mode=0o755)
-    known = {volume.name for volume in spec.plan.volumes}
-    for content in bundle.volumes:
-        if content.name in known:
-            volumes.write_volume(os.path.join(dirs.secret, "volumes", content.name), content)
-    binds = mounts.container_mounts(plan, dirs, dirs.work, identity=True)
+    volumes = PodVolumes(spec, _volume_dirs(rank, dirs))
+    volumes.prepare()
+    volumes.write(bundle)
+    try:
+        seen = volumes.mounts_of(plan)
+    except VolumeError as error:
+        raise PermanentError(str(error)) from error
+    binds = mounts.container_mounts(plan, dirs, dirs.work, seen, identity=True)
     binds += tuple(BindMount(path, path, False) for path in _launcher_paths(rank.env))
     request = HoldRequest(
         image_path=plan.image.path,
@@ -99,10 +117,22 @@ def _prepare(rank: RankContext, bundle: Bundle, dirs: LocalDirs) -> Open:
         gpus=plan.resources.gpus > 0,
         uid=os.getuid(),
         gid=os.getgid(),
+        read_only=plan.read_only_root,
     )
     write_runtime_files(runtime, facts, dirs.work)
     tool_env.update(runtime.environment(dirs.work))
     return open_command(1, runtime, facts, request, env=tool_env, identity=True)
+
+
+def _volume_dirs(rank: RankContext, dirs: LocalDirs) -> VolumeDirs:
+    """The pod's emptyDirs where this node sees them; memory of its own on the other nodes."""
+    is_pods_host = node.host_name(rank.env) == rank.place.host
+    return VolumeDirs(
+        projected=os.path.join(dirs.secret, "volumes"),
+        disk=rank.place.disk,
+        memory=rank.place.memory if is_pods_host else os.path.join(dirs.secret, "memory"),
+        shm="",
+    )
 
 
 def _launcher_paths(env: dict[str, str]) -> tuple[str, ...]:

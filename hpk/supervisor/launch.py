@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 from hpk.model.bundle import Bundle
 from hpk.model.layout import AttemptLayout
-from hpk.model.plan import ContainerPlan, MpiPlan, RestartPolicy
+from hpk.model.plan import ContainerPlan, MpiPlan
 from hpk.mpi.base import LaunchRequest
 from hpk.mpi.registry import LAUNCHERS
-from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts, Runtime
+from hpk.runtimes.base import HoldRequest, NodeFacts, Runtime
 from hpk.supervisor import environment, mounts, rank_files
 from hpk.supervisor.localdir import LocalDirs
 from hpk.supervisor.memory import OomCounter
 from hpk.supervisor.opening import open_command
 from hpk.supervisor.pod_messages import Bind, Open, Run
+from hpk.supervisor.pod_volumes import PodVolumes
 
 
 @dataclass(frozen=True)
@@ -26,28 +27,34 @@ class PodContext:
     """What all containers of the pod share.
 
     :param rank_program: argv of the supervisor's own program on other nodes, without subcommand.
+    :param host: Slurm's name of this node.
     :param job_env: the environment of the batch script.
+    :param is_alone: it has one container, so that whatever happens in its cgroup is that one's.
+    :param initializes: it has init containers.
     """
 
     layout: AttemptLayout
     dirs: LocalDirs
+    volumes: PodVolumes
     runtime: Runtime
     facts: NodeFacts
-    restart_policy: RestartPolicy
     hostname: str
     tool_env: Mapping[str, str]
     job_env: Mapping[str, str]
     rank_program: tuple[str, ...]
+    host: str
     oom: OomCounter
+    is_alone: bool
+    initializes: bool
 
 
 def open_message(pod: PodContext, plan: ContainerPlan, directory: str, open_id: int) -> Open:
     """Start the container's runtime; makes the files it needs under ``directory``."""
+    volumes = pod.volumes.mounts_of(plan)
     scratch = os.path.join(directory, "overlay")
     os.mkdir(scratch, 0o700)
-    passwd, group = mounts.write_user_files(directory, plan)
-    binds = mounts.container_mounts(plan, pod.dirs, directory)
-    binds += (BindMount(passwd, "/etc/passwd", False), BindMount(group, "/etc/group", False))
+    binds = mounts.container_mounts(plan, pod.dirs, directory, volumes)
+    passwd, group = mounts.user_files(directory)
     request = HoldRequest(
         image_path=plan.image.path,
         scratch=scratch,
@@ -55,6 +62,7 @@ def open_message(pod: PodContext, plan: ContainerPlan, directory: str, open_id: 
         gpus=plan.resources.gpus > 0,
         uid=plan.uid,
         gid=plan.gid,
+        read_only=plan.read_only_root,
     )
     env = dict(pod.tool_env)
     env.update(pod.runtime.environment(pod.dirs.work))
@@ -76,10 +84,12 @@ def run_message(
     return Run(
         id=run_id,
         container=open_id,
-        argv=plan.argv,
+        argv=environment.container_argv(plan, bundle),
         env=tuple(env.items()),
         working_dir=plan.working_dir or "/",
         links=tuple(Bind(to, where) for where, to in mounts.message_links(plan)),
+        dropped_capabilities=plan.dropped_capabilities,
+        emulates_root=plan.uid == 0,
     )
 
 
@@ -93,6 +103,9 @@ def mpi_message(
         f"--attempt-dir={pod.layout.root}",
         f"--container={plan.name}",
         f"--restart={restart}",
+        f"--host={pod.host}",
+        f"--disk={pod.volumes.where.disk}",
+        f"--memory={pod.volumes.where.memory}",
     )
     request = LaunchRequest(mpi, rank_argv, tuple(pod.job_env.items()))
     launcher = LAUNCHERS[mpi.launcher]

@@ -28,7 +28,10 @@ MS_SLAVE = 1 << 19
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_SECCOMP = 22
+_PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
+_SECCOMP_MODE_FILTER = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -80,6 +83,23 @@ def become_subreaper() -> None:
 def forbid_new_privileges() -> None:
     """Let no execve from here on gain privileges."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def drop_from_bounding_set(capability: int) -> None:
+    """Have no execve from here on give this capability."""
+    _prctl(_PR_CAPBSET_DROP, capability)
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
+
+
+def filter_system_calls(program: bytes) -> None:
+    """Put a seccomp filter in place, here and for all children; needs forbid_new_privileges."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    whole = _FilterProgram(len(program) // 8, ctypes.addressof(buffer))
+    zero, mode = ctypes.c_ulong(0), ctypes.c_ulong(_SECCOMP_MODE_FILTER)
+    _check(_libc.prctl(_PR_SET_SECCOMP, mode, ctypes.byref(whole), zero, zero), "prctl seccomp")
 
 
 def map_single_id(inside_uid: int, outside_uid: int, inside_gid: int, outside_gid: int) -> None:

@@ -14,13 +14,18 @@ from hpk.model.errors import HpkError, ParseError
 from hpk.model.ids import SlurmJobId
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
-from hpk.supervisor import linux, podinit
+from hpk.supervisor import linux
 from hpk.supervisor.files import claim, close_files_but, log, read_file
+from hpk.supervisor.inits import start_inits
+from hpk.supervisor.keeper import PodPlace
 from hpk.supervisor.node import host_name
 from hpk.supervisor.rank import run_rank
 from hpk.supervisor.supervisor import Identity, Supervisor, program_argv
 
-_USAGE = "usage: run --attempt-dir DIR | rank --attempt-dir DIR --container NAME --restart N"
+_USAGE = (
+    "usage: run --attempt-dir DIR | rank --attempt-dir DIR --container NAME --restart N "
+    "--host HOST --disk DIR --memory DIR"
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
         if argv[:1] == ["run"]:
             return run(layout)
         if argv[:1] == ["rank"]:
-            return run_rank(layout, options["container"], int(options["restart"]))
+            place = PodPlace(options["host"], options["disk"], options["memory"])
+            return run_rank(layout, options["container"], int(options["restart"]), place)
     except (KeyError, ValueError):
         pass
     except HpkError as error:
@@ -77,10 +83,13 @@ def run(layout: AttemptLayout) -> int:
         raise ParseError(f"cannot read the attempt: {error}") from error
     spec = codec.loads(JobSpec, text)
     linux.become_subreaper()
-    has_mpi = any(container.mpi is not None for container in spec.plan.containers)
-    init_pid, init_socket = podinit.spawn(namespaces=not has_mpi)
+    plans = (*spec.plan.init_containers, *spec.plan.containers)
+    inits = start_inits(
+        for_containers=any(plan.mpi is None for plan in plans),
+        for_launcher=any(plan.mpi is not None for plan in plans),
+    )
     identity = Identity(spec=spec, layout=layout, job_id=job_id, program=program_argv(), env=env)
-    return Supervisor(identity, init_pid, init_socket).run()
+    return Supervisor(identity, inits).run()
 
 
 def entry() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import posixpath
+from collections.abc import Iterable, Sequence
 
 from hpk.model.errors import PermanentError
 from hpk.model.plan import ContainerPlan
@@ -11,6 +14,7 @@ from hpk.supervisor import environment
 from hpk.supervisor.files import read_file, write_new
 from hpk.supervisor.localdir import LocalDirs
 from hpk.supervisor.pause import pause_elf
+from hpk.supervisor.sub_path import make_directories
 
 _MESSAGE_PATH = "/.hpk/termination-log"
 
@@ -35,11 +39,17 @@ def write_node_files(work_dir: str) -> None:
 
 
 def container_mounts(
-    plan: ContainerPlan, dirs: LocalDirs, directory: str, *, identity: bool = False
+    plan: ContainerPlan,
+    dirs: LocalDirs,
+    directory: str,
+    volumes: Sequence[BindMount],
+    *,
+    identity: bool = False,
 ) -> tuple[BindMount, ...]:
-    """The mounts every container has; the files and directories behind them are made.
+    """All mounts of a container; the files and directories behind our own are made.
 
     :param directory: the container's own, on node-local disk.
+    :param volumes: the Pod's; one in the place of one of ours replaces it.
     :param identity: the container runs as the user of the job (MPI).
     """
     write_new(message_file(directory), b"", mode=0o666)
@@ -49,32 +59,72 @@ def container_mounts(
     ]
     if os.path.exists("/etc/resolv.conf"):
         found.append(BindMount("/etc/resolv.conf", "/etc/resolv.conf", True))
-    if identity or plan.uid != 0:
+    if (identity or plan.uid != 0) and not plan.read_only_root:
         found += scratch_mounts(directory)
+    if not identity:
+        write_user_files(directory, plan)
+        passwd, group = user_files(directory)
+        found += (BindMount(passwd, "/etc/passwd", False), BindMount(group, "/etc/group", False))
     found.append(_message_mount(plan, message_file(directory)))
-    return (*found, *_volume_mounts(plan, dirs.secret))
+    ordered = in_order((*found, *volumes))
+    make_mount_points(ordered)
+    return ordered
 
 
-def write_user_files(directory: str, plan: ContainerPlan) -> tuple[str, str]:
-    """passwd and group files that know the container's user; their paths."""
-    passwd, group = os.path.join(directory, "passwd"), os.path.join(directory, "group")
+def in_order(mounts: Iterable[BindMount]) -> tuple[BindMount, ...]:
+    """Mounts from the root downwards; of two with one target the later."""
+    by_target = {posixpath.normpath(mount.target): mount for mount in mounts}
+    return tuple(sorted(by_target.values(), key=lambda m: _parts(m.target)))
+
+
+def _parts(target: str) -> int:
+    return len([part for part in posixpath.normpath(target).split("/") if part])
+
+
+def make_mount_points(mounts: Sequence[BindMount]) -> None:
+    """Where a mount lies within another, make the place it is to be mounted at.
+
+    A runtime makes missing places in the image's own writable layer alone. What cannot be made is
+    the runtime's to complain about.
+    """
+    for index, mount in enumerate(mounts):
+        target = posixpath.normpath(mount.target)
+        for outer in reversed(mounts[:index]):
+            prefix = posixpath.normpath(outer.target).rstrip("/") + "/"
+            if target.startswith(prefix) and os.path.isdir(outer.source):
+                with contextlib.suppress(OSError):
+                    _make_mount_point(outer.source, target[len(prefix) :], mount.source)
+                break
+
+
+def _make_mount_point(root: str, relative: str, source: str) -> None:
+    if os.path.isdir(source):
+        make_directories(root, relative)
+        return
+    parent = posixpath.dirname(relative)
+    if parent:
+        make_directories(root, parent)
+    path = os.path.join(root, relative)
+    if not os.path.lexists(path):
+        write_new(path, b"", mode=0o666)
+
+
+def user_files(directory: str) -> tuple[str, str]:
+    """Where the container's own passwd and group files are."""
+    return os.path.join(directory, "passwd"), os.path.join(directory, "group")
+
+
+def write_user_files(directory: str, plan: ContainerPlan) -> None:
+    """Write passwd and group files that know the container's user."""
+    passwd, group = user_files(directory)
     text = environment.passwd_with(plan.image.passwd, plan.uid, plan.gid)
     write_new(passwd, text.encode(), mode=0o644)
     write_new(group, environment.group_with(plan.image.group, plan.gid).encode(), mode=0o644)
-    return passwd, group
 
 
 def message_file(directory: str) -> str:
     """Where the termination message of the container lands on this node."""
     return os.path.join(directory, "termination-log")
-
-
-def _volume_mounts(plan: ContainerPlan, secret_dir: str) -> tuple[BindMount, ...]:
-    """The bundle's volumes inside a container."""
-    return tuple(
-        BindMount(os.path.join(secret_dir, "volumes", mount.volume), mount.mount_path, True)
-        for mount in plan.mounts
-    )
 
 
 def scratch_mounts(directory: str) -> tuple[BindMount, ...]:

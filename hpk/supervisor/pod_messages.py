@@ -43,6 +43,8 @@ class Run:
 
     :param container: id of an opened container to start it in; None: on the host.
     :param links: symbolic links to make in the container first, target → source.
+    :param dropped_capabilities: see ContainerPlan.
+    :param emulates_root: see hpk.supervisor.seccomp.
     """
 
     id: int
@@ -51,6 +53,8 @@ class Run:
     env: tuple[tuple[str, str], ...]
     working_dir: str
     links: tuple[Bind, ...] = ()
+    dropped_capabilities: tuple[str, ...] = ()
+    emulates_root: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from hpk.supervisor.children import (
     read_pause_pid,
     start_runtime,
 )
-from hpk.supervisor.files import log
+from hpk.supervisor.files import close_files_but, log
 from hpk.supervisor.pod_messages import (
     Close,
     Closed,
@@ -61,7 +61,7 @@ def spawn(*, namespaces: bool) -> tuple[int, socket.socket]:
         theirs.close()
         return pid, ours
     try:
-        ours.close()
+        close_files_but(theirs.fileno())
         linux.die_with_parent(parent)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
@@ -75,10 +75,11 @@ def spawn(*, namespaces: bool) -> tuple[int, socket.socket]:
 
 
 def _isolate(sock: socket.socket) -> None:
-    """Return in process 1 of new user, PID and mount namespaces; this process waits for it."""
+    """Return in process 1 of new user, PID, IPC and mount namespaces; this process waits for it."""
     uid, gid = os.getuid(), os.getgid()
     try:
-        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWPID | linux.CLONE_NEWNS)
+        kinds = linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWNS
+        linux.unshare(linux.CLONE_NEWUSER | kinds)
         linux.map_single_id(0, uid, 0, gid)
     except OSError as error:
         send(sock, Ready(f"cannot make a user namespace on this node: {error}"))

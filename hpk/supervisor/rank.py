@@ -19,20 +19,21 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
 from hpk.mpi.base import crossing_environment
 from hpk.supervisor import enter, environment, linux, mounts, rank_files
+from hpk.supervisor.capabilities import drop_capabilities
 from hpk.supervisor.files import (
     log_to,
     read_file,
     write_atomically,
     write_new,
 )
-from hpk.supervisor.keeper import TERMINATIONS, RankContext, start_keeper
+from hpk.supervisor.keeper import TERMINATIONS, PodPlace, RankContext, start_keeper
 from hpk.supervisor.localdir import LocalDirs, join_local_dirs, lock_exclusively
 from hpk.supervisor.termination import START_ERROR_CODE
 
 _FORWARDED = (*TERMINATIONS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
-def run_rank(layout: AttemptLayout, name: str, restart: int) -> int:
+def run_rank(layout: AttemptLayout, name: str, restart: int, place: PodPlace) -> int:
     """Become the container's program; returns only where that failed, or for the rank that
     started the container."""
     log_to(f"{rank_files.directory(layout)}/ranks.log")
@@ -41,7 +42,7 @@ def run_rank(layout: AttemptLayout, name: str, restart: int) -> int:
     plan = next((item for item in spec.plan.containers if item.name == name), None)
     if plan is None:
         raise PermanentError(f"pod.json has no container {name!r}")
-    rank = RankContext(layout, spec, plan, restart, env)
+    rank = RankContext(layout, spec, plan, restart, env, place)
     if rank.is_first:
         step = f"{env.get('SLURM_JOB_ID')}.{env.get('SLURM_STEP_ID')}"
         write_atomically(rank_files.path(layout, name, restart, "step"), step)
@@ -90,9 +91,10 @@ def _become_program(rank: RankContext, bundle: Bundle, pause_pid: int) -> None:
     os.umask(0o022)
     enter.make_links(mounts.message_links(plan))
     enter.change_directory(plan.working_dir)
+    drop_capabilities(plan.dropped_capabilities)
     linux.forbid_new_privileges()
     enter.reset_signals()
-    enter.execute(plan.argv, env)
+    enter.execute(environment.container_argv(plan, bundle), env)
 
 
 def _run_beside_keeper(

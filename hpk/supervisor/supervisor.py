@@ -10,7 +10,6 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -23,7 +22,7 @@ from hpk.model.bundle import Bundle
 from hpk.model.errors import HpkError, ParseError, PermanentError
 from hpk.model.ids import SlurmJobId
 from hpk.model.layout import AttemptLayout
-from hpk.model.plan import JobSpec
+from hpk.model.plan import ContainerPlan, JobSpec
 from hpk.model.record import (
     RECORD_VERSION,
     ContainerRecord,
@@ -33,20 +32,24 @@ from hpk.model.record import (
 )
 from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor import mounts, node, pod_messages, termination, volumes
+from hpk.supervisor import mounts, node, pod_messages, sequence, termination
 from hpk.supervisor.channel import Channel, ChannelConfig
 from hpk.supervisor.container import Container, Step
 from hpk.supervisor.files import log
+from hpk.supervisor.inits import Init, Inits
 from hpk.supervisor.launch import PodContext
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
 from hpk.supervisor.memory import OomCounter
 from hpk.supervisor.opening import write_runtime_files
+from hpk.supervisor.pod_volumes import PodVolumes, pod_dirs
 from hpk.supervisor.records import RecordStore
+from hpk.supervisor.size_limits import watch_size_limits
 from hpk.supervisor.stop_request import read_stop_request
 
 _POLL_S = 2.0
 _END_MARGIN_S = 3
 """What of Slurm's KillWait the supervisor keeps for itself: to record the end and to clear up."""
+_EVICTED_GRACE_S = 1
 _FINAL_SYNC_S = 30.0
 _FINAL_ACK_S = 5.0
 _FINAL_READERS_S = 10.0
@@ -71,16 +74,17 @@ class Identity:
 class Supervisor:
     """Runs one pod to its end. `run` returns the exit code for Slurm."""
 
-    def __init__(self, identity: Identity, init_pid: int, init_socket: socket.socket) -> None:
+    def __init__(self, identity: Identity, inits: Inits) -> None:
         self._me = identity
         self._plan = identity.spec.plan
-        self._init_pid = init_pid
-        self._init = init_socket
+        self._inits = inits
         self._selector = selectors.DefaultSelector()
         self._events: deque[Callable[[], None]] = deque()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._last_id = 0
+        self._init_containers: list[Container] = []
         self._containers: list[Container] = []
+        self._volumes: Optional[PodVolumes] = None
         self._dirs: Optional[LocalDirs] = None
         self._bundle_asked = False
         self._has_bundle = False
@@ -95,7 +99,9 @@ class Supervisor:
         self._heartbeat: Optional[tuple[int, int]] = None
         self._poll_mono_s = 0.0
         self._failed: tuple[ContainerRecord, ...] = ()
-        self._init_ended = False
+        self._failed_inits: tuple[ContainerRecord, ...] = ()
+        self._init_failed = False
+        self._is_leaving = False
         self._host = node.host_name(identity.env)
         self._channel = Channel(
             ChannelConfig(
@@ -116,7 +122,12 @@ class Supervisor:
             signal.signal(number, lambda *_: self._post(self._on_signal))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
-        self._selector.register(self._init, selectors.EVENT_READ, self._on_init)
+        for init in self._inits.all:
+            self._selector.register(
+                init.socket,
+                selectors.EVENT_READ,
+                lambda init=init: self._on_init(init),
+            )
         self._channel.start()
         try:
             self._prepare()
@@ -131,29 +142,77 @@ class Supervisor:
             key.data()
         while self._events:
             self._events.popleft()()
-        for container in self._containers:
+        for container in self._all:
             container.tick()
+        self._advance()
         if time.monotonic() >= self._poll_mono_s:
             self._poll_mono_s = time.monotonic() + _POLL_S
             self._poll()
         if self._kill_mono_s is not None and time.monotonic() >= self._kill_mono_s:
             self._kill_mono_s = None
             log("grace period over, kill")
-            for container in self._containers:
+            for container in self._all:
+                container.stop()
                 container.kill()
 
     def _timeout(self) -> float:
         times = [self._poll_mono_s]
-        times += [c.wake_mono_s for c in self._containers if c.wake_mono_s is not None]
+        times += [c.wake_mono_s for c in self._all if c.wake_mono_s is not None]
         if self._kill_mono_s is not None:
             times.append(self._kill_mono_s)
         return max(0.0, min(times) - time.monotonic())
 
     @property
+    def _all(self) -> list[Container]:
+        """Every container of the pod, in the order they begin."""
+        return self._init_containers + self._containers
+
+    @property
     def _is_over(self) -> bool:
         if self._failed:
             return True
-        return bool(self._containers) and all(c.step is Step.DONE for c in self._containers)
+        return bool(self._containers) and all(c.is_done for c in self._all)
+
+    def _advance(self) -> None:
+        """Begin those whose turn it is; at the end stop the sidecars, the last first."""
+        if self._failed or not self._containers:
+            return
+        if self._phase is not PodPhase.STOPPING and not self._init_failed:
+            self._begin_next()
+        if any(not c.is_done for c in self._containers):
+            return
+        for container in reversed(self._init_containers):
+            if container.is_done:
+                continue
+            if not self._is_leaving:
+                self._is_leaving = True
+                if self._kill_mono_s is None and self._phase is not PodPhase.STOPPING:
+                    self._kill_mono_s = time.monotonic() + self._plan.grace_period_s
+            container.stop()
+            if not container.is_done:
+                return
+
+    def _begin_next(self) -> None:
+        while True:
+            views = [_view(container) for container in self._init_containers]
+            turn, index = sequence.next_turn(views)
+            if turn is sequence.Turn.INIT:
+                self._init_containers[index].begin()
+                self.changed()
+                continue
+            if turn is sequence.Turn.FAILED:
+                log(
+                    "an init container has failed", container=self._init_containers[index].plan.name
+                )
+                self._init_failed = True
+                for container in self._containers:
+                    container.stop()
+            waiting = [c for c in self._containers if c.step is Step.WAITING]
+            if turn is sequence.Turn.MAIN and waiting:
+                for container in waiting:
+                    container.begin()
+                self.changed()
+            return
 
     def _post(self, event: Callable[[], None]) -> None:
         self._events.append(event)
@@ -168,10 +227,7 @@ class Supervisor:
 
     def command(self, message: Any, fds: tuple[int, ...] = ()) -> None:
         """See Loop.command."""
-        try:
-            pod_messages.send(self._init, message, fds)
-        except OSError as error:
-            log("podinit is gone", error=error)
+        self._inits.send(message, fds)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """See hpk.supervisor.output.Watcher."""
@@ -195,19 +251,17 @@ class Supervisor:
 
     def changed(self) -> None:
         """See Loop.changed."""
-        if self._phase is PodPhase.STARTING and any(
-            c.step is Step.RUNNING for c in self._containers
-        ):
+        if self._phase is PodPhase.STARTING and any(c.step is Step.RUNNING for c in self._all):
             self._phase = PodPhase.RUNNING
         self._seq += 1
         self._store.put(self._record())
 
     @property
     def _draining(self) -> bool:
-        return any(c.step is Step.DRAINING for c in self._containers)
+        return any(c.step is Step.DRAINING for c in self._all)
 
     def _on_log_written(self) -> None:
-        for container in self._containers:
+        for container in self._all:
             container.log_written()
 
     def _record(self) -> SupervisorRecord:
@@ -226,6 +280,7 @@ class Supervisor:
             finished_at_s=time.time() if finished else None,
             stop_cause=self._cause,
             message=self._message,
+            init_containers=self._failed_inits or tuple(c.record for c in self._init_containers),
         )
 
     # Starting.
@@ -247,68 +302,83 @@ class Supervisor:
         self._dirs = dirs
         mounts.write_node_files(dirs.work)
         write_runtime_files(runtime, facts, dirs.work)
-        for volume in plan.volumes:
-            os.makedirs(os.path.join(dirs.secret, "volumes", volume.name), mode=0o755)
+        volumes = PodVolumes(spec, pod_dirs(self._me.layout, dirs, self._me.env))
+        self._volumes = volumes
+        volumes.prepare()
+        watch_size_limits(
+            {volumes.empty_dir(item): item for item in plan.empty_dirs},
+            lambda message: self._post(lambda: self._evict(message)),
+        )
         pod = PodContext(
             layout=self._me.layout,
             dirs=dirs,
+            volumes=volumes,
             runtime=runtime,
             facts=facts,
-            restart_policy=plan.restart_policy,
             hostname=plan.hostname or plan.pod.name,
             tool_env=tool_env,
             job_env=self._me.env,
             rank_program=self._me.program,
+            host=self._host,
             oom=OomCounter(),
+            is_alone=len(plan.init_containers) + len(plan.containers) == 1,
+            initializes=bool(plan.init_containers),
         )
-        self._containers = [Container(item, pod, self) for item in plan.containers]
-        for item in self._containers:
-            item.begin()
+        self._init_containers = [
+            Container(item, sequence.init_restart_policy(item, plan.restart_policy), pod, self)
+            for item in plan.init_containers
+        ]
+        self._containers = [
+            Container(item, plan.restart_policy, pod, self) for item in plan.containers
+        ]
+        self._advance()
         self.changed()
 
     def _fail_setup(self, why: str) -> None:
         """Nothing could be started: every container gets the reason."""
         log("cannot set the pod up", why=why)
         self._cause, self._message = StopCause.SETUP_FAILED, why
-        now_s = time.time()
-        self._failed = tuple(
-            ContainerRecord(
-                name=plan.name,
-                state=termination.not_started(plan.name, why, now_s),
-                last_state=None,
-                restart_count=0,
-                container_id="",
-                log_path=self._me.layout.log_path(plan.name, 0),
-            )
-            for plan in self._plan.containers
+        self._failed = tuple(self._not_started(plan, why) for plan in self._plan.containers)
+        self._failed_inits = tuple(
+            self._not_started(plan, why) for plan in self._plan.init_containers
+        )
+
+    def _not_started(self, plan: ContainerPlan, why: str) -> ContainerRecord:
+        return ContainerRecord(
+            name=plan.name,
+            state=termination.not_started(plan.name, why, time.time()),
+            last_state=None,
+            restart_count=0,
+            container_id="",
+            log_path=self._me.layout.log_path(plan.name, 0),
         )
 
     # What others say.
 
-    def _on_init(self) -> None:
-        received = pod_messages.receive(self._init)
+    def _on_init(self, init: Init) -> None:
+        received = pod_messages.receive(init.socket)
         if received is None:
-            self._selector.unregister(self._init)
-            self._init_ended = True
-            self._on_init_lost()
+            self._selector.unregister(init.socket)
+            self._on_init_lost(init)
             return
         event, _ = received
         if isinstance(event, pod_messages.Ready):
             if event.message:
                 self._fail_setup(event.message)
             return
-        for container in self._containers:
+        for container in self._all:
             if event.id and event.id in container.ids:
                 container.on_event(event)
                 return
 
-    def _on_init_lost(self) -> None:
-        """podinit was killed, and the kernel has killed everything in the pod with it."""
+    def _on_init_lost(self, init: Init) -> None:
+        """podinit was killed, and the kernel has killed everything below with it."""
         if self._failed or self._is_over:
             return
         log("podinit has ended, and with it the pod's processes")
-        for container in self._containers:
-            container.lost()
+        for container in self._all:
+            if (container.plan.mpi is not None) == init.is_host:
+                container.lost()
 
     def _on_frame(self, frame: Any) -> None:
         if isinstance(frame, frames.Welcome):
@@ -326,14 +396,10 @@ class Supervisor:
                 self._stop(StopCause.REQUESTED, self._plan.grace_period_s)
 
     def _on_bundle(self, bundle: Bundle) -> None:
-        if self._dirs is None or self._failed:
+        if self._volumes is None or self._failed:
             return
-        known = {volume.name for volume in self._plan.volumes}
         try:
-            for volume in bundle.volumes:
-                if volume.name in known:
-                    path = os.path.join(self._dirs.secret, "volumes", volume.name)
-                    volumes.write_volume(path, volume)
+            self._volumes.write(bundle)
         except (OSError, ParseError) as error:
             log("cannot write the bundle", error=error)
             if not self._has_bundle:
@@ -341,7 +407,7 @@ class Supervisor:
                 self._stop(StopCause.SETUP_FAILED, 0)
             return
         self._has_bundle = True
-        for container in self._containers:
+        for container in self._all:
             container.give_bundle(bundle)
 
     def _on_signal(self) -> None:
@@ -349,12 +415,22 @@ class Supervisor:
         grace_s = min(self._plan.grace_period_s, allowed_s)
         self._stop(StopCause.SIGNALLED, grace_s)
 
+    def _evict(self, why: str) -> None:
+        if self._phase is not PodPhase.STOPPING and not self._is_over:
+            self._message = why
+            self._stop(StopCause.EVICTED, min(_EVICTED_GRACE_S, self._plan.grace_period_s))
+
     def _stop(self, cause: StopCause, grace_s: int) -> None:
-        """Stop the pod; what stopped it first stays the cause, a shorter grace wins."""
+        """Stop the pod; what stopped it first stays the cause, a shorter grace wins.
+
+        Sidecars are stopped when all others have ended.
+        """
         kill_mono_s = time.monotonic() + max(0, grace_s)
+        if self._kill_mono_s is not None:
+            kill_mono_s = min(self._kill_mono_s, kill_mono_s)
         if self._phase is PodPhase.STOPPING:
             if self._kill_mono_s is not None:
-                self._kill_mono_s = min(self._kill_mono_s, kill_mono_s)
+                self._kill_mono_s = kill_mono_s
             return
         if self._is_over:
             return
@@ -362,8 +438,10 @@ class Supervisor:
         self._cause, self._phase = cause, PodPhase.STOPPING
         self._kill_mono_s = kill_mono_s
         self.changed()
-        for container in self._containers:
-            container.stop()
+        for container in self._all:
+            if not container.plan.restart_always:
+                container.stop()
+        self._advance()
 
     def _poll(self) -> None:
         """What nobody tells us: the stop file, the control plane's life, the deadline."""
@@ -393,7 +471,7 @@ class Supervisor:
 
     def _read_log(self, path: str, offset: int, limit: int) -> tuple[int, bytes, bool]:
         """Called by the channel's thread."""
-        for container in self._containers:
+        for container in self._all:
             writer = container.writer(path)
             if writer is not None:
                 closed = writer.closed  # before reading: nothing can follow what is read after it
@@ -409,30 +487,22 @@ class Supervisor:
         self.changed()
         if not self._store.wait_written(self._seq, _FINAL_SYNC_S):
             log("the final record is not on the disk")
-        self._end_init()
+        for init in self._inits.all:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(init.socket)
+        self._inits.end(_PODINIT_END_S)
         # Before any waiting: where Slurm is ending the job it may kill us at any moment.
+        if self._volumes is not None:
+            self._volumes.remove_shared()
         if self._dirs is not None:
             self._dirs.remove()
             sweep_local_dirs(self._me.spec.settings.local_root)
         self._wait_for_kubelet()
         self._channel.close(1.0)
-        code = (
-            1 if self._failed else next((c.exit_code for c in self._containers if c.exit_code), 0)
-        )
+        decisive = [c for c in self._all if not c.plan.restart_always]
+        code = 1 if self._failed else next((c.exit_code for c in decisive if c.exit_code), 0)
         log("pod finished", cause=self._cause.value, code=code)
         return code
-
-    def _end_init(self) -> None:
-        """End podinit, and with it whatever the pod left running."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(self._init)
-        self._init.close()
-        deadline = time.monotonic() + _PODINIT_END_S
-        while time.monotonic() < deadline:
-            if os.waitpid(self._init_pid, os.WNOHANG)[0]:
-                return
-            time.sleep(0.005)
-        os.kill(self._init_pid, signal.SIGKILL)
 
     def _wait_for_kubelet(self) -> None:
         """Give the kubelet the last record, and readers the rest of the logs."""
@@ -445,6 +515,16 @@ class Supervisor:
                 return
             self._selector.select(0.05)
             self._on_wake()
+
+
+def _view(container: Container) -> sequence.InitView:
+    return sequence.InitView(
+        is_sidecar=container.plan.restart_always,
+        begun=container.step is not Step.WAITING,
+        started=container.has_started,
+        done=container.is_done,
+        failed=container.is_done and container.exit_code != 0,
+    )
 
 
 def program_argv() -> tuple[str, ...]:

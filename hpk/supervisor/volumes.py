@@ -76,8 +76,14 @@ def _current(directory: str) -> str:
 
 
 def _show(directory: str, wanted: set[str]) -> None:
-    shown = {name for name in os.listdir(directory) if not name.startswith("..")}
+    # What is no link is the place of another volume, mounted within this one.
+    shown = {
+        entry.name
+        for entry in os.scandir(directory)
+        if entry.is_symlink() and not entry.name.startswith("..")
+    }
     for name in wanted - shown:
-        os.symlink(f"{_DATA}/{name}", os.path.join(directory, name))
+        with contextlib.suppress(FileExistsError):
+            os.symlink(f"{_DATA}/{name}", os.path.join(directory, name))
     for name in shown - wanted:
         os.unlink(os.path.join(directory, name))
