@@ -251,6 +251,7 @@ def write_attempt(
         "orphan_timeout_s": 600,
         "local_root": str(root),
         "runtime_path": (),
+        "own_directories": (),
     }
     settings.update({name: changes.pop(name) for name in tuple(changes) if name in settings})
     plan = PodPlan(

@@ -500,7 +500,7 @@ def ran(shared: Cluster) -> dict[str, Json]:
     return shared.wait_pods([made["metadata"]["name"] for made in pods])
 
 
-def _log_bytes(cluster: Cluster, name: str) -> bytes:
+def log_bytes(cluster: Cluster, name: str) -> bytes:
     command = f"kubectl --namespace {cluster.namespace} logs {name} | base64 -w0"
     return base64.b64decode(cluster.run(["sh", "-c", command]).stdout)
 
@@ -510,7 +510,7 @@ def test_argv_environment_and_directory_arrive_byte_for_byte(
     shared: Cluster, ran: dict[str, Json], name: str
 ) -> None:
     assert ran[name]["status"]["phase"] == "Succeeded", ran[name]["status"]
-    argv, environ, directory = _log_bytes(shared, name).split(b"\n--\n")
+    argv, environ, directory = log_bytes(shared, name).split(b"\n--\n")
     words = ["sh", "-c", TELL.replace("$$", "$"), *NASTY]
     assert argv == b"".join(word.encode() + b"\0" for word in words)
     variables = dict(item.split(b"=", 1) for item in environ.rstrip(b"\0").split(b"\0"))

@@ -25,7 +25,7 @@ def write_sif(path: Path, config: bytes | None, *, squashfs: int = 1) -> Path:
     data = b"hsqs"
     table = root
     if config is not None:
-        table += descriptor(0x4007, data_at + 4, len(config), b"oci-config.json")
+        table += descriptor(0x4006, data_at + 4, len(config), b"oci-config.json")
         data += config
     header = bytearray(TABLE_AT)
     header[32:42] = b"SIF_MAGIC\0"

@@ -1,0 +1,413 @@
+"""The supervisor's pieces for pods of many containers: their order, volumes, root emulation."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import stat
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpk.model import codec
+from hpk.model.bundle import Bundle, ContainerBundle
+from hpk.model.errors import PermanentError
+from hpk.model.layout import AttemptLayout
+from hpk.model.plan import (
+    EmptyDirVolume,
+    HostPathVolume,
+    JobSpec,
+    ProjectedVolume,
+    RestartPolicy,
+    VolumeMount,
+)
+from hpk.runtimes.base import BindMount
+from hpk.supervisor import capabilities, environment, mounts, seccomp, sequence, size_limits
+from hpk.supervisor.host_path import host_path_source
+from hpk.supervisor.localdir import LocalDirs
+from hpk.supervisor.pod_volumes import PodVolumes, VolumeDirs, pod_dirs
+from hpk.supervisor.sequence import InitView, Turn
+from hpk.supervisor.sub_path import VolumeError, sub_path_source
+from tests.supervisor_peer import container, env, volume, write_attempt
+
+WAITING = InitView(False, False, False, False, False)
+RUNNING = InitView(False, True, True, False, False)
+DONE = InitView(False, True, True, True, False)
+FAILED = InitView(False, True, True, True, True)
+SIDECAR_WAITING = InitView(True, False, False, False, False)
+SIDECAR_STARTING = InitView(True, True, False, False, False)
+SIDECAR = InitView(True, True, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("inits", "turn"),
+    [
+        ((), (Turn.MAIN, 0)),
+        ((WAITING, WAITING), (Turn.INIT, 0)),
+        ((RUNNING, WAITING), (Turn.WAIT, 0)),
+        ((DONE, WAITING), (Turn.INIT, 1)),
+        ((DONE, DONE), (Turn.MAIN, 0)),
+        ((DONE, FAILED, WAITING), (Turn.FAILED, 1)),
+        ((SIDECAR_WAITING, WAITING), (Turn.INIT, 0)),
+        ((SIDECAR_STARTING, WAITING), (Turn.WAIT, 0)),
+        ((SIDECAR, WAITING), (Turn.INIT, 1)),
+        ((SIDECAR, DONE), (Turn.MAIN, 0)),
+    ],
+)
+def test_whose_turn_it_is(inits: tuple[InitView, ...], turn: tuple[Turn, int]) -> None:
+    assert sequence.next_turn(inits) == turn
+
+
+def test_when_init_containers_start_again() -> None:
+    plain, sidecar = container((), "x"), container((), "x", restart_always=True)
+    assert sequence.init_restart_policy(sidecar, RestartPolicy.NEVER) is RestartPolicy.ALWAYS
+    assert sequence.init_restart_policy(plain, RestartPolicy.ALWAYS) is RestartPolicy.ON_FAILURE
+    assert sequence.init_restart_policy(plain, RestartPolicy.NEVER) is RestartPolicy.NEVER
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "message"),
+    [
+        ("", "none", ""),
+        ("", "file", ""),
+        ("Directory", "directory", ""),
+        ("Directory", "none", "{} is not a directory"),
+        ("Directory", "file", "{} is not a directory"),
+        ("DirectoryOrCreate", "none", ""),
+        ("DirectoryOrCreate", "file", "{} is not a directory"),
+        ("File", "file", ""),
+        ("File", "directory", "{} is not a file"),
+        ("FileOrCreate", "none", ""),
+        ("FileOrCreate", "directory", "{} is not a file"),
+        ("Socket", "socket", ""),
+        ("Socket", "file", "{} is not a socket file"),
+        ("CharDevice", "device", ""),
+        ("CharDevice", "file", "{} is not a character device"),
+        ("BlockDevice", "device", "{} is not a block device"),
+    ],
+)
+def test_host_path_types(tmp_path: Path, kind: str, made: str, message: str) -> None:
+    path = tmp_path / "x y"
+    if made == "directory":
+        path.mkdir()
+    elif made == "file":
+        path.write_text("")
+    elif made == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    elif made == "device":
+        path = Path("/dev/null")
+    plan = HostPathVolume("v", str(path), kind)
+    if not message:
+        assert host_path_source(plan, ()) == str(path)
+        assert path.is_file() == (kind in ("File", "FileOrCreate") or made == "file")
+        return
+    with pytest.raises(VolumeError, match="type check failed") as caught:
+        host_path_source(plan, ())
+    assert str(caught.value).endswith(message.format(path))
+    assert caught.value.reason == "ContainerCreating"
+    if made == "none":
+        assert not path.exists()
+
+
+def test_a_host_path_leads_nowhere_of_ours(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (tmp_path / "link").symlink_to(own)
+    for path in ("own", "link", "link/deeper", "own/../own/x"):
+        with pytest.raises(PermanentError, match="HPK's own"):
+            host_path_source(HostPathVolume("v", str(tmp_path / path), ""), (str(own),))
+    assert not list(own.iterdir())
+    beside = HostPathVolume("v", str(tmp_path / "own2"), "")
+    assert host_path_source(beside, (str(own),)) == str(tmp_path / "own2")
+
+
+def test_sub_paths_stay_in_their_volume(tmp_path: Path) -> None:
+    root = tmp_path / "volume"
+    root.mkdir()
+    root.chmod(0o777)
+    (tmp_path / "outside").mkdir()
+    (root / "out").symlink_to("../outside")
+    (root / "absolute").symlink_to("/etc")
+    (root / "in").symlink_to("here")
+    made = sub_path_source(str(root), "a/b c", create=True)
+    assert made == str(root / "a" / "b c")
+    assert stat.S_IMODE((root / "a").stat().st_mode) == 0o777
+    assert sub_path_source(str(root), "in/x", create=True) == str(root / "here" / "x")
+    for path in ("out", "out/x", "absolute", "absolute/passwd", "../outside"):
+        with pytest.raises(VolumeError, match="leads out of its volume"):
+            sub_path_source(str(root), path, create=True)
+    with pytest.raises(VolumeError, match="is not in its volume"):
+        sub_path_source(str(root), "missing", create=False)
+    (root / "file").write_text("")
+    with pytest.raises(VolumeError, match="failed to create"):
+        sub_path_source(str(root), "file/x", create=True)
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def pod_volumes(tmp_path: Path, **plan: Any) -> PodVolumes:
+    layout = write_attempt(tmp_path / "attempt", None, container((), "x"), **plan)
+    spec = codec.loads(JobSpec, Path(layout.spec).read_text())
+    where = [tmp_path / name for name in ("projected", "disk", "memory", "shm")]
+    for path in where:
+        path.mkdir(exist_ok=True)
+    made = PodVolumes(spec, VolumeDirs(*map(str, where)))
+    made.prepare()
+    return made
+
+
+def test_what_a_container_sees_of_the_volumes(tmp_path: Path) -> None:
+    volumes = pod_volumes(
+        tmp_path,
+        volumes=(ProjectedVolume("cm", 0o644, (), (), ()),),
+        empty_dirs=(EmptyDirVolume("e", False, None), EmptyDirVolume("m", True, None)),
+        host_paths=(HostPathVolume("h", str(tmp_path), "Directory"),),
+    )
+    plan = container(
+        (),
+        "x",
+        mounts=(
+            VolumeMount("e", "/e", False),
+            VolumeMount("e", "/part", True, "a/b"),
+            VolumeMount("m", "/m", False),
+            VolumeMount("cm", "/cm", False),
+            VolumeMount("h", "/h", True),
+        ),
+    )
+    assert not volumes.waits_for_bundle(plan)
+    assert volumes.mounts_of(plan) == (
+        BindMount(str(tmp_path / "shm"), "/dev/shm", False),
+        BindMount(str(tmp_path / "disk" / "e"), "/e", False),
+        BindMount(str(tmp_path / "disk" / "e" / "a" / "b"), "/part", True),
+        BindMount(str(tmp_path / "memory" / "m"), "/m", False),
+        BindMount(str(tmp_path / "projected" / "cm"), "/cm", True),
+        BindMount(str(tmp_path), "/h", True),
+    )
+    assert stat.S_IMODE((tmp_path / "disk" / "e").stat().st_mode) == 0o777
+
+
+def test_a_part_of_a_bundles_volume_waits_for_it(tmp_path: Path) -> None:
+    volumes = pod_volumes(tmp_path, volumes=(ProjectedVolume("cm", 0o644, (), (), ()),))
+    plan = container((), "x", mounts=(VolumeMount("cm", "/etc/app.conf", True, "app.conf"),))
+    assert volumes.waits_for_bundle(plan)
+    with pytest.raises(VolumeError, match='volumeMount "cm" of container "main"') as caught:
+        volumes.mounts_of(plan)
+    assert caught.value.reason == "CreateContainerConfigError"
+    volumes.write(Bundle((volume("cm", **{"app.conf": "x"}),), ()))
+    (_, bind) = volumes.mounts_of(plan)
+    assert Path(bind.source).read_text() == "x"
+    assert not Path(bind.source).is_symlink()
+
+
+def test_empty_dirs_of_several_nodes_are_shared(tmp_path: Path) -> None:
+    dirs = LocalDirs("/work", "/secret", ())
+    one = pod_dirs(AttemptLayout("/a"), dirs, {"SLURM_JOB_NUM_NODES": "1"})
+    two = pod_dirs(AttemptLayout("/a"), dirs, {"SLURM_JOB_NUM_NODES": "2"})
+    assert one.disk.startswith("/work/")
+    assert two.disk.startswith("/a/")
+    assert one.memory == two.memory
+    assert pod_dirs(AttemptLayout("/a"), LocalDirs("/work", "/work", ()), {}).shm == ""
+
+
+def test_the_pods_own_directories_are_forbidden(tmp_path: Path) -> None:
+    volumes = pod_volumes(
+        tmp_path,
+        host_paths=(HostPathVolume("h", str(tmp_path / "attempt" / "logs"), ""),),
+        own_directories=(str(tmp_path / "cache"),),
+    )
+    with pytest.raises(PermanentError, match="HPK's own"):
+        volumes.mounts_of(container((), "x", mounts=(VolumeMount("h", "/h", False),)))
+
+
+def test_mounts_go_from_the_root_downwards_and_the_pods_replace_ours(tmp_path: Path) -> None:
+    ordered = mounts.in_order(
+        (
+            BindMount("/hosts", "/etc/hosts", False),
+            BindMount("/tmp1", "/tmp", False),
+            BindMount("/deep", "/etc/a/b", False),
+            BindMount("/etc1", "/etc/", False),
+            BindMount("/tmp2", "/tmp", True),
+        )
+    )
+    assert [m.source for m in ordered] == ["/tmp2", "/etc1", "/hosts", "/deep"]
+
+
+def test_places_for_mounts_within_mounts_are_made(tmp_path: Path) -> None:
+    outer, inner, file = tmp_path / "outer", tmp_path / "inner", tmp_path / "file"
+    outer.mkdir()
+    inner.mkdir()
+    file.write_text("")
+    (outer / "link").symlink_to(tmp_path)
+    mounts.make_mount_points(
+        (
+            BindMount(str(outer), "/o", False),
+            BindMount(str(inner), "/o/a/b", False),
+            BindMount(str(file), "/o/f", False),
+            BindMount(str(inner), "/o/link/evil", False),
+            BindMount(str(inner), "/other/x", False),
+        )
+    )
+    assert (outer / "a" / "b").is_dir()
+    assert (outer / "f").is_file()
+    assert not (tmp_path / "evil").exists()
+
+
+def test_used_bytes_and_quantities(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "f").write_bytes(b"x" * 1_000_000)
+    before = size_limits.used_bytes(str(tmp_path))
+    assert before >= 1_000_000
+    os.link(tmp_path / "d" / "f", tmp_path / "again")
+    (tmp_path / "away").symlink_to("/usr")
+    assert size_limits.used_bytes(str(tmp_path)) < before + 100_000
+    assert [size_limits.quantity(n) for n in (0, 1, 1024, 3 << 20, 1 << 30, 1000)] == [
+        *("0", "1", "1Ki", "3Mi", "1Gi", "1000")
+    ]
+
+
+def test_a_late_container_is_as_the_bundle_says() -> None:
+    plan = container(("$(A)",), "x", env=env(A="unexpanded"), late=True)
+    late = ContainerBundle("main", env(A="a", B="b"), ("a",))
+    bundle = Bundle((), env(B="beneath", KUBERNETES_SERVICE_HOST="h"), (late,))
+    found = environment.container_environment(plan, bundle, "p")
+    assert {"A": "a", "B": "b", "KUBERNETES_SERVICE_HOST": "h"}.items() <= found.items()
+    assert environment.container_argv(plan, bundle) == ("a",)
+    with pytest.raises(PermanentError, match="main"):
+        environment.container_argv(plan, Bundle((), ()))
+    assert environment.container_argv(replace(plan, late=False), bundle) == ("$(A)",)
+
+
+def test_capabilities_by_name() -> None:
+    assert capabilities.capability_numbers(("NET_RAW", "CHOWN", "NO_SUCH"), 40) == (0, 13)
+    assert capabilities.capability_numbers(("ALL",), 3) == (0, 1, 2, 3)
+    assert capabilities.capability_numbers(("CHECKPOINT_RESTORE",), 37) == ()
+
+
+NAMES = (
+    "chown",
+    "fchown",
+    "lchown",
+    "fchownat",
+    "setuid",
+    "setgid",
+    "setreuid",
+    "setregid",
+    "setgroups",
+    "setresuid",
+    "setresgid",
+    "setfsuid",
+    "setfsgid",
+)
+
+
+def decide(program: bytes, arch: int, number: int, *arguments: int) -> int:
+    """What the kernel would make of a system call: the few instructions we use."""
+    data = struct.pack("<IIQ6Q", number, arch, 0, *(*arguments, 0, 0, 0, 0, 0, 0)[:6])
+    code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
+    at, accumulator = 0, 0
+    while True:
+        operation, if_true, if_false, operand = code[at]
+        at += 1
+        if operation == 0x20:
+            (accumulator,) = struct.unpack_from("<I", data, operand)
+        elif operation == 0x54:
+            accumulator &= operand
+        elif operation == 0x05:
+            at += operand
+        elif operation == 0x15:
+            at += if_true if accumulator == operand else if_false
+        elif operation == 0x06:
+            return int(operand)
+        else:
+            raise AssertionError(operation)
+
+
+HEADERS = {
+    ("x86_64", 0xC000003E): "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
+    ("x86_64", 0x40000003): "/usr/include/x86_64-linux-gnu/asm/unistd_32.h",
+    ("aarch64", 0xC00000B7): "/usr/include/asm-generic/unistd.h",
+}
+
+
+@pytest.mark.parametrize(("machine", "arch"), HEADERS)
+def test_root_emulation_answers_these_calls_and_no_others(machine: str, arch: int) -> None:
+    header = Path(HEADERS[machine, arch])
+    if not header.exists():
+        pytest.skip(f"no {header} here")
+    lines = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
+    numbers = {name: int(number) for name, number in lines}
+    program = seccomp.root_emulation(machine)
+    done, allowed = 0x00050000, 0x7FFF0000
+    wanted = {numbers[n] for name in NAMES for n in (name, f"{name}32") if n in numbers}
+    device, pipe = stat.S_IFCHR | 0o600, stat.S_IFIFO | 0o600
+    for number in range(600):
+        answer = decide(program, arch, number, 1, pipe, pipe)
+        assert answer == (done if number in wanted else allowed), number
+    assert decide(program, arch, numbers["mknodat"], 1, 1, device) == done
+    assert decide(program, arch, numbers["mknodat"], 1, device, pipe) == allowed
+    if "mknod" in numbers:
+        assert decide(program, arch, numbers["mknod"], 1, device) == done
+        assert decide(program, arch, numbers["mknod"], 1, stat.S_IFBLK) == done
+        assert decide(program, arch, numbers["mknod"], 1, stat.S_IFREG) == allowed
+    assert decide(program, 0x12345678, numbers["fchownat"]) == allowed
+    assert decide(program, arch, 0x40000000 | numbers["fchownat"]) == allowed
+
+
+FILTERED = """
+import ctypes, json, os, stat, sys
+from hpk.supervisor import linux, seccomp
+linux.forbid_new_privileges()
+linux.filter_system_calls(seccomp.root_emulation(os.uname().machine))
+path = sys.argv[1]
+os.chown(path, 4711, 4712)
+os.setgroups([4711])
+os.setgid(4712)
+os.setuid(4711)
+os.mknod(path + ".device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+os.mkfifo(path + ".pipe")
+info = os.stat(path)
+print(json.dumps([info.st_uid == os.getuid(), os.getuid() != 4711, sorted(os.listdir("."))]))
+"""
+
+
+def test_root_emulation_in_this_kernel(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", FILTERED, "file"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == [True, True, ["file", "file.pipe"]]
+
+
+DROPPING = """
+import json, os, sys
+from hpk.supervisor import capabilities
+capabilities.drop_capabilities(sys.argv[1:])
+os.execv("/bin/cat", ["cat", "/proc/self/status"])
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has capabilities to drop")
+@pytest.mark.parametrize("names", [("CHOWN", "NET_RAW"), ("ALL",)])
+def test_dropped_capabilities_are_gone_after_exec(names: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPING, *names],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (effective,) = re.findall(r"^CapEff:\s*(\w+)$", done.stdout, re.MULTILINE)
+    for number in capabilities.capability_numbers(names, 40):
+        assert not int(effective, 16) >> number & 1
