@@ -1,37 +1,23 @@
-"""The supervisor as a process: its zipapp, real namespaces, a TLS peer, and a fake Apptainer that
-only unshares a mount namespace, so that the container's root is this machine's."""
+"""The supervisor as a process, running pods of one container."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hpk.model import codec, frames
 from hpk.model.bundle import Bundle
-from hpk.model.layout import AttemptLayout
-from hpk.model.plan import ContainerPlan, ImageConfig, RestartPolicy
+from hpk.model.plan import ImageConfig, RestartPolicy
 from hpk.model.record import ContainerPhase, PodPhase, StopCause
-from hpk.supervisor_zipapp import build_zipapp
-from tests.supervisor_peer import Peer, container, env, log_texts, read_record, write_attempt
+from tests.supervisor_bench import PYTHON, Bench, userns_works, wait_until
+from tests.supervisor_peer import Peer, container, env, log_texts, read_record
 
-FAKE_APPTAINER = f"""#!{sys.executable}
-import csv, os, sys
-mounts = [sys.argv[n + 1] for n, word in enumerate(sys.argv) if word == "--mount"]
-fields = [dict(item.partition("=")[::2] for item in next(csv.reader([text]))) for text in mounts]
-pause = next(item["source"] for item in fields if item["destination"] == "/.hpk/pause")
-os.execvp("unshare", ["unshare", "--mount", pause])
-"""
 NASTY = (
     "",
     "a b'c\"d $(touch /canary) `touch /canary` \n#SBATCH --x\n é漢 \\ ${HOME} %s ,=:;",
@@ -39,94 +25,10 @@ NASTY = (
     "\x01\x7f",
 )
 SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]))"
-PYTHON = os.environ.get("HPK_TEST_JOB_PYTHON", "/usr/bin/python3")
-"""The interpreter of the supervisor; 3.9 is the oldest that must do."""
-
-
-def userns_works() -> bool:
-    return subprocess.run(["unshare", "-Urpf", "--mount-proc", "true"]).returncode == 0
-
-
 pytestmark = pytest.mark.skipif(
     not (userns_works() and os.access("/dev/fuse", os.R_OK | os.W_OK)),
     reason="this machine allows no user namespaces, or this user no /dev/fuse",
 )
-
-
-@pytest.fixture(scope="session")
-def zipapp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("zipapp") / "supervisor.pyz"
-    path.write_bytes(build_zipapp())
-    return path
-
-
-@dataclass
-class Bench:
-    """What a test needs to run one pod."""
-
-    directory: Path
-    zipapp: Path
-    peer: Peer
-    marker: str
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def attempt(self, *argv: str, name: str = "at t'empt", **changes: Any) -> AttemptLayout:
-        plan_fields = {f for f in ContainerPlan.__dataclass_fields__ if f in changes}
-        plan = container(argv, "/image.sif")
-        plan = replace(plan, **{name: changes.pop(name) for name in plan_fields})
-        changes.setdefault("runtime_path", (str(self.directory / "bin"),))
-        changes.setdefault("local_root", str(self.directory))
-        return write_attempt(self.directory / name, self.peer, plan, **changes)
-
-    def start(self, layout: AttemptLayout, job_id: str = "77") -> subprocess.Popen[bytes]:
-        with Path(layout.job_output).open("ab") as log:
-            process = subprocess.Popen(
-                [PYTHON, "-I", "-S", str(self.zipapp), "run", "--attempt-dir", layout.root],
-                env={"SLURM_JOB_ID": job_id, "PATH": "/usr/bin:/bin", "MARKER": self.marker},
-                stderr=log,
-            )
-        self.processes.append(process)
-        return process
-
-    def marked(self) -> list[int]:
-        """Live processes of the tests' pods: they run in namespaces the supervisor made, under
-        the marker, or hold the pod's name."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    text = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if self.marker.encode() in text:
-                    found.append(int(entry.name))
-        return found
-
-
-@pytest.fixture
-def bench(tmp_path: Path, zipapp: Path) -> Iterator[Bench]:
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "apptainer"
-    program.write_text(FAKE_APPTAINER)
-    program.chmod(0o755)
-    peer = Peer(tmp_path)
-    made = Bench(tmp_path, zipapp, peer, f"marker-{secrets.token_hex(8)}")
-    try:
-        yield made
-    finally:
-        for process in made.processes:
-            process.kill()
-            process.wait()
-        peer.close()
-    wait_until(lambda: not made.marked())
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.01)
 
 
 def test_argv_and_environment_arrive_to_the_byte(bench: Bench) -> None:
