@@ -212,12 +212,17 @@ def test_a_container_restarts(shared: Cluster, runtime: str) -> None:
     script = "test -e /new && echo dirty; touch /new; echo start; exit 1"
     shared.create(runs(name, runtime, "sh", "-c", script, restart_policy="Always"))
 
-    def look() -> bool:
-        statuses = shared.get("pod", name)["status"].get("containerStatuses") or [{}]
-        return bool(statuses[0].get("restartCount", 0) >= 1)
+    def look() -> Json | None:
+        (status,) = shared.get("pod", name)["status"].get("containerStatuses") or [{}]
+        return status if status.get("restartCount", 0) >= 1 else None
 
-    eventually(look, what="a restart")
-    assert shared.logs(name, "--previous") == "start\n"
+    status = eventually(look, what="a restart")
+    assert status is not None
+    assert status["lastState"]["terminated"]["exitCode"] == 1
+    (attempt,) = PodFiles.of(shared, name).attempts()
+    second = f"{attempt}/logs/main/1.log"
+    eventually(lambda: "start" in shared.read(second), what="the second run's log")
+    assert "dirty" not in shared.read(second)
     shared.kubectl("delete", "pod", name, "--wait=true")
 
 
