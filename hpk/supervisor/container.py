@@ -199,9 +199,10 @@ class Container:
         return os.path.join(self._pod.dirs.work, f"{self.plan.name}.{self._restart_count}")
 
     def _open_runtime(self) -> None:
-        self._hold_id = self._loop.new_id()
-        self._is_closed = False
-        message = launch.open_message(self._pod, self.plan, self._directory, self._hold_id)
+        # Where a volume is not there yet nothing has been opened: it is tried again.
+        hold_id = self._loop.new_id()
+        message = launch.open_message(self._pod, self.plan, self._directory, hold_id)
+        self._hold_id, self._is_closed = hold_id, False
         errors = os.open(self._runtime_errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._loop.command(message, (errors,))
