@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Optional
 
+from hpk.model.errors import PermanentError
 from hpk.runtimes.base import PAUSE_PATH, Holder, HoldRequest, NodeFacts, mount_option
 
 
@@ -30,7 +32,17 @@ class Apptainer:
 
         The writable layer is an overlay directory on node-local disk: ``--writable-tmpfs`` ends at
         64 MiB by default. /tmp belongs to that layer too, as in other runtimes.
+
+        :raises PermanentError: a mount that Apptainer would leave out with no more than a warning.
         """
+        for mount in request.mounts:
+            target = posixpath.normpath(mount.target)
+            below_shm = f"{target}/".startswith("/dev/shm/")  # noqa: S108 - inside the container
+            if target.startswith("/dev/") and not below_shm and target != mount.source:
+                raise PermanentError(
+                    f"apptainer mounts nothing at {target}",
+                    remedy="mount it outside /dev, or use the annotation runtime: podman",
+                )
         argv = [self._program(facts) or self.name, "-q", "exec"]
         argv += ["--userns", "--contain", "--cleanenv", "--no-eval", "--no-umask"]
         argv += ["--no-mount", "home,tmp,hostfs,bind-paths"]

@@ -109,7 +109,10 @@ class Runtime(Protocol):
         """Why this node cannot run it, with a remedy; "" where it can."""
 
     def hold_argv(self, facts: NodeFacts, request: HoldRequest) -> tuple[str, ...]:
-        """argv that makes the container and runs PAUSE_PATH in it."""
+        """argv that makes the container and runs PAUSE_PATH in it.
+
+        :raises PermanentError: it cannot make one that is as the request says.
+        """
 
     def holder(self, facts: NodeFacts, request: HoldRequest) -> Optional[Holder]:
         """None where the program of hold_argv stays as long as its payload, and where the

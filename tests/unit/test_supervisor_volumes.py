@@ -28,7 +28,8 @@ from hpk.model.plan import (
     RestartPolicy,
     VolumeMount,
 )
-from hpk.runtimes.base import BindMount
+from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts
+from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor import capabilities, environment, mounts, seccomp, sequence, size_limits
 from hpk.supervisor.host_path import host_path_source
 from hpk.supervisor.localdir import LocalDirs
@@ -257,6 +258,19 @@ def test_places_for_mounts_within_mounts_are_made(tmp_path: Path) -> None:
     assert (outer / "a" / "b").is_dir()
     assert (outer / "f").is_file()
     assert not (tmp_path / "evil").exists()
+
+
+def test_apptainer_refuses_mounts_it_would_leave_out() -> None:
+    facts = NodeFacts((), True, False, False)
+
+    def argv(*mounts: BindMount) -> tuple[str, ...]:
+        return RUNTIMES["apptainer"].hold_argv(facts, HoldRequest("/i", "/s", mounts, False))
+
+    taken = (BindMount("/x", "/dev/shm", False), BindMount("/dev/fuse", "/dev/fuse", False))
+    assert len([word for word in argv(*taken) if word == "--mount"]) == 2
+    for target in ("/dev/x", "/dev/../dev/y", "/dev/shmoo"):
+        with pytest.raises(PermanentError, match="mounts nothing at"):
+            argv(BindMount("/x", target, False))
 
 
 def test_used_bytes_and_quantities(tmp_path: Path) -> None:
