@@ -75,8 +75,9 @@ def _show_image(holder: Holder, env: Mapping[str, str], children: _Children) -> 
         return 0
     if not holder.image_mounts:
         status = children.run(holder.image_argv, env)
-        if status != 0:
-            raise OSError(f"{holder.image_argv[0]} ended with {os.WEXITSTATUS(status)}")
+        # unsquashfs ends with 2 for what root alone could restore, ownership for example.
+        if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) not in (0, 2):
+            raise OSError(f"{holder.image_argv[0]} cannot unpack {holder.image_path}")
         return 0
     before = os.stat(holder.image_root).st_dev
     server = children.start(holder.image_argv, env)
