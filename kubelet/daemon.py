@@ -331,7 +331,7 @@ def _supervisor_settings(paths: HpkPaths, settings: KubeletSettings) -> Supervis
         orphan_timeout_s=settings.orphan_timeout_s,
         local_root="/tmp",  # noqa: S108 - node-local; the supervisor makes a 0700 directory in it
         runtime_path=(),
-        own_directories=(str(paths.home), str(paths.cache)),
+        own_directories=paths.own_directories,
     )
 
 

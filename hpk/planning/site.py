@@ -59,8 +59,11 @@ class SiteSettings:
         return {option.name: option for option in (*self.options, *special)}
 
 
-def site_settings(loaded: LoadedConfig) -> SiteSettings:
-    """The settings that the files in force give."""
+def site_settings(loaded: LoadedConfig, own_directories: tuple[str, ...] = ()) -> SiteSettings:
+    """The settings that the files in force give.
+
+    :param own_directories: see SiteSettings.
+    """
     config, default = loaded.config, SiteSettings()
     first = config.pods.mpi_launcher
     return SiteSettings(
@@ -77,6 +80,7 @@ def site_settings(loaded: LoadedConfig) -> SiteSettings:
         },
         default_partition=config.slurm.partition,
         gpus=config.gpus,
+        own_directories=own_directories,
     )
 
 

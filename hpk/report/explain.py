@@ -233,7 +233,10 @@ def _container(plan: ContainerPlan, spec: Mapping[str, Any], given: Surroundings
         name=plan.name,
         image=plan.image.reference,
         argv=plan.argv,
-        env=(*((one.name, one.value) for one in plan.env), *_references(plan, spec)),
+        env=(
+            *((one.name, one.value) for one in plan.env if one.source is None),
+            *_references(plan, spec),
+        ),
         working_dir=plan.working_dir
         or ("/" if known else f"<WorkingDir of {plan.image.reference}>"),
         user=f"{plan.uid}:{plan.gid}" if known else f"<USER of {plan.image.reference}>",
@@ -244,7 +247,7 @@ def _container(plan: ContainerPlan, spec: Mapping[str, Any], given: Surroundings
 
 def _references(plan: ContainerPlan, spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Variables whose values only the cluster knows."""
-    planned = {one.name for one in plan.env}
+    planned = {one.name for one in plan.env if one.source is None}
     found = []
     for one in spec.get("envFrom") or ():
         kind = next((key for key in ("configMapRef", "secretRef") if key in one), "")

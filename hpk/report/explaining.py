@@ -44,7 +44,7 @@ def explain_files(
             pods += pods_of(document, namespace=namespace, parameters=parameters)
     if not pods:
         raise PermanentError("nothing in there makes a Pod", remedy="give a manifest that does")
-    site = site_settings(load(paths))
+    site = site_settings(load(paths), paths.own_directories)
     partitions = asyncio.run(_partitions()) if ask_slurm else ()
     given = Surroundings(
         site=site,

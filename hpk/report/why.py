@@ -141,9 +141,15 @@ def _failed(facts: Facts, status: Json) -> tuple[list[str], str]:
     return sentences, then or _logs(facts)
 
 
+def _container_statuses(status: Json) -> list[Json]:
+    """Of all containers, in the order they start."""
+    fields = ("initContainerStatuses", "containerStatuses")
+    return [item for field in fields for item in status.get(field) or ()]
+
+
 def _running(facts: Facts, status: Json) -> tuple[list[str], str]:
     sentences = [f"{_subject(facts)} runs."]
-    for container in status.get("containerStatuses") or ():
+    for container in _container_statuses(status):
         waiting = (container.get("state") or {}).get("waiting")
         if waiting:
             last = (container.get("lastState") or {}).get("terminated") or {}
@@ -175,8 +181,10 @@ def _pending(facts: Facts, status: Json) -> tuple[list[str], str]:
             *_job_sentences(facts),
         ], "if this lasts, read the supervisor's log: {log}"
     waiting: Json = {}
-    for container in status.get("containerStatuses") or ():
-        waiting = (container.get("state") or {}).get("waiting") or {}
+    for container in _container_statuses(status):
+        found = (container.get("state") or {}).get("waiting") or {}
+        if not waiting or found.get("reason") not in (None, "PodInitializing"):
+            waiting = found
     reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
     sentences = [f"{subject} does not run yet{f': {reason}' if reason else ''}."]
     if message:
@@ -209,7 +217,7 @@ def _unscheduled(facts: Facts, status: Json) -> tuple[list[str], str]:
 
 
 def _ended_container(status: Json) -> tuple[str, str]:
-    for container in status.get("containerStatuses") or ():
+    for container in _container_statuses(status):
         ended = (container.get("state") or {}).get("terminated") or {}
         code = ended.get("exitCode")
         if not code:
