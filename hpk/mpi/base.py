@@ -23,6 +23,7 @@ _CROSSES = re.compile(
 class LaunchRequest:
     """A run to start.
 
+    :param name: of the container, for the site's accounting.
     :param rank_argv: what each rank executes on its node: the supervisor's rank program.
     :param job_env: the environment of the batch script.
     """
@@ -30,6 +31,7 @@ class LaunchRequest:
     plan: MpiPlan
     rank_argv: tuple[str, ...]
     job_env: tuple[tuple[str, str], ...]
+    name: str
 
 
 class Launcher(Protocol):

@@ -18,11 +18,13 @@ class SrunPmix:
     def argv(self, request: LaunchRequest) -> tuple[str, ...]:
         """See Launcher.argv.
 
+        Without a name sacct would list the step as the interpreter of `rank_argv`.
         ``--cpus-per-task`` is said again because srun ignores sbatch's since Slurm 22.05; a rank
         that fails ends the run, as under mpirun, unless the options say otherwise.
         """
         env = dict(request.job_env)
         argv = ["srun", "--mpi=pmix", "--export=ALL", "--kill-on-bad-exit=1"]
+        argv.append(f"--job-name={request.name}")
         cpus = env.get("SLURM_CPUS_PER_TASK", "")
         if cpus.isdigit() and "SLURM_TRES_PER_TASK" not in env:
             argv.append(f"--cpus-per-task={cpus}")

@@ -38,6 +38,7 @@ _SRUN_END_TIMEOUT_S = 10.0
 _VOLUMES_AGAIN_S = 5.0
 _CREATING = "ContainerCreating"
 _INITIALIZING = "PodInitializing"
+_LOST = "the pod's init process was killed"
 
 
 class Step(Enum):
@@ -452,14 +453,21 @@ class Container:
     def lost(self) -> None:
         """podinit is gone, and all its processes."""
         self._is_closed = True
-        if self.step in (Step.RUNNING, Step.PREPARING):
-            self._stopping = True
-        if self.step is Step.RUNNING:
+        if self.step is Step.BACKOFF:
+            self.stop()
+        self._stopping = True  # before anything decides whether to start it again
+        if self.step is Step.WAITING:
+            # Not as stop leaves it: what comes after an init container must not take it for ended.
+            self._state = termination.not_started(self.plan.name, _LOST, time.time())
+            self.exit_code = termination.START_ERROR_CODE
+            self.step = Step.DONE
+            self._loop.changed()
+        elif self.step is Step.RUNNING:
             self._on_exited(signal.SIGKILL)
         elif self.step is Step.PREPARING:
-            self._fail_start("the pod's init process was killed")
-        else:
-            self.stop()
+            self._fail_start(_LOST)
+        elif self.step is Step.DRAINING:
+            self._finish_if_drained()
 
     def kill(self) -> None:
         """The grace period is over."""

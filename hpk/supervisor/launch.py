@@ -107,7 +107,7 @@ def mpi_message(
         f"--disk={pod.volumes.where.disk}",
         f"--memory={pod.volumes.where.memory}",
     )
-    request = LaunchRequest(mpi, rank_argv, tuple(pod.job_env.items()))
+    request = LaunchRequest(mpi, rank_argv, tuple(pod.job_env.items()), plan.name)
     launcher = LAUNCHERS[mpi.launcher]
     os.makedirs(rank_files.directory(pod.layout), mode=0o700, exist_ok=True)
     return Run(

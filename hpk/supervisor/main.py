@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Callable
 
 from hpk.model import codec
 from hpk.model.errors import HpkError, ParseError
@@ -31,20 +32,32 @@ _USAGE = (
 def main(argv: Sequence[str]) -> int:
     """Run a subcommand; the exit code."""
     try:
-        options = parse_options(argv[1:])
-        layout = AttemptLayout(os.path.abspath(options["attempt-dir"]))
-        if argv[:1] == ["run"]:
-            return run(layout)
-        if argv[:1] == ["rank"]:
-            place = PodPlace(options["host"], options["disk"], options["memory"])
-            return run_rank(layout, options["container"], int(options["restart"]), place)
+        subcommand = parse_command(argv)
     except (KeyError, ValueError):
-        pass
+        log(_USAGE)
+        return 2
+    try:
+        return subcommand()
     except HpkError as error:
         log("cannot run", error=error)
         return 1
-    log(_USAGE)
-    return 2
+
+
+def parse_command(argv: Sequence[str]) -> Callable[[], int]:
+    """The subcommand that a command line asks for; runs nothing yet.
+
+    :raises KeyError: an option is missing.
+    :raises ValueError: no such subcommand, or an option's value is none.
+    """
+    name, options = (argv or [""])[0], parse_options(argv[1:])
+    layout = AttemptLayout(os.path.abspath(options["attempt-dir"]))
+    if name == "run":
+        return lambda: run(layout)
+    if name != "rank":
+        raise ValueError(name)
+    container, restart = options["container"], int(options["restart"])
+    place = PodPlace(options["host"], options["disk"], options["memory"])
+    return lambda: run_rank(layout, container, restart, place)
 
 
 def parse_options(argv: Sequence[str]) -> dict[str, str]:

@@ -135,9 +135,17 @@ def send(sock: socket.socket, message: Any, fds: tuple[int, ...] = ()) -> None:
         os.close(memory)
 
 
+def _receive(sock: socket.socket) -> tuple[bytes, list[int], int, Any]:
+    return socket.recv_fds(sock, 16, 8, socket.MSG_CMSG_CLOEXEC)
+
+
 def receive(sock: socket.socket) -> Optional[tuple[Any, tuple[int, ...]]]:
     """The next message and its descriptors; None at the end."""
-    data, fds, _, _ = socket.recv_fds(sock, 16, 8, socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, fds, _, _ = _receive(sock)
+    except ConnectionResetError:
+        # The other died with unread messages. That is told once, before what it said last.
+        data, fds, _, _ = _receive(sock)
     if not data or not fds:
         return None
     with os.fdopen(fds[0], "rb") as file:

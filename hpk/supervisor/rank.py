@@ -14,7 +14,7 @@ import signal
 
 from hpk.model import codec
 from hpk.model.bundle import Bundle
-from hpk.model.errors import PermanentError
+from hpk.model.errors import HpkError, PermanentError
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
 from hpk.mpi.base import crossing_environment
@@ -30,6 +30,7 @@ from hpk.supervisor.keeper import TERMINATIONS, PodPlace, RankContext, start_kee
 from hpk.supervisor.localdir import LocalDirs, join_local_dirs, lock_exclusively
 from hpk.supervisor.termination import START_ERROR_CODE
 
+_FAILURES = (enter.StartError, OSError, HpkError)
 _FORWARDED = (*TERMINATIONS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
@@ -51,8 +52,8 @@ def run_rank(layout: AttemptLayout, name: str, restart: int, place: PodPlace) ->
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
-        return _run(rank, bundle)
-    except (enter.StartError, OSError, PermanentError) as error:
+        return enter_container(rank, bundle)
+    except _FAILURES as error:
         return _fail(rank, str(error))
 
 
@@ -64,14 +65,15 @@ def _fail(rank: RankContext, why: str) -> int:
     return START_ERROR_CODE
 
 
-def _run(rank: RankContext, bundle: Bundle) -> int:
+def enter_container(rank: RankContext, bundle: Bundle) -> int:
+    """Become the program, in this node's container; start that where no rank has yet."""
     step = f"{rank.env.get('SLURM_JOB_ID')}.{rank.env.get('SLURM_STEP_ID')}"
     dirs = join_local_dirs(rank.spec.settings.local_root, step)
     pid_path = os.path.join(dirs.work, "pause.pid")
     keeper = 0
     with lock_exclusively(os.path.join(dirs.work, "start.lock")):
         if not os.path.exists(pid_path):
-            keeper = start_keeper(rank, bundle, dirs, pid_path)
+            keeper = _start_keeper(rank, bundle, dirs, pid_path)
         pause_pid = int(read_file(pid_path))
     for fd in dirs.lock_fds:
         os.set_inheritable(fd, True)
@@ -79,6 +81,16 @@ def _run(rank: RankContext, bundle: Bundle) -> int:
         return _run_beside_keeper(rank, bundle, dirs, pause_pid, keeper)
     _become_program(rank, bundle, pause_pid)
     return START_ERROR_CODE
+
+
+def _start_keeper(rank: RankContext, bundle: Bundle, dirs: LocalDirs, pid_path: str) -> int:
+    """See start_keeper. The failure is told before the next rank gets the lock: that one fails
+    over what this one left, and may be the quicker to say so."""
+    try:
+        return start_keeper(rank, bundle, dirs, pid_path)
+    except _FAILURES as error:
+        _fail(rank, str(error))
+        raise
 
 
 def _become_program(rank: RankContext, bundle: Bundle, pause_pid: int) -> None:

@@ -12,9 +12,10 @@ import selectors
 import signal
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
 from hpk.model import frames
@@ -25,6 +26,7 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, JobSpec
 from hpk.model.record import (
     RECORD_VERSION,
+    ContainerPhase,
     ContainerRecord,
     PodPhase,
     StopCause,
@@ -130,12 +132,18 @@ class Supervisor:
             )
         self._channel.start()
         try:
+            self._live()
+        except Exception as error:  # whatever it is, the pod must not end without a record
+            self._fail(error)
+        return self._finish()
+
+    def _live(self) -> None:
+        try:
             self._prepare()
         except (HpkError, OSError) as error:
             self._fail_setup(str(error))
         while not self._is_over:
             self._turn()
-        return self._finish()
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._timeout()):
@@ -342,6 +350,32 @@ class Supervisor:
         self._failed_inits = tuple(
             self._not_started(plan, why) for plan in self._plan.init_containers
         )
+
+    def _fail(self, error: Exception) -> None:
+        """The loop itself failed: what has ended stays as it ended, the rest ends here."""
+        log("the supervisor failed", trace=traceback.format_exc())
+        why = f"the supervisor failed: {type(error).__name__}: {error}"
+        self._cause = self._cause or StopCause.SETUP_FAILED
+        self._message = self._message or why
+        plan = self._plan
+        self._failed = self._failed or tuple(
+            self._cut_off(item, self._containers, why) for item in plan.containers
+        )
+        self._failed_inits = self._failed_inits or tuple(
+            self._cut_off(item, self._init_containers, why) for item in plan.init_containers
+        )
+
+    def _cut_off(
+        self, plan: ContainerPlan, containers: list[Container], why: str
+    ) -> ContainerRecord:
+        made = (c.record for c in containers if c.plan.name == plan.name)
+        record = next(made, None) or self._not_started(plan, why)
+        state = record.state
+        if state.phase is ContainerPhase.RUNNING:
+            state = termination.overtaken(why, started_at_s=state.started_at_s, at_s=time.time())
+        elif state.phase is ContainerPhase.WAITING:
+            state = termination.not_started(plan.name, why, time.time())
+        return replace(record, state=state)
 
     def _not_started(self, plan: ContainerPlan, why: str) -> ContainerRecord:
         return ContainerRecord(

@@ -53,6 +53,18 @@ def not_started(name: str, why: str, at_s: float) -> ContainerState:
     )
 
 
+def overtaken(why: str, *, started_at_s: Optional[float], at_s: float) -> ContainerState:
+    """The state of a container whose end nobody could watch any more."""
+    return ContainerState(
+        phase=ContainerPhase.TERMINATED,
+        reason="ContainerStatusUnknown",
+        message=why[:MAX_MESSAGE_BYTES],
+        exit_code=137,
+        started_at_s=started_at_s,
+        finished_at_s=at_s,
+    )
+
+
 def never_ran(at_s: float) -> ContainerState:
     """The state of a container whose pod ended before it began."""
     return ContainerState(

@@ -279,7 +279,6 @@ def _unsupported_of_container(found: Refusals) -> None:
         "stdin": True,
         "tty": True,
         "securityContext.allowPrivilegeEscalation": True,
-        "securityContext.privileged": True,
     }.items():
         outer, _, inner = path.partition(".")
         container = {outer: {inner: value} if inner else value}

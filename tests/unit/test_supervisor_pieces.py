@@ -214,8 +214,10 @@ def test_srun_gets_the_cpus_again_and_the_pods_options_last() -> None:
         MpiPlan("pmix", ("--cpu-bind=cores", "-n", "8")),
         ("python3", "rank"),
         (("SLURM_CPUS_PER_TASK", "2"), ("SRUN_DEBUG", "1"), ("SLURM_EXPORT_ENV", "NIL")),
+        "solver",
     )
     argv = LAUNCHERS["pmix"].argv(request)
+    assert "--job-name=solver" in argv
     assert argv[:2] == ("srun", "--mpi=pmix")
     assert argv[argv.index("--cpus-per-task=2") + 1 :] == (
         *("--cpu-bind=cores", "-n", "8", "--"),
