@@ -38,7 +38,8 @@ class Apptainer:
         for mount in request.mounts:
             target = posixpath.normpath(mount.target)
             below_shm = f"{target}/".startswith("/dev/shm/")  # noqa: S108 - inside the container
-            if target.startswith("/dev/") and not below_shm and target != mount.source:
+            takes = target == mount.source or (below_shm and not mount.source.startswith("/dev/"))
+            if target.startswith("/dev/") and not takes:
                 raise PermanentError(
                     f"apptainer mounts nothing at {target}",
                     remedy="mount it outside /dev, or use the annotation runtime: podman",

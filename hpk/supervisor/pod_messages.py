@@ -21,6 +21,15 @@ class Bind:
 
 
 @dataclass(frozen=True)
+class Show:
+    """Show a directory in another place too, to podinit and all that it starts from now on."""
+
+    id: int
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
 class Open:
     """Start a runtime whose payload is the pause program. Descriptor: its standard error.
 
@@ -119,7 +128,7 @@ class Exited:
 
 _TYPES: dict[str, type] = {
     cls.__name__: cls
-    for cls in (Open, Run, Signal, Close, Ready, Opened, Closed, Started, NotStarted, Exited)
+    for cls in (Show, Open, Run, Signal, Close, Ready, Opened, Closed, Started, NotStarted, Exited)
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from hpk.runtimes.base import BindMount
 from hpk.supervisor import volumes
 from hpk.supervisor.host_path import check_allowed, host_path_source
 from hpk.supervisor.localdir import LocalDirs, remove_tree
-from hpk.supervisor.sub_path import VolumeError, sub_path_source
+from hpk.supervisor.sub_path import VolumeError, is_inside, sub_path_source
 
 _SHM = "/dev/shm"
 
@@ -32,12 +33,17 @@ class VolumeDirs:
     :param disk: parent of emptyDirs.
     :param memory: parent of those in memory; each node its own, for no memory is shared.
     :param shm: the pod's /dev/shm, "" for the runtime's own.
+    :param tmpfs: the node-local directory that ``memory`` and ``shm`` are in; ``alias`` is where
+        the pod's containers' runtime sees it outside /dev, for Apptainer mounts nothing from
+        within /dev to /dev/shm; both "" where it does not.
     """
 
     projected: str
     disk: str
     memory: str
     shm: str
+    tmpfs: str = ""
+    alias: str = ""
 
 
 def pod_dirs(layout: AttemptLayout, dirs: LocalDirs, env: Mapping[str, str]) -> VolumeDirs:
@@ -51,6 +57,8 @@ def pod_dirs(layout: AttemptLayout, dirs: LocalDirs, env: Mapping[str, str]) -> 
         disk=shared_disk(layout) if spans_nodes(env) else os.path.join(dirs.work, "empty-dirs"),
         memory=os.path.join(dirs.secret, "memory"),
         shm=os.path.join(dirs.secret, "shm") if on_tmpfs else "",
+        tmpfs=dirs.secret if on_tmpfs else "",
+        alias=os.path.join(dirs.work, "tmpfs") if on_tmpfs else "",
     )
 
 
@@ -84,6 +92,8 @@ class PodVolumes:
             os.makedirs(os.path.join(self.where.projected, name), mode=0o755, exist_ok=True)
         for volume in self._empty_dirs.values():
             _make_open(self.empty_dir(volume), 0o777)
+        if self.where.alias:
+            os.mkdir(self.where.alias, 0o700)
         if self.where.shm:
             _make_open(self.where.shm, 0o1777)
 
@@ -113,11 +123,24 @@ class PodVolumes:
         """
         found = []
         if self.where.shm and plan.mpi is None:
-            found.append(BindMount(self.where.shm, _SHM, False))
+            found.append(BindMount(self._outside_dev(self.where.shm), _SHM, False))
         for mount in plan.mounts:
+            source = self._source(plan, mount)
+            if is_inside(posixpath.normpath(mount.mount_path), _SHM):
+                if plan.mpi is not None and self._is_memory(mount):
+                    continue  # the ranks of a node have one container, whose own is memory too
+                source = self._outside_dev(source)
             read_only = mount.read_only or mount.volume in self._projected
-            found.append(BindMount(self._source(plan, mount), mount.mount_path, read_only))
+            found.append(BindMount(source, mount.mount_path, read_only))
         return tuple(found)
+
+    def _is_memory(self, mount: VolumeMount) -> bool:
+        volume = self._empty_dirs.get(mount.volume)
+        return volume is not None and volume.memory
+
+    def _outside_dev(self, source: str) -> str:
+        tmpfs, alias = self.where.tmpfs, self.where.alias
+        return alias + source[len(tmpfs) :] if alias and is_inside(source, tmpfs) else source
 
     def _source(self, plan: ContainerPlan, mount: VolumeMount) -> str:
         is_projected = mount.volume in self._projected

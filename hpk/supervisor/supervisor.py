@@ -313,6 +313,9 @@ class Supervisor:
         volumes = PodVolumes(spec, pod_dirs(self._me.layout, dirs, self._me.env))
         self._volumes = volumes
         volumes.prepare()
+        if volumes.where.alias and self._inits.has_pod:
+            where = volumes.where
+            self._inits.send(pod_messages.Show(self.new_id(), where.tmpfs, where.alias))
         watch_size_limits(
             {volumes.empty_dir(item): item for item in plan.empty_dirs},
             lambda message: self._post(lambda: self._evict(message)),

@@ -24,6 +24,7 @@ from hpk.model.plan import (
     EmptyDirVolume,
     HostPathVolume,
     JobSpec,
+    MpiPlan,
     ProjectedVolume,
     RestartPolicy,
     VolumeMount,
@@ -194,6 +195,15 @@ def test_what_a_container_sees_of_the_volumes(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "disk" / "e").stat().st_mode) == 0o777
 
 
+def test_memory_is_mounted_at_dev_shm_from_outside_dev(tmp_path: Path) -> None:
+    made = pod_volumes(tmp_path, empty_dirs=(EmptyDirVolume("m", True, None),))
+    where = replace(made.where, tmpfs=str(tmp_path), alias="/alias")
+    made.where = where
+    plan = container((), "x", mounts=(VolumeMount("m", "/dev/shm/", False),))
+    assert [m.source for m in made.mounts_of(plan)] == ["/alias/shm", "/alias/memory/m"]
+    assert made.mounts_of(replace(plan, mpi=MpiPlan("pmix"))) == ()
+
+
 def test_a_part_of_a_bundles_volume_waits_for_it(tmp_path: Path) -> None:
     volumes = pod_volumes(tmp_path, volumes=(ProjectedVolume("cm", 0o644, (), (), ()),))
     plan = container((), "x", mounts=(VolumeMount("cm", "/etc/app.conf", True, "app.conf"),))
@@ -214,6 +224,7 @@ def test_empty_dirs_of_several_nodes_are_shared(tmp_path: Path) -> None:
     assert one.disk.startswith("/work/")
     assert two.disk.startswith("/a/")
     assert one.memory == two.memory
+    assert (one.tmpfs, one.alias) == ("/secret", "/work/tmpfs")
     assert pod_dirs(AttemptLayout("/a"), LocalDirs("/work", "/work", ()), {}).shm == ""
 
 
@@ -271,6 +282,8 @@ def test_apptainer_refuses_mounts_it_would_leave_out() -> None:
     for target in ("/dev/x", "/dev/../dev/y", "/dev/shmoo"):
         with pytest.raises(PermanentError, match="mounts nothing at"):
             argv(BindMount("/x", target, False))
+    with pytest.raises(PermanentError, match="mounts nothing at"):
+        argv(BindMount("/dev/shm/x", "/dev/shm", False))
 
 
 def test_used_bytes_and_quantities(tmp_path: Path) -> None:
