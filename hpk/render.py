@@ -12,7 +12,6 @@ from hpk.model.errors import ParseError
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import PodPlan, SbatchOption
 
-_ORIGIN = "hpk"
 _PLAIN = "/_.,:=@%+-[]*&|()"
 _UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories: control characters, surrogates, line and paragraph separators."""
@@ -30,18 +29,28 @@ def render_script(
     :param supervisor: absolute path of the zipapp.
     :raises ParseError: a value that cannot stand in a ``#SBATCH`` line.
     """
-    options = [
-        SbatchOption("job-name", job_name, _ORIGIN),
-        SbatchOption("partition", plan.partition, _ORIGIN),
-        SbatchOption("output", file_pattern(layout.job_output), _ORIGIN),
-        SbatchOption("open-mode", "append", _ORIGIN),
-        SbatchOption("chdir", "/", _ORIGIN),
-        SbatchOption("export", "ALL", _ORIGIN),
-        *plan.options,
-    ]
     template = _ENVIRONMENT.get_template("batch.sh.j2")
     return template.render(
-        options=options, python=python, supervisor=supervisor, attempt_dir=layout.root
+        options=script_options(plan, job_name=job_name, layout=layout),
+        python=python,
+        supervisor=supervisor,
+        attempt_dir=layout.root,
+    )
+
+
+def script_options(
+    plan: PodPlan, *, job_name: str, layout: AttemptLayout
+) -> tuple[SbatchOption, ...]:
+    """The options of the script's ``#SBATCH`` lines, in their order, each with its origin."""
+    output = file_pattern(layout.job_output)
+    return (
+        SbatchOption("job-name", job_name, "the Pod, and a nonce for this attempt"),
+        SbatchOption("partition", plan.partition, "the virtual node the Pod is bound to"),
+        SbatchOption("output", output, "the supervisor's own log; containers have theirs"),
+        SbatchOption("open-mode", "append", "the supervisor's own log"),
+        SbatchOption("chdir", "/", "a container's directory is workingDir"),
+        SbatchOption("export", "ALL", "the few variables the kubelet gives sbatch"),
+        *plan.options,
     )
 
 

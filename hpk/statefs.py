@@ -49,6 +49,12 @@ class HpkPaths:
         return cls(home=home.absolute(), cache=cache.absolute())
 
     @property
+    def own_directories(self) -> tuple[str, ...]:
+        """The home and the cache, as they are written and with their links resolved."""
+        written = (self.home, self.cache)
+        return tuple(sorted({str(p) for path in written for p in (path, path.resolve())}))
+
+    @property
     def kubeconfig(self) -> Path:
         """The user's own credentials."""
         return self.home / "kubeconfig"

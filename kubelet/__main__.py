@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -33,8 +32,7 @@ class FieldFormatter(logging.Formatter):
 async def _main() -> None:
     paths = HpkPaths.from_environment()
     settings = load_settings(paths)
-    own = {str(path) for home in (paths.home, paths.cache) for path in (home, home.resolve())}
-    site = dataclasses.replace(site_settings(load(paths)), own_directories=tuple(sorted(own)))
+    site = site_settings(load(paths), paths.own_directories)
     private_directory(paths.pods)
     kubelet = Kubelet(
         paths=paths,

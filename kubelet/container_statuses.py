@@ -36,6 +36,7 @@ class StatusSources:
 
     :param old: the status reported last.
     :param waiting: for containers the supervisor has not spoken of.
+    :param ended_at_s: when the Slurm job ended, where that is known.
     """
 
     spec: Mapping[str, Any]
@@ -45,6 +46,24 @@ class StatusSources:
     waiting: Waiting
     images: Mapping[str, ImagePlan]
     runtime: str
+    ended_at_s: float | None
+
+
+def refused_debugger(spec: Mapping[str, Any], index: int) -> Json:
+    """`kubectl debug` adds containers to a Pod that was admitted long ago: only they are refused,
+    and whoever waits for them sees why."""
+    message = f"spec.ephemeralContainers[{index}]: is not supported yet"
+    return {
+        "name": spec["name"],
+        "image": spec.get("image", ""),
+        "imageID": "",
+        "restartCount": 0,
+        "ready": False,
+        "lastState": {},
+        "state": {
+            "terminated": {"exitCode": 128, "reason": "UnsupportedField", "message": message}
+        },
+    }
 
 
 def container_statuses(given: StatusSources) -> tuple[list[Json], list[Json]]:
@@ -132,7 +151,8 @@ def _from_record(record: ContainerRecord, runtime: str) -> Json:
     if container_id:
         status["containerID"] = container_id
     if record.last_state is not None:
-        status["lastState"] = _state_json(record.last_state, "")
+        last_id = f"{runtime}://{record.last_container_id}" if record.last_container_id else ""
+        status["lastState"] = _state_json(record.last_state, last_id)
     return status
 
 
@@ -180,6 +200,8 @@ def _end(given: StatusSources, statuses: Sequence[Json], outcome: Outcome) -> No
         started = (status["state"].get("running") or {}).get("startedAt")
         if started:
             terminated["startedAt"] = started
+        if given.ended_at_s is not None:
+            terminated["finishedAt"] = rfc3339(given.ended_at_s)
         if status.get("containerID"):
             # It ran, and left a log, which is shown only of a container that has an id.
             terminated["containerID"] = status["containerID"]

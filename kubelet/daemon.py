@@ -168,7 +168,7 @@ class Kubelet:
             await asyncio.sleep(LEASE_RENEW_S if self._nodes else 0.2)
 
     def _partition(self, node: str) -> Partition | None:
-        # Looked up for each question: nodes may be known only after the pods, and they change.
+        # Asked anew each time: the nodes may be known only after the pods, and change.
         return self._nodes.get(node)
 
     # Pods
@@ -331,7 +331,7 @@ def _supervisor_settings(paths: HpkPaths, settings: KubeletSettings) -> Supervis
         orphan_timeout_s=settings.orphan_timeout_s,
         local_root="/tmp",  # noqa: S108 - node-local; the supervisor makes a 0700 directory in it
         runtime_path=(),
-        own_directories=(str(paths.home), str(paths.cache)),
+        own_directories=paths.own_directories,
     )
 
 

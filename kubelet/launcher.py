@@ -9,6 +9,8 @@ claim, before there is another.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import secrets
 import sys
@@ -39,6 +41,7 @@ class Launcher:
         self._slurm = slurm
         self._settings = settings
         self._zipapp = zipapp
+        self._knows_kill_wait = False
 
     async def submit(self, pod: PodRef, plan: PodPlan) -> Attempt:
         """Start a new attempt.
@@ -47,6 +50,7 @@ class Launcher:
         :raises TransientError: not now; nothing of the attempt is left, unless its reason is
             ``Unknown``: then the journal holds it open, to be recovered.
         """
+        await self._learn_kill_wait()
         nonce = Nonce(secrets.token_hex(8))
         layout = self._paths.attempt(pod.uid, nonce)
         await asyncio.to_thread(self._prepare, pod, plan, nonce, layout)
@@ -85,6 +89,18 @@ class Launcher:
         except OSError as error:
             raise ParseError(f"{layout.spec}: {error.strerror}") from error
 
+    async def _learn_kill_wait(self) -> None:
+        """Ask Slurm, once, how long a supervisor has when Slurm ends its job."""
+        if self._knows_kill_wait:
+            return
+        try:
+            kill_wait_s = await self._slurm.kill_wait_s()
+        except (ParseError, PermanentError) as error:
+            log.warning("KillWait is taken to be Slurm's default: %s", error)
+        else:
+            self._settings = dataclasses.replace(self._settings, kill_wait_s=kill_wait_s)
+        self._knows_kill_wait = True
+
     def _prepare(self, pod: PodRef, plan: PodPlan, nonce: Nonce, layout: AttemptLayout) -> None:
         script = render_script(
             plan,
@@ -103,7 +119,10 @@ class Launcher:
         record_step(self._paths, pod, Step.INTENT, nonce=nonce)
 
     async def _sbatch(self, pod: PodRef, layout: AttemptLayout) -> SlurmJobId:
-        with exclusive_lock(self._paths.submit_lock(pod.uid)) as lock_fd:
+        with contextlib.ExitStack() as held:
+            # In a thread: a leftover sbatch may hold it, and the other pods must not wait for that.
+            lock = exclusive_lock(self._paths.submit_lock(pod.uid))
+            lock_fd = await asyncio.to_thread(held.enter_context, lock)
             return await self._slurm.submit(
                 Submission(
                     script=Path(layout.script),

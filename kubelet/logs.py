@@ -96,16 +96,26 @@ class ContainerLog:
             return True
         for container in (*record.init_containers, *record.containers):
             if container.name == self._container:
-                current = container.log_path == self._log_path
-                return not current or container.state.phase is ContainerPhase.TERMINATED
+                if container.log_path != self._log_path:
+                    return True
+                backs_off = container.container_id == container.last_container_id
+                return container.state.phase is ContainerPhase.TERMINATED or backs_off
         return True
 
 
 def log_path_of(container: ContainerRecord, *, previous: bool) -> str | None:
-    """The log of the current run, or of the one before; None if there was none."""
-    if not previous:
-        return container.log_path or None
-    if container.restart_count == 0 or not container.log_path:
+    """The log of the current run, or of the one before; None if there was none.
+
+    A container that waits to start again has the run that ended for both, as upstream has it.
+    """
+    if not container.log_path:
         return None
-    directory = container.log_path.rpartition("/")[0]
-    return f"{directory}/{container.restart_count - 1}.log"
+    run = container.restart_count
+    if container.state.phase is ContainerPhase.WAITING:
+        if container.last_state is None:
+            return None if previous else container.log_path
+        # It counts as a restart once the next start is under way.
+        run -= container.container_id != container.last_container_id
+    elif previous:
+        run -= 1
+    return None if run < 0 else f"{container.log_path.rpartition('/')[0]}/{run}.log"

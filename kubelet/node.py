@@ -57,13 +57,14 @@ def node_object(
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": _labels(name, partition)},
+        "metadata": {"name": name, "labels": node_labels(name, partition)},
         "spec": {"taints": taints},
         "status": _status(name, partition, settings, slurm, now),
     }
 
 
-def _labels(name: str, partition: Partition) -> dict[str, str]:
+def node_labels(name: str, partition: Partition) -> dict[str, str]:
+    """What a nodeSelector can choose the partition's Node by."""
     labels = {
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": "linux",

@@ -79,10 +79,15 @@ class PodReporter:
 
     def _report_starts(self, pod: Json, record: SupervisorRecord) -> None:
         status = pod.get("status") or {}
+        # One that waits has an id before it starts.
         reported = {
-            str(c.get("containerID") or "").rpartition("/")[2]
+            str(state.get("containerID") or "").rpartition("/")[2]
             for field in ("initContainerStatuses", "containerStatuses")
-            for c in status.get(field) or []
+            for container in status.get(field) or []
+            for state in (
+                {} if "waiting" in (container.get("state") or {}) else container,
+                (container.get("lastState") or {}).get("terminated") or {},
+            )
         }
         for container in (*record.init_containers, *record.containers):
             if container.state.started_at_s is None or container.container_id in self._started:

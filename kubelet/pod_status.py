@@ -12,7 +12,13 @@ from typing import Any
 from hpk.model.job import JobObservation
 from hpk.model.plan import ImagePlan
 from kubelet.apiserver import Json
-from kubelet.container_statuses import StatusSources, Waiting, container_statuses, rfc3339
+from kubelet.container_statuses import (
+    StatusSources,
+    Waiting,
+    container_statuses,
+    refused_debugger,
+    rfc3339,
+)
 from kubelet.observations import Observation
 from kubelet.outcome import Outcome
 from kubelet.pod_conditions import TERMINAL, pod_conditions
@@ -69,6 +75,7 @@ def compute_status(given: StatusInput) -> Json:
             waiting=given.waiting,
             images=given.images,
             runtime=given.runtime,
+            ended_at_s=given.seen.job.end_time_s if given.seen.job is not None else None,
         )
     )
     by_name = {status["name"]: status for status in (*init, *containers)}
@@ -86,6 +93,11 @@ def compute_status(given: StatusInput) -> Json:
         status["initContainerStatuses"] = init
     if given.outcome is not None and given.outcome.reason:
         status |= {"reason": given.outcome.reason, "message": given.outcome.message}
+    debuggers = given.pod["spec"].get("ephemeralContainers") or []
+    if debuggers:
+        status["ephemeralContainerStatuses"] = [
+            refused_debugger(spec, index) for index, spec in enumerate(debuggers)
+        ]
     host_ip = record.host_ip if record is not None else ""
     if host_ip:
         # Pods are on their node's own network.

@@ -11,14 +11,19 @@ from hpk.model.errors import HpkError
 
 _COMMANDS = {
     "binaries": "hpk.cli.binaries",
+    "config": "hpk.cli.config",
     "doctor": "hpk.cli.doctor",
     "down": "hpk.cli.down",
+    "explain": "hpk.cli.explain",
     "images": "hpk.cli.images",
     "kubeconfig": "hpk.cli.kubeconfig",
     "lab": "hpk.cli.lab",
+    "ps": "hpk.cli.ps",
+    "script": "hpk.cli.script",
     "setup": "hpk.cli.setup",
     "status": "hpk.cli.status",
     "up": "hpk.cli.up",
+    "why": "hpk.cli.why",
 }
 """Command → module that defines it under that name. Literal, so that starting stays quick."""
 

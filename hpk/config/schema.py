@@ -7,6 +7,7 @@ no text is taken for a number. docs/configuration.md describes each setting for 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,6 +46,19 @@ def _launcher(name: str) -> str:
 
 def _matching(pattern: str, *, or_empty: bool = True) -> StringConstraints:
     return StringConstraints(pattern=rf"^(?:{pattern}){'?' if or_empty else ''}$", max_length=1024)
+
+
+DEFAULT_GPUS: Mapping[str, str] = {
+    "nvidia.com/gpu": "gpu",
+    "amd.com/gpu": "gpu",
+    "gpu.intel.com/i915": "gpu",
+    "gpu.intel.com/xe": "gpu",
+}
+"""Resource names of the GPU vendors' device plugins, and Slurm's GRES for them."""
+
+
+def _with_vendors(gpus: dict[str, str]) -> dict[str, str]:
+    return {**DEFAULT_GPUS, **gpus}
 
 
 Name = Annotated[str, _matching(r"[A-Za-z0-9_.@+-]+")]
@@ -167,7 +181,9 @@ class Config(Table):
     slurm: SlurmConfig = SlurmConfig()
     namespaces: dict[NamespaceName, SubmitConfig] = Field(default_factory=dict)
     pods: PodsConfig = PodsConfig()
-    gpus: dict[ResourceName, Gres] = Field(default_factory=dict)
+    gpus: Annotated[dict[ResourceName, Gres], AfterValidator(_with_vendors)] = Field(
+        default_factory=dict, validate_default=True
+    )
     images: ImagesConfig = ImagesConfig()
     control_plane: ControlPlaneConfig = ControlPlaneConfig()
     binaries: BinariesConfig = BinariesConfig()

@@ -309,6 +309,7 @@ class SupervisorSettings:
     :param orphan_timeout_s: stop the pod when neither channel nor heartbeat was seen for so long.
     :param local_root: parent of the job's node-local directory, e.g. ``/tmp``.
     :param runtime_path: directories to look for the runtime in, before PATH.
+    :param kill_wait_s: Slurm's ``KillWait``, which lies between its SIGTERM and its SIGKILL.
     :param own_directories: HPK's own, which no hostPath volume may lie in, links resolved.
     """
 
@@ -318,6 +319,7 @@ class SupervisorSettings:
     orphan_timeout_s: int
     local_root: str
     runtime_path: tuple[str, ...]
+    kill_wait_s: int = 30
     own_directories: tuple[str, ...] = ()
 
 

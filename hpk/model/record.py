@@ -73,6 +73,7 @@ class ContainerRecord:
 
     :param container_id: unique for each start, without the ``runtime://`` prefix; "" before.
     :param log_path: of the current start's log, relative to the attempt's directory.
+    :param last_container_id: of the start that ``last_state`` is about.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ContainerRecord:
     restart_count: int
     container_id: str
     log_path: str
+    last_container_id: str = ""
 
 
 @dataclass(frozen=True)

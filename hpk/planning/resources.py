@@ -23,7 +23,8 @@ def container_resources(
     """
     resources = get_object(container, "resources", path)
     amounts: dict[str, dict[str, int]] = {}
-    for kind in ("requests", "limits"):
+    # Limits first: the API server makes requests of limits, and a message names what was written.
+    for kind in ("limits", "requests"):
         items = get_object(resources, kind, f"{path}.resources")
         for name in items:
             if name not in (CPU, MEMORY, *gpus):

@@ -11,19 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpk.config.load import LoadedConfig
-from hpk.config.schema import SubmitConfig
+from hpk.config.schema import DEFAULT_GPUS, SubmitConfig
 from hpk.model.job import Partition
 from hpk.model.plan import SbatchOption
 from hpk.planning.quantity import parse_quantity, round_up
 
 _MIB = 1024 * 1024
-DEFAULT_GPUS: Mapping[str, str] = {
-    "nvidia.com/gpu": "gpu",
-    "amd.com/gpu": "gpu",
-    "gpu.intel.com/i915": "gpu",
-    "gpu.intel.com/xe": "gpu",
-}
-"""Resource names of the GPU vendors' device plugins, and Slurm's GRES for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +59,11 @@ class SiteSettings:
         return {option.name: option for option in (*self.options, *special)}
 
 
-def site_settings(loaded: LoadedConfig) -> SiteSettings:
-    """The settings that the files in force give."""
+def site_settings(loaded: LoadedConfig, own_directories: tuple[str, ...] = ()) -> SiteSettings:
+    """The settings that the files in force give.
+
+    :param own_directories: see SiteSettings.
+    """
     config, default = loaded.config, SiteSettings()
     first = config.pods.mpi_launcher
     return SiteSettings(
@@ -83,7 +79,8 @@ def site_settings(loaded: LoadedConfig) -> SiteSettings:
             for name, special in config.namespaces.items()
         },
         default_partition=config.slurm.partition,
-        gpus={**DEFAULT_GPUS, **config.gpus},
+        gpus=config.gpus,
+        own_directories=own_directories,
     )
 
 

@@ -62,6 +62,9 @@ class SlurmBackend(Protocol):
     async def version(self) -> str:
         """``22.05.8``."""
 
+    async def kill_wait_s(self) -> int:
+        """Seconds between Slurm's SIGTERM and its SIGKILL (``KillWait`` of slurm.conf(5))."""
+
 
 def parse_submit_output(text: str) -> SlurmJobId | None:
     """The id in the output of ``sbatch --parsable`` (``ID[;CLUSTER]``), None if not whole."""

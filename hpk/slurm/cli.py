@@ -16,9 +16,16 @@ from hpk.model.errors import HpkError, ParseError, PermanentError, TransientErro
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation, JobState, Partition
 from hpk.slurm.base import Submission, parse_submit_output
-from hpk.slurm.parse import SACCT_FIELDS, SQUEUE_FIELDS, parse_sacct, parse_squeue
+from hpk.slurm.parse import SACCT_FIELDS, SQUEUE_FIELDS, parse_kill_wait, parse_sacct, parse_squeue
 from hpk.slurm.parse_partitions import Membership, parse_nodes, parse_partitions
 from hpk.slurm.refusals import UNKNOWN, refusal, slurm_words
+from hpk.slurm.usage import (
+    SACCT_FORMAT,
+    SQUEUE_FORMAT,
+    JobUsage,
+    parse_sacct_usage,
+    parse_squeue_usage,
+)
 
 _QUERY_TIMEOUT_S = 60
 _SUBMIT_TIMEOUT_S = 180
@@ -83,6 +90,28 @@ class CliBackend:
         _merge(found, (job for job in recorded if job.job_id in wanted))
         return found
 
+    async def usage(self, ids: Collection[SlurmJobId]) -> Mapping[SlurmJobId, JobUsage]:
+        """What these jobs hold and have used: one squeue, and one sacct for those that ended.
+
+        :raises TransientError: Slurm does not answer; where only accounting does not, the jobs
+            that it alone knows are absent.
+        """
+        if not ids:
+            return {}
+        argv = ["squeue", "-h", "-a", "-t", "all", "-u", self._user, "-O", SQUEUE_FORMAT]
+        found = parse_squeue_usage(await self._query(argv), ids)
+        asked = [i for i in sorted(ids) if i not in found or JobState(found[i].state).is_terminal]
+        if asked:
+            argv = ["sacct", "-n", "-P", "-X", f"--format={SACCT_FORMAT}"]
+            done = await self._run([*argv, "-j", ",".join(str(job_id) for job_id in asked)])
+            if done.exit_code == 0:
+                found = parse_sacct_usage(done.stdout) | {
+                    job_id: job
+                    for job_id, job in found.items()
+                    if not JobState(job.state).is_terminal
+                }
+        return found
+
     async def find_jobs(self, name: str, *, since_s: float) -> tuple[JobObservation, ...]:
         """See SlurmBackend."""
         found = {job.job_id: job for job in await self._squeue() if job.name == name}
@@ -114,6 +143,10 @@ class CliBackend:
         if len(words) != 2:
             raise ParseError(f"not a version of Slurm: {text.strip()!r}")
         return words[1]
+
+    async def kill_wait_s(self) -> int:
+        """See SlurmBackend."""
+        return parse_kill_wait(await self._query(["scontrol", "show", "config"]))
 
     async def _squeue(self) -> tuple[JobObservation, ...]:
         marker = secrets.token_hex(8)

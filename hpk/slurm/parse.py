@@ -134,3 +134,16 @@ def _time(text: str, line: str) -> float | None:
     if not re.fullmatch(r"[0-9]{1,12}", text, re.ASCII):
         raise ParseError(f"no time in seconds: {text!r} in {line!r}")
     return float(text) or None
+
+
+def parse_kill_wait(text: str) -> int:
+    """``KillWait`` in the output of ``scontrol show config``, in seconds.
+
+    :raises ParseError: it is not there.
+    """
+    for line in text.splitlines():
+        name, _, value = line.partition("=")
+        words = value.split()
+        if name.strip() == "KillWait" and words and words[0].isascii() and words[0].isdigit():
+            return int(words[0])
+    raise ParseError("scontrol show config: no line `KillWait = SECONDS sec`")

@@ -68,6 +68,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
         ),
         (r"time limit", "SlurmInvalidTimeLimit", "give --time in the flags annotation"),
         (r"reservation", "SlurmInvalidReservation", "check --reservation"),
+        (r"node name", "SlurmInvalidNodelist", "check --nodelist and --exclude"),
         (r"feature", "SlurmInvalidConstraint", "check --constraint"),
         (r"gres|GRES", "SlurmInvalidGres", "check --gres and the GPUs the Pod asks for"),
         (r"license", "SlurmInvalidLicenses", "check --licenses"),

@@ -7,35 +7,33 @@ there.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Optional, Protocol
 
 from hpk.model.bundle import Bundle
 from hpk.model.errors import ParseError, PermanentError
-from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, RestartPolicy
 from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState
-from hpk.mpi.base import LaunchRequest
-from hpk.mpi.registry import LAUNCHERS
-from hpk.runtimes.base import HoldRequest, NodeFacts, Runtime
-from hpk.supervisor import environment, mounts, pod_messages, rank_files, restart, termination
-from hpk.supervisor.crilog import LineFormer, LogWriter
+from hpk.supervisor import (
+    environment,
+    launch,
+    mounts,
+    pod_messages,
+    rank_files,
+    restart,
+    termination,
+)
+from hpk.supervisor.crilog import LogWriter
 from hpk.supervisor.files import log, read_file
-from hpk.supervisor.localdir import LocalDirs
-from hpk.supervisor.memory import OomCounter
-from hpk.supervisor.opening import open_command
-from hpk.supervisor.pod_volumes import PodVolumes
+from hpk.supervisor.launch import PodContext, RankFailures
+from hpk.supervisor.output import Output, Watcher
 from hpk.supervisor.sub_path import VolumeError
 
-_DRAIN_TIMEOUT_S = 5.0
-_READ_BYTES = 64 * 1024
-_PIPE_BYTES = 1024 * 1024
+_PIPE_TIMEOUT_S = 5.0
+_LOG_TIMEOUT_S = 30.0
 _SRUN_END_TIMEOUT_S = 10.0
 _VOLUMES_AGAIN_S = 5.0
 _CREATING = "ContainerCreating"
@@ -55,17 +53,11 @@ class Step(Enum):
     DONE = 5
 
 
-class Loop(Protocol):
+class Loop(Watcher, Protocol):
     """What a container asks of the supervisor's loop."""
 
     def command(self, message: Any, fds: tuple[int, ...] = ()) -> None:
         """Send to pod_messages."""
-
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call back whenever the descriptor is readable; None to stop."""
-
-    def unwatch(self, fd: int) -> None:
-        """Stop that."""
 
     def changed(self) -> None:
         """The container's record is a new one."""
@@ -75,32 +67,6 @@ class Loop(Protocol):
 
     def new_id(self) -> int:
         """An id for podinit that nobody had yet."""
-
-
-@dataclass(frozen=True)
-class PodContext:
-    """What all containers of the pod share.
-
-    :param rank_program: argv of the supervisor's own program on other nodes, without subcommand.
-    :param host: Slurm's name of this node.
-    :param job_env: the environment of the batch script.
-    :param is_alone: it has one container, so that whatever happens in its cgroup is that one's.
-    :param initializes: it has init containers.
-    """
-
-    layout: AttemptLayout
-    dirs: LocalDirs
-    volumes: PodVolumes
-    runtime: Runtime
-    facts: NodeFacts
-    hostname: str
-    tool_env: Mapping[str, str]
-    job_env: Mapping[str, str]
-    rank_program: tuple[str, ...]
-    host: str
-    oom: OomCounter
-    is_alone: bool
-    initializes: bool
 
 
 class Container:
@@ -120,13 +86,13 @@ class Container:
         self._last_state: Optional[ContainerState] = None
         self._restart_count = 0
         self._container_id = ""
+        self._last_container_id = ""
         self._backoff_s = 0.0
         self._wake_mono_s: Optional[float] = None
         self._stopping = False
         self._killed = False
         self._bundle: Optional[Bundle] = None
         self._logs: dict[int, LogWriter] = {}
-        self._paused: set[int] = set()
         self._reset_run()
 
     def _waiting(self) -> ContainerState:
@@ -141,10 +107,10 @@ class Container:
         self._finished_at_s: Optional[float] = None
         self._status: Optional[int] = None
         self._start_error = ""
-        self._rank_failure: Optional[int] = None
-        self._rank_line = b""
-        self._pipes: dict[int, LineFormer] = {}
-        self._drain_deadline_mono_s: Optional[float] = None
+        self._failures = RankFailures(self.plan.mpi) if self.plan.mpi else None
+        self._output: Optional[Output] = None
+        self._pipe_deadline_mono_s = 0.0
+        self._log_deadline_mono_s = 0.0
         self._oom_before = 0
         self._is_closed = True
         self._log_done = False
@@ -161,6 +127,7 @@ class Container:
             restart_count=self._restart_count,
             container_id=self._container_id,
             log_path=self._pod.layout.log_path(self.plan.name, self._restart_count),
+            last_container_id=self._last_container_id,
         )
 
     @property
@@ -171,7 +138,8 @@ class Container:
     @property
     def wake_mono_s(self) -> Optional[float]:
         """When `tick` wants to be called."""
-        return self._wake_mono_s
+        times = [self._wake_mono_s, self._output.wake_mono_s if self._output else None]
+        return min((time_s for time_s in times if time_s is not None), default=None)
 
     @property
     def is_done(self) -> bool:
@@ -232,39 +200,13 @@ class Container:
         return os.path.join(self._pod.dirs.work, f"{self.plan.name}.{self._restart_count}")
 
     def _open_runtime(self) -> None:
-        plan = self.plan
-        volumes = self._pod.volumes.mounts_of(plan)
-        scratch = os.path.join(self._directory, "overlay")
-        os.mkdir(scratch, 0o700)
-        binds = mounts.container_mounts(plan, self._pod.dirs, self._directory, volumes)
-        passwd, group = mounts.user_files(self._directory)
-        request = HoldRequest(
-            image_path=plan.image.path,
-            scratch=scratch,
-            mounts=binds,
-            gpus=plan.resources.gpus > 0,
-            uid=plan.uid,
-            gid=plan.gid,
-            read_only=plan.read_only_root,
-        )
-        env = dict(self._pod.tool_env)
-        env.update(self._pod.runtime.environment(self._pod.dirs.work))
-        self._hold_id = self._loop.new_id()
-        self._is_closed = False
-        command = open_command(
-            self._hold_id,
-            self._pod.runtime,
-            self._pod.facts,
-            request,
-            env=env,
-            binds=(
-                pod_messages.Bind(passwd, "/etc/passwd"),
-                pod_messages.Bind(group, "/etc/group"),
-            ),
-        )
+        # Where a volume is not there yet nothing has been opened: it is tried again.
+        hold_id = self._loop.new_id()
+        message = launch.open_message(self._pod, self.plan, self._directory, hold_id)
+        self._hold_id, self._is_closed = hold_id, False
         errors = os.open(self._runtime_errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._loop.command(command, (errors,))
+            self._loop.command(message, (errors,))
         finally:
             os.close(errors)
 
@@ -292,63 +234,27 @@ class Container:
             self._wait_for(late.reason, late.error)
             return
         self._oom_before = self._pod.oom.read()
-        out_read, out_write = _output_pipe()
-        err_read, err_write = _output_pipe()
-        self._pipes = {out_read: LineFormer("stdout"), err_read: LineFormer("stderr")}
-        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        on_errors = self._failures.feed if self._failures else None
+        writer = self._logs[self._restart_count]
+        self._output = Output(self._loop, writer, on_errors, self._finish_if_drained)
+        self._run_id = self._loop.new_id()
+        fds = [self._stdin(self._bundle), *self._output.open()]
         try:
-            self._run_id = self._loop.new_id()
-            command = self._mpi_command() if self.plan.mpi else self._command()
-            if self.plan.mpi:
-                os.close(stdin)
-                stdin = rank_files.bundle_stdin(self._bundle)
-            self._loop.command(command, (stdin, out_write, err_write))
+            self._loop.command(self._run_message(self._bundle), tuple(fds))
         finally:
-            for fd in (stdin, out_write, err_write):
+            for fd in fds:
                 os.close(fd)
-        for fd in self._pipes:
-            self._loop.watch(fd, lambda fd=fd: self._on_output(fd))  # type: ignore[misc]
 
-    def _command(self) -> pod_messages.Run:
-        bundle = self._bundle or Bundle((), ())
-        env = environment.container_environment(self.plan, bundle, self._pod.hostname)
-        return pod_messages.Run(
-            id=self._run_id,
-            container=self._hold_id,
-            argv=environment.container_argv(self.plan, bundle),
-            env=tuple(env.items()),
-            working_dir=self.plan.working_dir or "/",
-            links=tuple(
-                pod_messages.Bind(to, where) for where, to in mounts.message_links(self.plan)
-            ),
-            dropped_capabilities=self.plan.dropped_capabilities,
-            emulates_root=self.plan.uid == 0,
-        )
+    def _stdin(self, bundle: Bundle) -> int:
+        if self.plan.mpi is not None:
+            return rank_files.bundle_stdin(bundle)
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
-    def _mpi_command(self) -> pod_messages.Run:
-        plan = self.plan
-        if plan.mpi is None:
-            raise AssertionError("not an MPI container")
-        rank_argv = (
-            *self._pod.rank_program,
-            "rank",
-            f"--attempt-dir={self._pod.layout.root}",
-            f"--container={plan.name}",
-            f"--restart={self._restart_count}",
-            f"--host={self._pod.host}",
-            f"--disk={self._pod.volumes.where.disk}",
-            f"--memory={self._pod.volumes.where.memory}",
-        )
-        request = LaunchRequest(plan.mpi, rank_argv, tuple(self._pod.job_env.items()), plan.name)
-        launcher = LAUNCHERS[plan.mpi.launcher]
-        os.makedirs(rank_files.directory(self._pod.layout), mode=0o700, exist_ok=True)
-        return pod_messages.Run(
-            id=self._run_id,
-            container=None,
-            argv=launcher.argv(request),
-            env=launcher.environment(request),
-            working_dir="",
-        )
+    def _run_message(self, bundle: Bundle) -> pod_messages.Run:
+        pod, plan = self._pod, self.plan
+        if plan.mpi is not None:
+            return launch.mpi_message(pod, plan, plan.mpi, self._run_id, self._restart_count)
+        return launch.run_message(pod, plan, bundle, self._run_id, self._hold_id)
 
     # What podinit reports.
 
@@ -396,8 +302,6 @@ class Container:
             if self._stopping and not errors:
                 why = "stopped"
             self._fail_start(why[-2048:])
-            return
-        self._finish_if_drained()
 
     def _fail_start(self, why: str) -> None:
         if self.step in (Step.DRAINING, Step.DONE):
@@ -407,83 +311,44 @@ class Container:
         log("container cannot start", container=self.plan.name, why=why.replace("\n", " ")[:500])
         self._drain()
 
-    # Output.
-
-    def _on_output(self, fd: int) -> None:
-        writer = self._logs[self._restart_count]
-        if writer.is_full and self.step is Step.RUNNING:
-            # The container waits in write(2) while the pipe is full; look again in a moment.
-            self._loop.unwatch(fd)
-            self._wake_mono_s = time.monotonic() + 0.05
-            self._paused.add(fd)
-            return
-        try:
-            data = os.read(fd, _READ_BYTES)
-        except BlockingIOError:
-            return
-        former = self._pipes[fd]
-        if data:
-            if self.plan.mpi is not None and former.stream == "stderr":
-                self._look_for_failure(data)
-            writer.append(former.feed(data, time.time_ns()))
-            return
-        writer.append(former.finish(time.time_ns()))
-        self._end_pipe(fd)
-        self._finish_if_drained()
-
-    def _look_for_failure(self, data: bytes) -> None:
-        """Note the first rank that failed; the others were killed for it."""
-        if self._rank_failure is not None or self.plan.mpi is None:
-            return
-        launcher = LAUNCHERS[self.plan.mpi.launcher]
-        *lines, self._rank_line = (self._rank_line + data).split(b"\n")
-        self._rank_line = self._rank_line[-1024:]
-        found = (launcher.first_failure(line) for line in lines)
-        self._rank_failure = next((code for code in found if code is not None), None)
-
-    def _end_pipe(self, fd: int) -> None:
-        self._loop.unwatch(fd)
-        self._paused.discard(fd)
-        del self._pipes[fd]
-        os.close(fd)
-
     # Ending.
 
     def _drain(self) -> None:
         self.step = Step.DRAINING
         if self._hold_id and not self._is_closed:
             self._loop.command(pod_messages.Close(self._hold_id))
-        self._drain_deadline_mono_s = time.monotonic() + _DRAIN_TIMEOUT_S
-        self._wake_mono_s = self._drain_deadline_mono_s
+        if self._output is not None:
+            self._output.drain()
+        now = time.monotonic()
+        self._pipe_deadline_mono_s = now + _PIPE_TIMEOUT_S
+        self._log_deadline_mono_s = now + _LOG_TIMEOUT_S
+        self._wake_mono_s = self._pipe_deadline_mono_s
         self._finish_if_drained()
 
     def _finish_if_drained(self) -> None:
+        """Once every byte is in the log. The runtime may still be going down by then."""
         if self.step is not Step.DRAINING:
             return
-        late = (
-            self._drain_deadline_mono_s is not None
-            and time.monotonic() >= self._drain_deadline_mono_s
-        )
+        now = time.monotonic()
         writer = self._logs[self._restart_count]
-        if not late and (self._pipes or not self._is_closed):
-            return
         if not self._log_done:
+            if self._output is not None and self._output.is_open:
+                if now < self._pipe_deadline_mono_s:
+                    return
+                self._output.cut()
             self._log_done = True
-            for fd in list(self._pipes):
-                writer.append(self._pipes[fd].finish(time.time_ns()))
-                self._end_pipe(fd)
+            self._wake_mono_s = self._log_deadline_mono_s
             writer.close()
-        if not late and not writer.closed:
-            return
-        self._finish()
+        if writer.closed or now >= self._log_deadline_mono_s:
+            self._finish()
 
     def _finish(self) -> None:
         now_s = self._finished_at_s or time.time()
         if self._start_error or self._status is None:
             state = termination.not_started(self.plan.name, self._start_error, now_s)
         else:
-            if self._status != 0 and self._rank_failure:
-                self._status = self._rank_failure << 8
+            if self._status != 0 and self._failures is not None and self._failures.exit_code:
+                self._status = self._failures.exit_code << 8
             code, _ = termination.exit_code_of(self._status)
             state = termination.ended(
                 self._status,
@@ -522,7 +387,7 @@ class Container:
 
     def _back_off(self, state: ContainerState, ran_s: float) -> None:
         self._backoff_s = restart.next_backoff_s(self._backoff_s, ran_s)
-        self._last_state = state
+        self._last_state, self._last_container_id = state, self._container_id
         self._state = ContainerState(
             phase=ContainerPhase.WAITING,
             reason="CrashLoopBackOff",
@@ -533,15 +398,12 @@ class Container:
 
     def tick(self) -> None:
         """The time asked for by `wake_mono_s` has come."""
-        now = time.monotonic()
-        if self._wake_mono_s is None or now < self._wake_mono_s:
+        if self._output is not None:
+            self._output.tick()
+        if self._wake_mono_s is None or time.monotonic() < self._wake_mono_s:
             return
         self._wake_mono_s = None
-        for fd in list(self._paused):
-            self._paused.discard(fd)
-            self._loop.watch(fd, lambda fd=fd: self._on_output(fd))  # type: ignore[misc]
         if self.step is Step.DRAINING:
-            self._wake_mono_s = self._drain_deadline_mono_s
             self._finish_if_drained()
         elif self.step is Step.BACKOFF:
             self._restart_count += 1
@@ -573,7 +435,7 @@ class Container:
             self.signal(signal.SIGTERM)
         elif self.step is Step.BACKOFF:
             self._state = self._last_state or termination.never_ran(time.time())
-            self._last_state = None
+            self._last_state, self._last_container_id = None, ""
             self._end_before_run()
         elif self.step is Step.PREPARING and not self._run_id:
             self._state = termination.never_ran(time.time())
@@ -617,7 +479,7 @@ class Container:
         """Signal the container's main process; in an MPI run every rank."""
         if self.plan.mpi is None:
             if number == signal.SIGTERM:
-                number = stop_signal(self.plan.image.config.stop_signal)
+                number = launch.stop_signal(self.plan.image.config.stop_signal)
             self._loop.command(pod_messages.Signal(self._run_id, number))
             return
         step = rank_files.step_id(self._pod.layout, self.plan.name, self._restart_count)
@@ -629,37 +491,9 @@ class Container:
             self._wake_mono_s = time.monotonic() + _SRUN_END_TIMEOUT_S
 
     def _signal_step(self, step: str, number: int) -> None:
-        name = signal.Signals(number).name[3:]
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            command = pod_messages.Run(
-                id=self._loop.new_id(),
-                container=None,
-                argv=("scancel", f"--signal={name}", step),
-                env=tuple(self._pod.tool_env.items()),
-                working_dir="",
-            )
-            self._loop.command(command, (null, null, null))
+            message = launch.step_signal_message(self._pod, step, number, self._loop.new_id())
+            self._loop.command(message, (null, null, null))
         finally:
             os.close(null)
-
-
-def stop_signal(name: str) -> int:
-    """The signal an image names in STOPSIGNAL (``SIGQUIT``, ``3``), SIGTERM where it names none."""
-    text = name.strip().upper()
-    if text.isdigit() and 0 < int(text) < signal.NSIG:
-        return int(text)
-    if text:
-        with contextlib.suppress(KeyError):
-            return int(signal.Signals[text if text.startswith("SIG") else f"SIG{text}"])
-    return int(signal.SIGTERM)
-
-
-def _output_pipe() -> tuple[int, int]:
-    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(read_fd, False)
-    with contextlib.suppress(OSError, AttributeError):
-        import fcntl
-
-        fcntl.fcntl(write_fd, 1031, _PIPE_BYTES)  # F_SETPIPE_SZ
-    return read_fd, write_fd

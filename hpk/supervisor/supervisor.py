@@ -36,9 +36,10 @@ from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor import mounts, node, pod_messages, sequence, termination
 from hpk.supervisor.channel import Channel, ChannelConfig
-from hpk.supervisor.container import Container, PodContext, Step
+from hpk.supervisor.container import Container, Step
 from hpk.supervisor.files import log
 from hpk.supervisor.inits import Init, Inits
+from hpk.supervisor.launch import PodContext
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
 from hpk.supervisor.memory import OomCounter
 from hpk.supervisor.opening import write_runtime_files
@@ -48,7 +49,8 @@ from hpk.supervisor.size_limits import watch_size_limits
 from hpk.supervisor.stop_request import read_stop_request
 
 _POLL_S = 2.0
-_SIGNALLED_GRACE_S = 25
+_END_MARGIN_S = 3
+"""What of Slurm's KillWait the supervisor keeps for itself: to record the end and to clear up."""
 _EVICTED_GRACE_S = 1
 _FINAL_SYNC_S = 30.0
 _FINAL_ACK_S = 5.0
@@ -236,11 +238,11 @@ class Supervisor:
         self._inits.send(message, fds)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """See Loop.watch."""
+        """See hpk.supervisor.output.Watcher."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def unwatch(self, fd: int) -> None:
-        """See Loop.unwatch."""
+        """See hpk.supervisor.output.Watcher."""
         with contextlib.suppress(KeyError):
             self._selector.unregister(fd)
 
@@ -446,7 +448,8 @@ class Supervisor:
             container.give_bundle(bundle)
 
     def _on_signal(self) -> None:
-        grace_s = min(self._plan.grace_period_s, _SIGNALLED_GRACE_S)
+        allowed_s = max(1, self._me.spec.settings.kill_wait_s - _END_MARGIN_S)
+        grace_s = min(self._plan.grace_period_s, allowed_s)
         self._stop(StopCause.SIGNALLED, grace_s)
 
     def _evict(self, why: str) -> None:
@@ -525,13 +528,14 @@ class Supervisor:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(init.socket)
         self._inits.end(_PODINIT_END_S)
-        self._wait_for_kubelet()
-        self._channel.close(1.0)
+        # Before any waiting: where Slurm is ending the job it may kill us at any moment.
         if self._volumes is not None:
             self._volumes.remove_shared()
         if self._dirs is not None:
             self._dirs.remove()
             sweep_local_dirs(self._me.spec.settings.local_root)
+        self._wait_for_kubelet()
+        self._channel.close(1.0)
         decisive = [c for c in self._all if not c.plan.restart_always]
         code = 1 if self._failed else next((c.exit_code for c in decisive if c.exit_code), 0)
         log("pod finished", cause=self._cause.value, code=code)

@@ -67,10 +67,13 @@ class Cluster:
         return done
 
     def start(self, argv: Sequence[str], *, host: str = LOGIN) -> subprocess.Popen[str]:
-        """Start a command in the lab as the user; the caller ends it."""
+        """Start a command in the lab as the user; the caller ends it.
+
+        What leads into the lab's namespaces is the parent of the command, which ends with it.
+        """
         whole = self.machine.argv(
             host,
-            argv,
+            ["setpriv", "--pdeathsig", "KILL", "--", *argv],
             user=self.machine.lab.user(self.user),
             environment={"KUBECONFIG": f"/home/{self.user}/.hpk/kubeconfig"},
         )

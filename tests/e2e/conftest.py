@@ -16,7 +16,7 @@ import pytest
 
 from bootstrap.lab import control, registry, software
 from bootstrap.lab.hosts import Machine
-from bootstrap.lab.layout import DEFAULT_NAME
+from bootstrap.lab.layout import DEFAULT_NAME, LOGIN
 from hpk.statefs import HpkPaths
 from tests.e2e.cluster import Cluster, eventually
 
@@ -36,26 +36,24 @@ class _Quiet:
 
 @pytest.fixture(scope="session")
 def machine() -> Iterator[Machine]:
-    """The lab, up, with this checkout installed."""
-    was_up = asyncio.run(_is_up())
+    """The lab, up, with this checkout installed and its images in the registry."""
+    was_up = control.find(LAB).init_pid(LOGIN) is not None
     asyncio.run(control.up(LAB, None, _Quiet()))
     made = control.find(LAB)
-    asyncio.run(registry.ensure_images(made, HpkPaths.from_environment().cache, _Quiet()))
     if was_up:
         asyncio.run(software.install(made.lab))
+    asyncio.run(registry.ensure_images(made, HpkPaths.from_environment().cache, _Quiet()))
     yield made
     if not was_up:
         asyncio.run(control.down(LAB))
-
-
-async def _is_up() -> bool:
-    return await control.is_up(control.find(LAB))
 
 
 @pytest.fixture(scope="session")
 def control_plane(machine: Machine) -> Iterator[Cluster]:
     """alice's control plane, running."""
     cluster = Cluster(machine=machine, user="alice")
+    # One that runs already runs the code it was started with.
+    cluster.run(["hpk", "down", "--keep-jobs"], check=False)
     cluster.run(["hpk", "up"], timeout_s=180)
     yield cluster
     cluster.run(["hpk", "down", "--cancel-jobs"], timeout_s=120)

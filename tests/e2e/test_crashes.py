@@ -213,6 +213,7 @@ def test_the_supervisor_of_a_pod_is_killed(cluster: Cluster, witness: Witness) -
     found = cluster.wait_phase("orphaned", "Succeeded", "Failed")
     assert (found["status"]["phase"], found["status"]["reason"]) == ("Failed", "SlurmFailed")
     assert terminated(found)["reason"] == "SlurmFailed"
+    assert terminated(found)["finishedAt"]  # Slurm saw when
     assert processes(cluster, ".", host=node) == []
     assert_ran_once(cluster, witness, "orphaned")
 

@@ -239,30 +239,25 @@ def _bad_sizes(found: Refusals) -> None:
 
 
 def _unsupported_of_pod(found: Refusals) -> None:
-    more = {"name": "more", "image": BUSYBOX, "command": ["true"]}
-    term: Json = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}
-    found.spec("init-containers", "initContainers", {"initContainers": [more]})
-    two = pod("two-containers", "true")
+    more = {"name": "more", "image": BUSYBOX, "command": ["true"], "tty": True}
+    found.spec("init-tty", "initContainers[0].tty", {"initContainers": [more]})
+    two = pod("second-tty", "true")
     two["spec"]["containers"].append(more)
-    found._add("two-containers", two, "UnsupportedField", "spec.containers[1]", ())
+    found._add("second-tty", two, "UnsupportedField", "spec.containers[1].tty", ())
+    term: Json = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}
     for path, value in {
         "hostPID": True,
         "hostIPC": True,
         "shareProcessNamespace": True,
         "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["canary"]}],
-        "hostname": "canary",
         "subdomain": "canary",
         "setHostnameAsFQDN": True,
         "imagePullSecrets": [{"name": "canary"}],
         "dnsConfig": {"nameservers": ["10.0.0.1"]},
         "readinessGates": [{"conditionType": "example.org/canary"}],
         "priorityClassName": "system-node-critical",
-        "securityContext.runAsUser": 0,
-        "securityContext.runAsGroup": 1,
-        "securityContext.runAsNonRoot": True,
         "securityContext.fsGroup": 1,
         "securityContext.supplementalGroups": [1],
-        "securityContext.seccompProfile": {"type": "RuntimeDefault"},
         "securityContext.sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}],
         "affinity.podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]},
         "affinity.podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]},
@@ -281,27 +276,32 @@ def _unsupported_of_container(found: Refusals) -> None:
         "readinessProbe": probe,
         "startupProbe": probe,
         "lifecycle": {"preStop": probe},
-        "envFrom": [{"configMapRef": {"name": "canary", "optional": True}}],
         "stdin": True,
         "tty": True,
-        "securityContext.runAsUser": 0,
-        "securityContext.runAsNonRoot": True,
-        "securityContext.readOnlyRootFilesystem": True,
         "securityContext.allowPrivilegeEscalation": True,
-        "securityContext.capabilities": {"drop": ["ALL"]},
-        "securityContext.seccompProfile": {"type": "Unconfined"},
     }.items():
         outer, _, inner = path.partition(".")
         container = {outer: {inner: value} if inner else value}
         found.container(f"container-{path.replace('.', '-').lower()}", path, container)
-    for name, source in {
-        "fieldRef": {"fieldPath": "metadata.name"},
-        "resourceFieldRef": {"resource": "limits.cpu"},
-        "configMapKeyRef": {"name": "canary", "key": "k", "optional": True},
-        "secretKeyRef": {"name": "canary", "key": "k", "optional": True},
+    for path, context in {
+        "capabilities.add": {"capabilities": {"add": ["SYS_ADMIN"], "drop": ["ALL"]}},
+        "seccompProfile.type": {
+            "seccompProfile": {"type": "Localhost", "localhostProfile": "canary"}
+        },
     }.items():
-        env = [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {name: source}}]
-        found.container(f"env-{name.lower()}", "env[1].valueFrom", {"env": env})
+        name = f"container-{path.replace('.', '-').lower()}"
+        found.container(name, f"securityContext.{path}", {"securityContext": context})
+    found.container(
+        "non-root",
+        "securityContext.runAsNonRoot",
+        {"securityContext": {"runAsNonRoot": True}},
+        "CreateContainerConfigError",
+        "container has runAsNonRoot and image will run as root",
+    )
+    ask = {"resourceFieldRef": {"resource": "limits.ephemeral-storage"}}
+    env = [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": ask}]
+    path = "env[1].valueFrom.resourceFieldRef.resource"
+    found.container("env-disk", path, {"env": env})
     disk = {"requests": {"ephemeral-storage": "1Gi"}}
     path = "resources.requests[ephemeral-storage]"
     found.container("resource-disk", path, {"resources": disk})
@@ -314,11 +314,6 @@ def _unsupported_of_container(found: Refusals) -> None:
 
 def _unsupported_volumes(found: Refusals) -> None:
     for name, source in {
-        "emptyDir": {},
-        "hostPath": {"path": "/"},
-        "secret": {"secretName": "canary", "optional": True},
-        "configMap": {"name": "canary", "optional": True},
-        "downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]},
         "persistentVolumeClaim": {"claimName": "canary"},
         "ephemeral": {
             "volumeClaimTemplate": {
@@ -336,16 +331,19 @@ def _unsupported_volumes(found: Refusals) -> None:
         "image": {"reference": BUSYBOX},
     }.items():
         found.volume(name, {name: source})
-    secret = {"sources": [{"secret": {"name": "canary", "optional": True}}]}
-    made = pod("projected-secret", "true", spec={"volumes": [{"name": "v", "projected": secret}]})
-    path = "spec.volumes[0].projected.sources[0].secret"
-    found._add("projected-secret", made, "UnsupportedField", path, ())
-    mount = {"name": "v", "mountPath": "/v", "subPath": "ca.crt"}
-    sources = {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}
-    spec = {"volumes": [{"name": "v", "projected": sources}]}
-    made = pod("mount-sub-path", "true", spec=spec, container={"volumeMounts": [mount]})
-    path = "spec.containers[0].volumeMounts[0].subPath"
-    found._add("mount-sub-path", made, "UnsupportedField", path, ())
+    for name, path in {
+        "own": "/home/alice/.hpk/pki",
+        "own-cache": "/home/alice/.cache/hpk",
+    }.items():
+        source = {"volumes": [{"name": "v", "hostPath": {"path": path}}]}
+        found.spec(f"host-path-{name}", "volumes[0].hostPath.path", source, "HostPathForbidden")
+    mounts = [{"name": "v", "mountPath": "/v", "subPathExpr": "$(LATE)"}]
+    late = {"name": "LATE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['x']"}}}
+    container = {"env": [late], "volumeMounts": mounts}
+    spec = {"volumes": [{"name": "v", "emptyDir": {}}]}
+    made = pod("late-sub-path", "true", spec=spec, container=container)
+    path = "spec.containers[0].volumeMounts[0].subPathExpr"
+    found._add("late-sub-path", made, "UnsupportedField", path, ())
 
 
 REFUSALS = _refusals()
@@ -398,8 +396,10 @@ def test_a_pod_is_refused_by_reason_and_field(refused: dict[str, Json], name: st
 
 
 def test_refused_pods_never_reached_slurm(shared: Cluster, refused: dict[str, Json]) -> None:
-    listed = shared.run(["sacct", "-n", "-X", "-P", "-S", "now-1days", "-o", "JobName"]).stdout
-    names = {line.partition("@")[0] for line in listed.splitlines()}
+    # Accounting may lag behind the queue, which remembers jobs for a minute after their end.
+    queued = shared.run(["squeue", "-h", "-a", "-t", "all", "-o", "%j"]).stdout
+    known = shared.run(["sacct", "-n", "-X", "-P", "-S", "now-1days", "-o", "JobName"]).stdout
+    names = {line.partition("@")[0] for line in (queued + known).splitlines()}
     assert f"{shared.namespace}/{BYSTANDER}" in names
     assert not names & {f"{shared.namespace}/{name}" for name in refused}
 
@@ -567,6 +567,32 @@ def test_a_comment_with_everything_in_it_stays_a_comment(shared: Cluster) -> Non
     assert shared.wait_phase("commented", "Succeeded", "Failed")["status"]["phase"] == "Succeeded"
 
 
+SLURM_REFUSALS = {
+    "--account=nobody": ("SlurmInvalidAccount", "Invalid account"),
+    "--qos=nothing": ("SlurmInvalidQos", "Invalid qos"),
+    "--constraint=nowhere": ("SlurmInvalidConstraint", "Invalid feature specification"),
+    "--reservation=never": ("SlurmInvalidReservation", "reservation"),
+    "--licenses=nobody:1": ("SlurmInvalidLicenses", "Invalid license specification"),
+    "--nodelist=nowhere": ("SlurmInvalidNodelist", "Invalid node name specified"),
+}
+
+
+def test_what_slurm_itself_refuses_fails_with_slurms_words(shared: Cluster) -> None:
+    names = {f"slurm-{index}": flags for index, flags in enumerate(SLURM_REFUSALS)}
+    shared.create(*(pod(n, "true", annotations={FLAGS: flags}) for n, flags in names.items()))
+    found = shared.wait_pods(names)
+    told = {
+        flags: (found[name]["status"].get("reason"), found[name]["status"].get("message", ""))
+        for name, flags in names.items()
+    }
+    assert {flags: reason for flags, (reason, _) in told.items()} == {
+        flags: reason for flags, (reason, _) in SLURM_REFUSALS.items()
+    }, told
+    for flags, (_, words) in SLURM_REFUSALS.items():
+        assert words in told[flags][1]
+    assert {item["status"]["phase"] for item in found.values()} == {"Failed"}
+
+
 BAD_IMAGES = {
     "image-command": f"registry.lab:5000/$(touch {CANARY})",
     "image-newline": f"registry.lab:5000/busybox:latest\n#SBATCH --wrap='touch {CANARY}'",
@@ -623,6 +649,22 @@ def test_images_that_cannot_be_had(shared: Cluster) -> None:
     assert "trying and failing to pull image" in done.stderr
     shared.kubectl("delete", "pod", *MISSING_IMAGES, "--timeout=60s")
     assert not shared.job_ids("image-missing")
+
+
+def test_a_debugger_is_refused_and_its_pod_goes_on(shared: Cluster) -> None:
+    shared.create(pod("debugged", "sleep", "100000"))
+    shared.wait_phase("debugged", "Running")
+    shared.kubectl("debug", "debugged", f"--image={BUSYBOX}", "-c", "probe", "--", "touch", CANARY)
+
+    def refused() -> Any:
+        return shared.get("pod", "debugged")["status"].get("ephemeralContainerStatuses")
+
+    (status,) = eventually(refused, what="the debugger's status")
+    assert status["name"] == "probe"
+    assert status["state"]["terminated"]["reason"] == "UnsupportedField"
+    assert status["state"]["terminated"]["message"].startswith("spec.ephemeralContainers[0]: ")
+    assert shared.get("pod", "debugged")["status"]["phase"] == "Running"
+    shared.kubectl("delete", "pod", "debugged", "--grace-period=1", "--timeout=60s")
 
 
 def test_a_pod_created_after_all_this_runs(

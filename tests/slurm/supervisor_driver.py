@@ -2,10 +2,10 @@
 says. Answers with JSON on standard output.
 
 Input: ``container`` and ``plan`` (changed fields), ``sbatch`` (options), ``steps``: a list of
-[name, argument]: ``running``; ``log`` (until the text is in the log); ``stop`` (seconds);
-``file`` (seconds); ``shell`` (a command, run beside the attempt, JOB replaced, its output is
-kept); ``volume`` (a new token); ``finished``; ``ended`` (Slurm knows no process of the job any
-more).
+[name, argument]: ``running``; ``log`` (until the text is in the log; ``job_log`` alike for the
+supervisor's own); ``stop`` (seconds); ``file`` (seconds); ``shell`` (a command, run beside the
+attempt, JOB replaced, its output is kept); ``volume`` (a new token); ``finished``; ``ended``
+(Slurm knows no process of the job any more).
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ class Run:
             self.peer.wait_running()
         elif name == "log":
             wait_for(lambda: argument in self.log())
+        elif name == "job_log":
+            wait_for(lambda: argument in Path(self.layout.job_output).read_text())
         elif name == "stop":
             self.peer.send(frames.Stop(argument))
         elif name == "file":

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap.lab.layout import DEFAULT_NAME, LOGIN
-from tests.slurm.conftest import LabUnderTest, eventually
+from bootstrap.lab.layout import LOGIN
+from tests.slurm.conftest import LAB, LabUnderTest, eventually
 
 pytestmark = pytest.mark.slurm
 
-CLI = [sys.executable, "-m", "hpk.cli.main", "lab"]
+CLI = [sys.executable, "-m", "hpk.cli.main", "lab", "--name", LAB]
 NASTY = "two words; $(touch /tmp/never) `id` 'quoted' \"twice\"\nnext line ünïcode *"
 
 
@@ -57,7 +57,7 @@ def test_status_as_json(lab: LabUnderTest) -> None:
     done = hpk_lab("status", "-o", "json")
     status = json.loads(done.stdout)
     assert done.returncode == 0
-    assert status["name"] == DEFAULT_NAME
+    assert status["name"] == LAB
     assert [host["name"] for host in status["hosts"]] == [LOGIN, "n1", "n2", "n3", "n4"]
     assert all(status["daemons"].values())
 

@@ -268,7 +268,9 @@ def milestones() -> dict[str, Callable[[OwnLab], bool]]:
 
 
 @pytest.mark.parametrize("moment", milestones())
-@pytest.mark.parametrize("then_up", [False, True], ids=["down", "up"])
+@pytest.mark.parametrize(
+    "then_up", [pytest.param(False, id="down"), pytest.param(True, id="up", marks=pytest.mark.long)]
+)
 def test_up_killed_half_way(own: OwnLab, moment: str, then_up: bool) -> None:
     reached = milestones()[moment]
     process = subprocess.Popen(

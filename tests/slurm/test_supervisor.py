@@ -283,3 +283,52 @@ def test_a_stop_reaches_every_rank(site: Site) -> None:
         f"bye {rank}" for rank in range(4)
     ]
     assert answer["record"]["stop_cause"] == "requested"
+
+
+def test_ranks_of_a_node_may_read_each_others_memory(site: Site) -> None:
+    script = """
+        echo $$ > /tmp/pid.$SLURM_LOCALID
+        other=/tmp/pid.$((1 - SLURM_LOCALID))
+        until [ -s $other ]; do sleep 0.01; done
+        exec 3</proc/$(cat $other)/mem && echo attached
+        echo > /tmp/done.$SLURM_LOCALID
+        until [ -e /tmp/done.$((1 - SLURM_LOCALID)) ]; do sleep 0.01; done
+    """
+    answer = site.run("sh", "-c", script, image="lammps", sbatch=TWO_NODES, **MPI)
+    assert texts(answer) == ["attached"] * 4
+
+
+def test_kill_dash_nine_of_the_supervisor_ends_a_run_on_all_nodes(site: Site) -> None:
+    ups = tuple(("log", f"up {rank}") for rank in range(4))
+    kill = "srun --overlap --jobid=JOB -N1 -n1 pkill -9 -o -f 'run --attempt-dir'"
+    answer = site.run(
+        *("sh", "-c", "trap '' TERM; echo up $SLURM_PROCID; while :; do sleep 1; done", "marker"),
+        image="lammps",
+        sbatch=TWO_NODES,
+        steps=(*ups, ("shell", kill), ("ended", None)),
+        **MPI,
+    )
+    assert answer["record"]["phase"] == "running"
+    for host in ("n1", "n2", "n3", "n4"):
+        left = [line for line in left_on(site, host).splitlines() if not line.startswith("/")]
+        assert left == []
+
+
+def test_a_requeued_job_runs_nothing_again(site: Site) -> None:
+    requeue = (
+        "scontrol update JobId=JOB Requeue=1 && scontrol requeue JOB && "
+        "until squeue -h -j JOB -o %T | grep -qx PENDING; do sleep 0.2; done; "
+        "scontrol update JobId=JOB StartTime=now"
+    )
+    answer = site.run(
+        *("sh", "-c", "echo ran; exec sleep 1000"),
+        steps=(
+            ("log", "ran"),
+            ("shell", requeue),
+            ("job_log", "claimed already"),
+            ("ended", None),
+        ),
+    )
+    assert texts(answer) == ["ran"]
+    assert answer["record"]["stop_cause"] == "signalled"
+    assert "container started" not in answer["job_log"]  # Slurm truncates it for the second run

@@ -47,6 +47,9 @@ class Queue:
     async def version(self) -> str:
         return "22.05.8"
 
+    async def kill_wait_s(self) -> int:
+        return 30
+
     def _observe(self, number: SlurmJobId) -> JobObservation:
         name, state = self.known[number]
         return JobObservation(

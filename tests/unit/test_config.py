@@ -13,8 +13,11 @@ from hpk.config.schema import Config
 from hpk.config.show import settings
 from hpk.model.errors import PermanentError
 from hpk.model.plan import SbatchOption
-from hpk.planning.site import SiteSettings, site_settings
+from hpk.planning.plan import plan_pod
+from hpk.planning.site import SiteSettings, prefer_partition, site_settings
+from hpk.report.explain import unknown_image
 from hpk.statefs import HpkPaths
+from tests.unit.test_render_golden import PARTITION
 
 
 @pytest.fixture
@@ -158,3 +161,48 @@ def test_without_files_planning_gets_its_own_defaults(paths: HpkPaths, tmp_path:
     assert dataclasses.replace(site, default_memory_origin="") == dataclasses.replace(
         SiteSettings(), default_memory_origin=""
     )
+
+
+def _planned(site: SiteSettings, annotations: dict[str, str], **spec: object) -> dict[str, str]:
+    """The sbatch options of a Pod of namespace ``n``, and where each comes from."""
+    container = {"name": "a", "image": "i", "resources": spec.pop("resources", {})}
+    pod = {
+        "metadata": {"namespace": "n", "name": "p", "uid": "0f", "annotations": annotations},
+        "spec": {"containers": [container], **spec},
+    }
+    plan = plan_pod(pod, images={"a": unknown_image("i")}, partition=PARTITION, site=site)
+    return {option.name: f"{option.value} {option.origin}" for option in plan.options}
+
+
+def test_a_pod_gets_what_it_does_not_say_itself(paths: HpkPaths, tmp_path: Path) -> None:
+    paths.config.write_text(
+        '[slurm]\naccount = "a"\nqos = "q"\nconstraint = "ib"\ntime = "1:00:00"\n'
+        '[namespaces.n]\nqos = "special"\n[gpus]\n"example.com/h" = "gpu:h200"\n'
+    )
+    site = site_settings(load(paths, site=tmp_path / "none"))
+    flags = "slurm-job.hpk.io/flags"
+    found = _planned(site, {flags: "--account=mine"})
+    assert found["account"] == f"mine metadata.annotations[{flags}]"
+    assert found["qos"] == f"special namespaces.n.qos in {paths.config}"
+    assert found["constraint"] == f"ib slurm.constraint in {paths.config}"
+    assert found["time"] == f"1:00:00 slurm.time in {paths.config}"
+    assert _planned(site, {flags: "--time=5"})["time"].startswith("5 ")
+    deadline = _planned(site, {}, activeDeadlineSeconds=60)["time"]
+    assert deadline.endswith("spec.activeDeadlineSeconds")
+    gpus = {"limits": {"example.com/h": 2}}
+    assert _planned(site, {}, resources=gpus)["gres"].startswith("gpu:h200:2 ")
+    spread = _planned(site, {flags: "--ntasks=2"}, resources=gpus)
+    assert spread["gpus-per-task"].startswith("h200:2 ")
+
+
+def test_a_configured_time_never_exceeds_the_partitions(paths: HpkPaths, tmp_path: Path) -> None:
+    paths.config.write_text('[slurm]\ntime = "7-00:00:00"\n')
+    site = site_settings(load(paths, site=tmp_path / "none"))
+    assert _planned(site, {})["time"] == "1-00:00:00 MaxTime of partition main"
+
+
+def test_the_default_partition_can_be_chosen() -> None:
+    other = dataclasses.replace(PARTITION, name="debug", is_default=False)
+    chosen = prefer_partition((PARTITION, other), "debug")
+    assert [partition.is_default for partition in chosen] == [False, True]
+    assert prefer_partition((PARTITION, other), "gone") == (PARTITION, other)

@@ -10,7 +10,7 @@ from hpk.model.errors import HpkError, ParseError, PermanentError, TransientErro
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation, JobState
 from hpk.slurm.base import parse_submit_output
-from hpk.slurm.parse import parse_sacct, parse_squeue, parse_state
+from hpk.slurm.parse import parse_kill_wait, parse_sacct, parse_squeue, parse_state
 from hpk.slurm.parse_partitions import (
     Membership,
     parse_duration,
@@ -328,3 +328,10 @@ def test_any_text_of_scontrol_parses_or_is_an_error(text: str) -> None:
 def test_any_name_comes_back(name: str) -> None:
     (job,) = parse_squeue(f"MARK|7|RUNNING|None|n1|1|2|{name}\n", "MARK")
     assert job.name == name
+
+
+def test_kill_wait_is_read_and_its_absence_is_an_error() -> None:
+    config = "KeepAliveTime           = SYSTEM_DEFAULT\nKillOnBadExit           = 0\n"
+    assert parse_kill_wait(config + "KillWait                = 5 sec\n") == 5
+    with pytest.raises(ParseError, match="KillWait"):
+        parse_kill_wait(config)

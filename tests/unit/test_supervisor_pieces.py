@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import selectors
 import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,13 +27,14 @@ from hpk.supervisor import (
     files,
     localdir,
     memory,
+    output,
     pause,
     rank_files,
     restart,
     termination,
     volumes,
 )
-from hpk.supervisor.container import stop_signal
+from hpk.supervisor.launch import stop_signal
 from hpk.supervisor.main import parse_options
 from hpk.supervisor_zipapp import build_zipapp
 from tests.supervisor_peer import container, env, log_texts, volume
@@ -334,3 +339,85 @@ def test_the_zipapp_is_the_same_each_time_and_holds_only_the_jobs_rooms() -> Non
     assert {"__main__.py", "hpk/supervisor/main.py", "hpk/model/plan.py"} <= names
     rooms = {name.split("/")[1] for name in names if name.count("/") > 1}
     assert rooms == {"model", "mpi", "runtimes", "supervisor"}
+
+
+def wait_for(gate: threading.Event) -> None:
+    gate.wait(30)
+
+
+class SelectorWatcher:
+    """A loop of its own for one Output."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        self.selector.register(fd, selectors.EVENT_READ, callback)
+
+    def unwatch(self, fd: int) -> None:
+        with contextlib.suppress(KeyError):
+            self.selector.unregister(fd)
+
+    def turn(self) -> None:
+        if self.selector.get_map():
+            for key, _ in self.selector.select(0.01):
+                key.data()
+
+
+def test_output_waits_for_a_slow_log_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crilog, "MAX_QUEUED_BYTES", 100_000)
+    gate = threading.Event()
+    path = tmp_path / "0.log"
+    writer = crilog.LogWriter(str(path), lambda: wait_for(gate))
+    watcher = SelectorWatcher()
+    ended: list[bool] = []
+    errors: list[bytes] = []
+    made = output.Output(watcher, writer, errors.append, lambda: ended.append(True))
+    out_fd, error_fd = made.open()
+    os.write(error_fd, b"wrong\n")
+    os.close(error_fd)
+    lines = b"".join(b"line %d\n" % number for number in range(50_000))
+
+    def write() -> None:
+        with os.fdopen(out_fd, "wb") as pipe:
+            pipe.write(lines)
+
+    container_process = threading.Thread(target=write)
+    container_process.start()
+    while made.wake_mono_s is None:
+        watcher.turn()
+    gate.set()
+    while not ended:
+        watcher.turn()
+        made.tick()
+    container_process.join()
+    writer.close()
+    writer.join(30)
+    assert log_texts(path.read_bytes()) == lines
+    assert b"".join(errors) == b"wrong\n"
+    assert not made.is_open
+
+
+def test_output_of_a_container_that_has_ended_is_read_whatever_the_log_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crilog, "MAX_QUEUED_BYTES", 1)
+    gate = threading.Event()
+    writer = crilog.LogWriter(str(tmp_path / "0.log"), lambda: wait_for(gate))
+    writer.append(b"T stdout F before\n")
+    watcher = SelectorWatcher()
+    ended: list[bool] = []
+    made = output.Output(watcher, writer, None, lambda: ended.append(True))
+    for fd in made.open():
+        os.write(fd, b"x")
+        os.close(fd)
+    while made.wake_mono_s is None:
+        watcher.turn()
+    made.drain()
+    while not ended:
+        watcher.turn()
+    gate.set()
+    writer.close()
+    writer.join(30)

@@ -1,0 +1,79 @@
+"""What commands read of a home's cluster: Pods and Events from the API server, journals from disk.
+
+Only reads. Blocks: the API server answers in milliseconds or is down.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from bootstrap.up import client_for, read_endpoint
+from hpk.journal import Attempt, PodJournal, known_pods, read_pod
+from hpk.model.errors import PermanentError, TransientError
+from hpk.statefs import HpkPaths
+
+Json = dict[str, Any]
+
+
+class Cluster:
+    """The API server of a home.
+
+    :raises TransientError: from the constructor, where no control plane is up.
+    """
+
+    def __init__(self, paths: HpkPaths) -> None:
+        endpoint = read_endpoint(paths)
+        if endpoint is None:
+            raise TransientError("the control plane is down", remedy="hpk up")
+        self._client = client_for(paths, endpoint)
+
+    def pods(self, namespace: str | None) -> list[Json]:
+        """The Pods of a namespace, or of all."""
+        where = "" if namespace is None else f"/namespaces/{quote(namespace, safe='')}"
+        items: list[Json] = self._client.get_json(f"/api/v1{where}/pods").get("items") or []
+        return items
+
+    def pod(self, namespace: str, name: str) -> Json | None:
+        """A Pod; None where there is none."""
+        selector = quote(f"metadata.name={name}", safe="")
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods?fieldSelector={selector}"
+        items = self._client.get_json(path).get("items") or []
+        return items[0] if items else None
+
+    def events(self, pod: Json) -> list[Json]:
+        """The Events about a Pod, oldest first."""
+        meta = pod["metadata"]
+        selector = quote(f"involvedObject.uid={meta['uid']}", safe="")
+        path = f"/api/v1/namespaces/{quote(meta['namespace'], safe='')}/events"
+        items = self._client.get_json(f"{path}?fieldSelector={selector}").get("items") or []
+        return sorted(items, key=_event_time)
+
+
+def _event_time(event: Json) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def find_journal(paths: HpkPaths, namespace: str, name: str) -> PodJournal:
+    """The journal of the newest Pod of this name that was ever submitted.
+
+    :raises PermanentError: there is none.
+    """
+    found = [
+        journal
+        for uid in known_pods(paths)
+        if (journal := read_pod(paths, uid)) is not None
+        and (journal.pod.namespace, journal.pod.name) == (namespace, name)
+        and journal.attempts
+    ]
+    if not found:
+        raise PermanentError(
+            f"nothing was ever submitted for Pod {namespace}/{name}",
+            remedy=f"hpk why -n {namespace} {name} says why; hpk ps -A lists the Pods",
+        )
+    return max(found, key=lambda journal: journal.attempts[-1].intent_at_s)
+
+
+def last_attempt(journal: PodJournal) -> Attempt:
+    """The attempt that speaks for the Pod, else the last that was tried."""
+    return journal.current or journal.attempts[-1]

@@ -1,0 +1,204 @@
+"""A pod that something outside it ended is Failed, with a reason that says what it was.
+
+Also: what happens to jobs without a control plane, and that no ending leaves anything on a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from bootstrap.lab import control
+from bootstrap.lab.hosts import Machine
+from tests.e2e.cluster import Cluster, Json, eventually, pod
+from tests.e2e.faults import PodFiles, node_of, processes, signal, terminated
+
+EAT_MEMORY = "x=aaaaaaaa; while :; do x=$x$x; done"
+LIMIT: Json = {"limits": {"memory": "128Mi"}}
+POLITE = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+CLEAN_NODE = "n2"
+
+
+def on(node: str, *flags: str) -> dict[str, str]:
+    """Annotations that put a pod on a node."""
+    return {"slurm-job.hpk.io/flags": " ".join([f"--nodelist={node}", *flags])}
+
+
+def failed(cluster: Cluster, name: str, *, timeout_s: float = 90) -> Json:
+    """The status of a Pod that has failed."""
+    found = cluster.wait_phase(name, "Succeeded", "Failed", timeout_s=timeout_s)
+    status: Json = found["status"]
+    assert status["phase"] == "Failed", status
+    return status
+
+
+@pytest.fixture(scope="module")
+def timed_out(shared: Cluster) -> str:
+    """A pod with a minute to live, started first, so that others can be watched meanwhile."""
+    shared.create(pod("timeout", "sh", "-c", POLITE, annotations=on("n1", "--time=1")))
+    return "timeout"
+
+
+def test_a_job_cancelled_from_outside(timed_out: str, cluster: Cluster) -> None:
+    cluster.create(pod("cancelled", "sh", "-c", POLITE))
+    cluster.wait_phase("cancelled", "Running")
+    (job,) = cluster.job_ids("cancelled")
+    cluster.run(["scancel", str(job)])
+    status = failed(cluster, "cancelled")
+    assert status["reason"] == "SlurmCancelled"
+    assert f"Slurm job {job} " in status["message"]
+
+
+def test_a_queued_job_cancelled_from_outside(cluster: Cluster) -> None:
+    cluster.create(
+        pod("dequeued", "true", annotations={"slurm-job.hpk.io/flags": "--hold"}),
+    )
+    job = PodFiles.of(cluster, "dequeued").job_id()
+    cluster.run(["scancel", str(job)])
+    status = failed(cluster, "dequeued")
+    assert status["reason"] == "SlurmCancelled"
+    assert status["containerStatuses"][0]["state"]["terminated"]["reason"] == "SlurmCancelled"
+
+
+def test_a_container_that_needs_more_memory_than_its_limit(cluster: Cluster) -> None:
+    cluster.create(pod("greedy", "sh", "-c", EAT_MEMORY, resources=LIMIT))
+    failed(cluster, "greedy")
+    found = terminated(cluster.get("pod", "greedy"))
+    assert (found["reason"], found["exitCode"]) == ("OOMKilled", 137)
+
+
+def test_a_pod_that_is_active_for_too_long(cluster: Cluster) -> None:
+    cluster.create(pod("late", "sh", "-c", POLITE, spec={"activeDeadlineSeconds": 3}))
+    status = failed(cluster, "late")
+    assert status["reason"] == "DeadlineExceeded"
+    assert len(cluster.job_ids("late")) == 1
+
+
+def test_a_node_that_dies(cluster: Cluster, machine: Machine) -> None:
+    cluster.create(pod("bereft", "sh", "-c", POLITE, annotations=on("n3")))
+    cluster.wait_phase("bereft", "Running")
+    (job,) = cluster.job_ids("bereft")
+    assert node_of(cluster, job) == "n3"
+    asyncio.run(control.kill_node(machine, "n3"))
+    try:
+        status = failed(cluster, "bereft", timeout_s=180)
+    finally:
+        asyncio.run(control.start_node(machine, "n3"))
+    assert status["reason"] == "SlurmNodeFail"
+    assert "n3" in status["message"]
+    cluster.create(pod("heir", "true", annotations=on("n3")))
+    assert cluster.wait_phase("heir", "Succeeded", "Failed")["status"]["phase"] == "Succeeded"
+
+
+def test_jobs_without_a_control_plane_go_on_and_then_give_their_nodes_back(
+    cluster: Cluster, orphan_timeout: str
+) -> None:
+    count = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; sleep 0.05; done"
+    cluster.create(pod("kept", "sh", "-c", count))
+    cluster.wait_phase("kept", "Running")
+    (job,) = cluster.job_ids("kept")
+    cluster.run(["hpk", "down", "--keep-jobs"], timeout_s=120)
+    seen = cluster.run(["squeue", "-h", "-j", str(job), "-o", "%T"]).stdout.strip()
+    assert seen == "RUNNING"
+    cluster.run(["tee", orphan_timeout], stdin="[control-plane]\norphan-timeout-s = 5\n")
+    cluster.run(["hpk", "up"], timeout_s=180)
+    found = cluster.wait_phase("kept", "Succeeded", "Failed")
+    assert found["status"]["phase"] == "Succeeded"
+    assert cluster.logs("kept").split("\n")[:-1] == [f"line {n}" for n in range(1, 301)]
+
+    cluster.create(pod("orphan", "sh", "-c", POLITE))
+    cluster.wait_phase("orphan", "Running")
+    (job,) = cluster.job_ids("orphan")
+    cluster.run(["hpk", "down", "--keep-jobs"], timeout_s=120)
+    eventually(
+        lambda: not cluster.run(["squeue", "-h", "-j", str(job)], check=False).stdout.strip(),
+        what="the job gives its node back",
+    )
+    cluster.run(["rm", orphan_timeout])
+    cluster.run(["hpk", "up"], timeout_s=180)
+    assert failed(cluster, "orphan")["reason"] == "ControlPlaneLost"
+
+
+@pytest.fixture
+def orphan_timeout(control_plane: Cluster) -> Iterator[str]:
+    """Path of the user's configuration, which is not there; put away afterwards."""
+    path = control_plane.home(".hpk/config.toml")
+    assert control_plane.run(["test", "-e", path], check=False).returncode != 0
+    yield path
+    if control_plane.run(["rm", path], check=False).returncode == 0:
+        control_plane.run(["hpk", "down", "--keep-jobs"], timeout_s=120)
+    control_plane.run(["hpk", "up"], timeout_s=180)
+
+
+def snapshot(cluster: Cluster, node: str) -> Json:
+    """Everything of the user on a node, looked at by its administrator."""
+
+    def lines(*argv: str) -> list[str]:
+        return sorted(cluster.run(argv, host=node, user="root", check=False).stdout.splitlines())
+
+    user = cluster.user
+    return {
+        "processes": lines("ps", "-u", user, "-o", "pid,args", "--no-headers"),
+        "mounts": lines("cat", "/proc/1/mounts"),
+        "files": lines("find", "/tmp", "/dev/shm", "/run", "-user", user, "-mindepth", "2"),
+        "cgroups": lines("find", "/sys/fs/cgroup", "/cg", "-path", "*/uid_*/job_*", "-type", "d"),
+    }
+
+
+def test_no_ending_leaves_anything_on_the_node(cluster: Cluster) -> None:
+    # What an earlier test's dead supervisor left is swept by this one.
+    cluster.create(pod("first", "true", annotations=on(CLEAN_NODE)))
+    cluster.wait_phase("first", "Succeeded")
+    before = wait_settled(cluster, "first")
+    ending = (
+        pod("supervisor-killed", "sh", "-c", POLITE),
+        pod("normal", "sh", "-c", "sleep 1000 & echo over"),
+        pod("scancelled", "sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000"),
+        pod("greedy", "sh", "-c", EAT_MEMORY, resources=LIMIT),
+    )
+    for made in ending:
+        name = made["metadata"]["name"]
+        made["metadata"]["annotations"] = on(CLEAN_NODE)
+        cluster.create(made)
+        if name == "scancelled":
+            cluster.wait_phase(name, "Running")
+            cluster.run(["scancel", str(PodFiles.of(cluster, name).job_id())])
+        if name == "supervisor-killed":
+            cluster.wait_phase(name, "Running")
+            running = snapshot(cluster, CLEAN_NODE)
+            assert all(running[what] for what in ("processes", "files", "cgroups")), running
+            supervisor = processes(cluster, "[s]upervisor-.*pyz run", host=CLEAN_NODE)[0]
+            signal(cluster, supervisor, "KILL", host=CLEAN_NODE)
+            failed(cluster, name)
+            # Nobody is left to remove its files, all the user's own: the next job does.
+            assert snapshot(cluster, CLEAN_NODE)["processes"] == []
+            continue
+        cluster.wait_phase(name, "Succeeded", "Failed")
+        after = wait_settled(cluster, name)
+        assert after["mounts"] == before["mounts"]
+    assert cluster.run(["sinfo", "-h", "-R"]).stdout == ""
+
+
+def wait_settled(cluster: Cluster, ended: str) -> Json:
+    """The snapshot, once nothing of the user's is left but the locks of the sweeping."""
+    now: Json = {}
+
+    def look() -> bool:
+        now.update(snapshot(cluster, CLEAN_NODE))
+        now["files"] = [line for line in now["files"] if not line.endswith("hpk-20001/.lock")]
+        return not (now["processes"] or now["files"] or now["cgroups"])
+
+    try:
+        eventually(look, what=f"{ended} leaves nothing on its node")
+    except BaseException:
+        print({what: now[what] for what in ("processes", "files", "cgroups")})
+        raise
+    return now
+
+
+def test_a_job_that_reaches_its_time_limit(timed_out: str, shared: Cluster) -> None:
+    status = failed(shared, timed_out, timeout_s=180)
+    assert status["reason"] == "SlurmTimeout"
+    assert "time limit" in status["message"]

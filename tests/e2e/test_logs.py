@@ -1,0 +1,160 @@
+"""`kubectl logs`: what a container wrote, all of it, as it wrote it, while it writes it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import Cluster, pod
+
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ")
+
+LINES = "for n in 1 2 3 4 5 6 7 8 9 10; do echo line $n; done"
+BOTH = "for n in 1 2 3; do echo out $n; echo err $n >&2; done"
+STRANGE = r"printf 'no newline at the end, a NUL \000, bytes \377\376, é 漢字 \033[31m\r, tab\t.'"
+LONG_LINE = "head -c 100000 /dev/zero | tr '\\0' x; echo; echo after"
+NUMBERS = "seq 1 100000"
+ROTATED = "seq 1 300000"
+"""With its timestamps more than the 10 MiB after which a log is rotated, upstream's default."""
+SLOW = "echo early; sleep 3; echo late"
+
+
+@pytest.fixture(scope="module")
+def written(shared: Cluster) -> Cluster:
+    """A namespace with Pods that have written their logs."""
+    scripts = {
+        "lines": LINES,
+        "both": BOTH,
+        "strange": STRANGE,
+        "long-line": LONG_LINE,
+        "numbers": NUMBERS,
+        "rotated": ROTATED,
+        "slow": SLOW,
+        "silent": "true",
+        "empty-lines": "echo; echo; echo x",
+    }
+    shared.create(*(pod(name, "sh", "-c", script) for name, script in scripts.items()))
+    found = shared.wait_pods(scripts)
+    assert {item["status"]["phase"] for item in found.values()} == {"Succeeded"}
+    return shared
+
+
+def log_bytes(cluster: Cluster, name: str, *args: str) -> bytes:
+    process = cluster.start(["kubectl", "--namespace", cluster.namespace, "logs", name, *args])
+    assert process.stdout is not None
+    with process.stdout:
+        whole = Path(f"/proc/self/fd/{process.stdout.fileno()}").read_bytes()
+    assert process.wait(60) == 0
+    return whole
+
+
+def test_a_log_is_what_was_written_byte_for_byte(written: Cluster) -> None:
+    strange = b"no newline at the end, a NUL \0, bytes \xff\xfe, "
+    strange += "é 漢字 \033[31m\r, tab\t.".encode()
+    assert log_bytes(written, "strange") == strange
+    assert log_bytes(written, "long-line") == b"x" * 100_000 + b"\nafter\n"
+    assert log_bytes(written, "silent") == b""
+    assert log_bytes(written, "empty-lines") == b"\n\nx\n"
+    numbers = b"".join(b"%d\n" % n for n in range(1, 100_001))
+    shown = log_bytes(written, "numbers")
+    assert len(shown) == len(numbers)
+    assert hashlib.sha256(shown).digest() == hashlib.sha256(numbers).digest()
+
+
+def test_of_a_rotated_log_the_newest_lines_are_shown_without_a_gap(written: Cluster) -> None:
+    shown = [int(line) for line in written.logs("rotated").splitlines()]
+    assert shown == list(range(shown[0], 300_001))
+    assert written.logs("rotated", "--tail=1") == "300000\n"
+
+
+def test_both_streams_are_there_each_in_its_order(written: Cluster) -> None:
+    lines = written.logs("both").splitlines()
+    assert [line for line in lines if line.startswith("out")] == ["out 1", "out 2", "out 3"]
+    assert [line for line in lines if line.startswith("err")] == ["err 1", "err 2", "err 3"]
+    assert len(lines) == 6
+
+
+def test_tail_limit_container_and_timestamps(written: Cluster) -> None:
+    whole = "".join(f"line {n}\n" for n in range(1, 11))
+    assert written.logs("lines") == whole
+    assert written.logs("lines", "--tail=3") == "line 8\nline 9\nline 10\n"
+    assert written.logs("lines", "--tail=0") == ""
+    assert written.logs("lines", "--tail=1000") == whole
+    assert written.logs("lines", "--limit-bytes=9") == "line 1\nli"
+    assert written.logs("lines", "-c", "main") == whole
+    assert written.logs("numbers", "--tail=2") == "99999\n100000\n"
+    stamped = written.logs("lines", "--timestamps").splitlines()
+    assert [TIMESTAMP.sub("", line) for line in stamped] == whole.splitlines()
+    assert all(TIMESTAMP.match(line) for line in stamped)
+    stamps = [line.split()[0] for line in stamped]
+    assert stamps == sorted(stamps)
+    wrong = written.kubectl("logs", "lines", "-c", "other", check=False)
+    assert "container other is not valid for pod lines" in wrong.stderr
+
+
+def test_since_leaves_out_what_is_older(written: Cluster) -> None:
+    stamps = [line.split()[0] for line in written.logs("slow", "--timestamps").splitlines()]
+    assert written.logs("slow", f"--since-time={stamps[1]}") == "late\n"
+    assert written.logs("slow", f"--since-time={stamps[0]}") == "early\nlate\n"
+    assert written.logs("slow", "--since=1h") == "early\nlate\n"
+    assert written.logs("slow", "--since-time=2100-01-01T00:00:00Z") == ""
+
+
+def test_a_follower_of_a_log_that_has_ended_ends(written: Cluster) -> None:
+    assert written.logs("lines", "-f", "--tail=1") == "line 10\n"
+    assert written.logs("slow", "--follow") == "early\nlate\n"
+
+
+class Follower:
+    """`kubectl logs -f` and what it has shown so far."""
+
+    def __init__(self, cluster: Cluster, name: str, *args: str) -> None:
+        command = ["kubectl", "--namespace", cluster.namespace, "logs", "-f", name, *args]
+        self._process = cluster.start(command)
+
+    def next_line(self) -> str:
+        """The next line; "" at the end of the log. Waits a minute at most."""
+        assert self._process.stdout is not None
+        alarm = threading.Timer(60, self._process.kill)
+        alarm.start()
+        try:
+            return self._process.stdout.readline()
+        finally:
+            alarm.cancel()
+
+    def end(self) -> int:
+        """Its exit code, after its last line."""
+        return self._process.wait(60)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(60)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def test_lines_arrive_while_the_container_runs_and_the_follower_ends_with_it(
+    cluster: Cluster,
+) -> None:
+    """The last line is written on SIGTERM, which is sent when the first has been read."""
+    script = "trap 'echo two; exit 0' TERM; echo ready; while true; do sleep 0.1; done"
+    cluster.create(pod("followed", "sh", "-c", script, spec={"terminationGracePeriodSeconds": 60}))
+    cluster.wait_phase("followed", "Running")
+    follower = Follower(cluster, "followed")
+    second = Follower(cluster, "followed", "--tail=0")
+    try:
+        assert follower.next_line() == "ready\n"
+        cluster.kubectl("delete", "pod", "followed", "--timeout=90s")
+        assert follower.next_line() == "two\n"
+        assert follower.next_line() == ""
+        assert follower.end() == 0
+        assert second.next_line() == "two\n"
+        assert second.next_line() == ""
+        assert second.end() == 0
+    finally:
+        follower.close()
+        second.close()
