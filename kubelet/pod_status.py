@@ -18,6 +18,9 @@ from kubelet.apiserver import Json
 from kubelet.observations import Observation
 from kubelet.outcome import Outcome
 
+OUR_CONDITIONS = frozenset({"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"})
+"""Types of the conditions a kubelet writes; others belong to others."""
+
 _TERMINAL = ("Succeeded", "Failed")
 _UNKNOWN_MESSAGE = "The container could not be located when the pod was terminated"
 
