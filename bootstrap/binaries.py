@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,9 +23,7 @@ from bootstrap.store import Stored
 from hpk import subproc
 from hpk.config.schema import BinariesConfig
 from hpk.model.errors import HpkError, PermanentError
-from hpk.statefs import HpkPaths
-
-_LOCK_POLL_S = 0.3
+from hpk.statefs import HpkPaths, wait_for_lock
 
 
 class Reporter(Protocol):
@@ -118,7 +114,7 @@ async def _bring(
     places.cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     work = store.workplace(places.cache, program)
     try:
-        async with _flock(work.parent / ".lock"):
+        async with wait_for_lock(work.parent / ".lock"):
             stored = await asyncio.to_thread(store.load, places.cache, program)
             if stored is not None:
                 return stored
@@ -185,18 +181,3 @@ async def _build(program: Program, config: BinariesConfig, reporter: Reporter, w
     finally:
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _flock(path: Path) -> AsyncIterator[None]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(_LOCK_POLL_S)
-        yield
-    finally:
-        os.close(fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation
 from hpk.slurm.base import SlurmBackend, parse_submit_output
 from hpk.statefs import HpkPaths, exclusive_lock
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +40,19 @@ class OpenJob:
 
 
 def open_attempts(paths: HpkPaths) -> tuple[Attempt, ...]:
-    """Every attempt of this home of which a job may be in Slurm. Blocks."""
-    journals = (journal.read_pod(paths, uid) for uid in journal.known_pods(paths))
-    return tuple(
-        attempt
-        for pod in journals
-        if pod is not None
-        for attempt in pod.attempts
-        if attempt.is_open
-    )
+    """Every attempt of this home of which a job may be in Slurm. Blocks.
+
+    A journal that cannot be read is logged and left out: it must not hide the others.
+    """
+    found: list[Attempt] = []
+    for uid in journal.known_pods(paths):
+        try:
+            pod = journal.read_pod(paths, uid)
+        except OSError as error:
+            log.warning("journal of pod %s: %s", uid, error)
+            continue
+        found += [attempt for attempt in pod.attempts if attempt.is_open] if pod else []
+    return tuple(found)
 
 
 async def open_jobs(

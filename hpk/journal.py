@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hpk.model.ids import JobName, Nonce, PodRef, PodUid, SlurmJobId
+from hpk.model.ids import JobName, Nonce, PodRef, PodUid, SlurmJobId, is_valid_uid
 from hpk.statefs import HpkPaths, append_journal, read_journal
 
 
@@ -132,8 +132,12 @@ def _apply(
 
 
 def known_pods(paths: HpkPaths) -> tuple[PodUid, ...]:
-    """UIDs of every Pod that has a directory, in no order."""
+    """UIDs of every Pod that has a directory, in no order; other directories are none of ours."""
     try:
-        return tuple(PodUid(entry.name) for entry in paths.pods.iterdir() if entry.is_dir())
+        return tuple(
+            PodUid(entry.name)
+            for entry in paths.pods.iterdir()
+            if is_valid_uid(entry.name) and entry.is_dir()
+        )
     except FileNotFoundError:
         return ()

@@ -7,13 +7,14 @@ checked and that it is no link, for a login node is shared with strangers.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hpk.model.layout import AttemptLayout
 
 _DIR_MODE = 0o700
 _FILE_MODE = 0o600
+_LOCK_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class HpkPaths:
 
     @property
     def endpoint(self) -> Path:
-        """Where the control plane is now; see hpk.statefs.Endpoint."""
+        """Where the control plane is now; see hpk.model.settings.Endpoint."""
         return self.home / "endpoint.json"
 
     @property
@@ -237,6 +239,22 @@ def read_journal(path: Path) -> tuple[dict[str, Any], ...]:
             if isinstance(entry, dict):
                 entries.append(entry)
     return tuple(entries)
+
+
+@contextlib.asynccontextmanager
+async def wait_for_lock(path: Path) -> AsyncIterator[int]:
+    """`exclusive_lock` for an event loop: waits without holding a thread."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(_LOCK_POLL_S)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

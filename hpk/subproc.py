@@ -64,12 +64,15 @@ async def run(
     stdout_path: Path | None = None,
     stderr_path: Path | None = None,
     pass_fds: Sequence[int] = (),
+    outlives_us: bool = False,
 ) -> Completed:
     """Run a program to its end.
 
     :param environment: its whole environment; `base_environment()` when None.
     :param stdout_path: a file for its standard output, to outlive us; stderr_path alike.
-    :raises PermanentError: there is no such program.
+    :param outlives_us: do not kill it when we are cancelled or it takes too long: what it does
+        must be done whole, and its files and descriptors tell how it went.
+    :raises PermanentError: there is no such program, or we may not run it.
     :raises TransientError: it took longer than timeout_s (and was killed with its process group).
     """
     log.debug("run %s", shlex.join(argv))
@@ -95,14 +98,20 @@ async def run(
             raise PermanentError(
                 f"{argv[0]}: no such program", remedy="install it or put it on PATH"
             ) from error
+        except PermissionError as error:
+            raise PermanentError(
+                f"{argv[0]}: may not be run", remedy="look at the file's mode and its directory's"
+            ) from error
     try:
         async with asyncio.timeout(timeout_s):
             stdout, stderr = await process.communicate(stdin)
     except TimeoutError as error:
-        await _kill_group(process)
+        if not outlives_us:
+            await _kill_group(process)
         raise TransientError(f"{argv[0]} took longer than {timeout_s:g} s") from error
     except asyncio.CancelledError:
-        await asyncio.shield(_kill_group(process))
+        if not outlives_us:
+            await asyncio.shield(_kill_group(process))
         raise
     return Completed(
         argv=tuple(argv),

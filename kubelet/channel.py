@@ -13,6 +13,7 @@ import contextlib
 import hmac
 import itertools
 import logging
+import socket
 import ssl
 from pathlib import Path
 from typing import Protocol
@@ -169,6 +170,7 @@ class ChannelServer:
             await server.serve_forever()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _notice_silence(writer.get_extra_info("socket"))
         try:
             session = await self._welcome(reader, writer)
             if session is not None:
@@ -223,6 +225,8 @@ class ChannelServer:
                     await self._handle(session, frame, tasks)
         except* (OSError, asyncio.IncompleteReadError):
             log.debug("supervisor hung up uid=%s", session.uid)
+        except* ParseError as errors:
+            log.warning("supervisor sent nonsense uid=%s: %s", session.uid, errors.exceptions[0])
         finally:
             session.close()
             if self._sessions.get(session.nonce) is session:
@@ -282,6 +286,15 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
+
+
+def _notice_silence(connection: socket.socket) -> None:
+    """Let the kernel end the connection soon after the other host has gone without a word."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
 
 
 async def _read_payload(reader: asyncio.StreamReader, limit: int) -> bytes:

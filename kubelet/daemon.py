@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Coroutine
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpk.images.manager import ImageManager
-from hpk.journal import Attempt, PodJournal, Step, known_pods, read_pod, record_step
+from hpk.journal import Attempt, PodJournal, known_pods, read_pod
 from hpk.model import codec
 from hpk.model.bundle import Bundle
 from hpk.model.errors import HpkError, TransientError
@@ -37,7 +38,6 @@ from kubelet.informer import PodInformer
 from kubelet.launcher import Launcher, is_revoked
 from kubelet.node import LEASE_RENEW_S, NodeRegistrar, SlurmHealth, plan_node_names
 from kubelet.observations import Observations
-from kubelet.outcome import pod_outcome
 from kubelet.pleg import Pleg
 from kubelet.pod_worker import PodWorker, WorkerServices
 from kubelet.server.server import KubeletServer
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 _PARTITIONS_AGAIN_S = 60.0
 _FIRST_ANSWER_PAUSE_S = 2.0
+_KEEP_UNKNOWN_S = 24 * 3600.0
 
 
 class Kubelet:
@@ -70,7 +71,6 @@ class Kubelet:
         self._site = site
         self._nodes: dict[str, Partition] = {}
         self._workers: dict[PodUid, PodWorker] = {}
-        self._orphans: dict[PodUid, PodJournal] = {}
         self._started_at_s = time.time()
         self._observations = Observations(self._observed)
         self._channel = ChannelServer(settings=settings, paths=paths, handler=self)
@@ -94,7 +94,7 @@ class Kubelet:
             api=api,
             paths=paths,
             observations=self._observations,
-            all_pods=lambda: [self._statuses.latest(w.pod) for w in self._workers.values()],
+            all_pods=self._known_pods,
             nodes=lambda: tuple(self._nodes),
             session=self._channel.session,
             problem=lambda: "" if self._informer.synced.is_set() else "pods are not listed yet",
@@ -114,10 +114,12 @@ class Kubelet:
         await asyncio.wait([runner, stopper], return_when=asyncio.FIRST_COMPLETED)
         stopper.cancel()
         runner.cancel()
-        await asyncio.gather(runner, stopper, return_exceptions=True)
+        ended, _ = await asyncio.gather(runner, stopper, return_exceptions=True)
         await server.stop()
         await self._images.close()
         await self._api.close()
+        if isinstance(ended, Exception):
+            raise ended
 
     async def _run_loops(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -128,7 +130,7 @@ class Kubelet:
                 ("leases", self._keep_leases),
                 ("channel", self._channel.run),
                 ("pleg", self._pleg.run),
-                ("informer", self._watch_pods),
+                ("informer", self._informer.run),
             ):
                 tasks.create_task(keep_running(name, loop), name=name)
 
@@ -173,14 +175,9 @@ class Kubelet:
 
     # Pods
 
-    async def _watch_pods(self) -> None:
-        # Nobody may be launched before it is known what was launched before.
-        await self._informer.run()
-
     def pod_changed(self, pod: Json) -> None:
         """PodHandler: a Pod is new or has changed."""
         uid = PodUid(pod["metadata"]["uid"])
-        self._orphans.pop(uid, None)
         worker = self._workers.get(uid)
         if worker is None:
             worker = self._add_worker(uid, pod)
@@ -202,29 +199,36 @@ class Kubelet:
         for uid, worker in self._workers.items():
             if uid not in listed:
                 worker.object_missing()
-        self._find_orphans(listed)
+        self._spawn(self._find_absent(listed))
 
     def _add_worker(self, uid: PodUid, pod: Json) -> PodWorker:
-        worker = PodWorker(
-            pod,
-            WorkerServices(
-                paths=self._paths,
-                slurm=self._slurm,
-                site=self._site,
-                images=self._images,
-                launcher=self._launcher,
-                pleg=self._pleg,
-                observations=self._observations,
-                statuses=self._statuses,
-                events=self._events,
-                partition=self._partition,
-                session=lambda attempt: self._channel.session(attempt.nonce),
-                spawn=self._spawn,
-            ),
-        )
+        return self._start_worker(uid, PodWorker(pod, self._services()))
+
+    def _start_worker(self, uid: PodUid, worker: PodWorker) -> PodWorker:
         self._workers[uid] = worker
         self._spawn(self._run_worker(uid, worker))
         return worker
+
+    def _services(self) -> WorkerServices:
+        return WorkerServices(
+            paths=self._paths,
+            slurm=self._slurm,
+            site=self._site,
+            images=self._images,
+            launcher=self._launcher,
+            pleg=self._pleg,
+            observations=self._observations,
+            statuses=self._statuses,
+            events=self._events,
+            partition=self._partition,
+            knows_partitions=lambda: bool(self._nodes),
+            session=lambda attempt: self._channel.session(attempt.nonce),
+            spawn=self._spawn,
+        )
+
+    def _known_pods(self) -> list[Json]:
+        workers = self._workers.values()
+        return [self._statuses.latest(w.pod) for w in workers if w.has_object]
 
     async def _run_worker(self, uid: PodUid, worker: PodWorker) -> None:
         await worker.run()
@@ -241,34 +245,30 @@ class Kubelet:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.nudge()
-        elif uid in self._orphans:
-            self._settle_orphan(uid)
 
-    # Jobs whose Pod the API server does not know: kept, watched to their end, never cancelled
+    # Pods that only their journals know
 
-    def _find_orphans(self, listed: set[PodUid]) -> None:
-        for uid in known_pods(self._paths):
-            if uid in listed or uid in self._workers or uid in self._orphans:
+    async def _find_absent(self, listed: set[PodUid]) -> None:
+        """Take up the pods that were not listed: end those whose deletion was observed, keep the
+        jobs of the others, remove what is left of those long gone."""
+        for uid in await asyncio.to_thread(known_pods, self._paths):
+            if uid in listed or uid in self._workers:
                 continue
-            journal = read_pod(self._paths, uid)
-            attempt = journal.current if journal else None
-            if journal is None or attempt is None or not attempt.is_open:
+            try:
+                journal = await asyncio.to_thread(read_pod, self._paths, uid)
+                if journal is None or not _is_live(journal):
+                    await asyncio.to_thread(_remove_if_old, self._paths, uid)
+                    continue
+            except OSError as error:
+                log.warning("journal of pod %s cannot be read: %s", uid, error)
                 continue
-            log.warning("job of an unknown pod is kept pod=%s job=%s", journal.pod, attempt.job_id)
-            self._orphans[uid] = journal
-            self._pleg.track(attempt)
-
-    def _settle_orphan(self, uid: PodUid) -> None:
-        attempt = self._orphans[uid].current
-        if attempt is None:
-            return
-        seen = self._observations.get(attempt.nonce)
-        over = seen.job is not None and seen.job.state.is_terminal
-        outcome = pod_outcome(seen, now_s=time.monotonic())
-        if over or (outcome is not None and outcome.reason == "SlurmJobLost"):
-            record_step(self._paths, attempt.pod, Step.ENDED, nonce=attempt.nonce)
-            self._pleg.untrack(attempt.nonce)
-            del self._orphans[uid]
+            if uid in self._workers:
+                continue
+            log.warning(
+                "pod is unknown to the API server pod=%s deleted=%s", journal.pod, journal.deleted
+            )
+            worker = PodWorker.of_absent(journal, self._services(), deleted=journal.deleted)
+            self._start_worker(uid, worker)
 
     # The channel
 
@@ -300,7 +300,7 @@ class Kubelet:
     ) -> tuple[Bundle, float | None]:
         """ChannelHandler: the attempt's bundle; what is missing becomes an event of the Pod."""
         worker = self._workers.get(uid)
-        if worker is None:
+        if worker is None or not worker.has_object:
             raise TransientError(f"the API server does not know the Pod of {uid}")
         journal = await asyncio.to_thread(read_pod, self._paths, uid)
         attempt: Attempt | None = None
@@ -338,6 +338,27 @@ def _supervisor_settings(paths: HpkPaths, settings: KubeletSettings) -> Supervis
 def _shown(pod: Json) -> tuple[object, object]:
     """What of a Pod's metadata may change and a volume may show."""
     return pod["metadata"].get("labels"), pod["metadata"].get("annotations")
+
+
+def _is_live(journal: PodJournal) -> bool:
+    """Whether a job of it may be in Slurm, or its deletion waits to be finished."""
+    attempt = journal.current
+    return journal.deleted or (attempt is not None and attempt.is_open)
+
+
+def _remove_if_old(paths: HpkPaths, uid: PodUid) -> None:
+    """Remove the files of a pod that ended while nobody looked.
+
+    Not at once: a restored store may bring the Pod back, and then they say that it has run.
+    """
+    directory = paths.pod_dir(uid)
+    newest_s = max(
+        (path.stat().st_mtime for path in (directory, paths.journal(uid)) if path.exists()),
+        default=0.0,
+    )
+    if time.time() - newest_s > _KEEP_UNKNOWN_S:
+        shutil.rmtree(directory, ignore_errors=True)
+        log.info("files of a pod long gone removed uid=%s", uid)
 
 
 async def _logged(coroutine: Coroutine[Any, Any, None]) -> None:

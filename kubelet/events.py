@@ -1,4 +1,4 @@
-"""Events about Pods and Nodes, with upstream's reasons; repeated ones are counted, not repeated.
+"""Events about Pods, with upstream's reasons; repeated ones are counted, not repeated.
 
 Source: client-go/tools/record. Events are best effort: a lost one never stops a pod.
 """
@@ -44,7 +44,10 @@ class EventRecorder:
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{meta['name'][:200]}.{key}", "namespace": meta["namespace"]},
+            "metadata": {
+                "name": f"{meta['name'][:200].rstrip('-.')}.{key}",
+                "namespace": meta["namespace"],
+            },
             "involvedObject": {
                 "apiVersion": "v1",
                 "kind": "Pod",

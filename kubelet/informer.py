@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import Protocol
 
 from kubelet.apiserver import ApiError, ApiServer, Json
@@ -48,7 +49,10 @@ class PodInformer:
                 version = await self._list()
                 pause_s = 0.2
                 while True:
+                    started_s = time.monotonic()
                     version = await self._watch(version)
+                    if time.monotonic() - started_s < 1:
+                        await asyncio.sleep(1)
             except ApiError as error:
                 if not error.is_gone:
                     log.warning("watch pods: %s", error)

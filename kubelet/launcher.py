@@ -9,7 +9,6 @@ claim, before there is another.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import secrets
@@ -24,7 +23,7 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec, PodPlan, SupervisorSettings
 from hpk.render import render_script
 from hpk.slurm.base import SlurmBackend, Submission, parse_submit_output
-from hpk.statefs import HpkPaths, claim, exclusive_lock, private_directory, write_atomically
+from hpk.statefs import HpkPaths, claim, private_directory, wait_for_lock, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +118,7 @@ class Launcher:
         record_step(self._paths, pod, Step.INTENT, nonce=nonce)
 
     async def _sbatch(self, pod: PodRef, layout: AttemptLayout) -> SlurmJobId:
-        with contextlib.ExitStack() as held:
-            # In a thread: a leftover sbatch may hold it, and the other pods must not wait for that.
-            lock = exclusive_lock(self._paths.submit_lock(pod.uid))
-            lock_fd = await asyncio.to_thread(held.enter_context, lock)
+        async with wait_for_lock(self._paths.submit_lock(pod.uid)) as lock_fd:
             return await self._slurm.submit(
                 Submission(
                     script=Path(layout.script),
@@ -134,7 +130,9 @@ class Launcher:
 
     async def _find(self, attempt: Attempt, layout: AttemptLayout) -> SlurmJobId | None:
         # An sbatch that outlived its kubelet holds this lock until it has its answer.
-        await asyncio.to_thread(_wait_for_lock, self._paths.submit_lock(attempt.pod.uid))
+        private_directory(self._paths.pod_dir(attempt.pod.uid))
+        async with wait_for_lock(self._paths.submit_lock(attempt.pod.uid)):
+            pass
         output = await asyncio.to_thread(_read_text, Path(layout.submit_output))
         job_id = parse_submit_output(output)
         if job_id is not None:
@@ -163,12 +161,6 @@ class Launcher:
 def is_revoked(paths: HpkPaths, uid: PodUid, nonce: Nonce) -> bool:
     """Whether the kubelet has taken this attempt's claim."""
     return _read_text(Path(paths.attempt(uid, nonce).claim)) == REVOKED_BY_KUBELET
-
-
-def _wait_for_lock(path: Path) -> None:
-    private_directory(path.parent)
-    with exclusive_lock(path):
-        return
 
 
 def _read_text(path: Path) -> str:

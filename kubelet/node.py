@@ -7,6 +7,7 @@ pkg/kubelet/nodestatus/setters.go, component-helpers/node/lease.
 from __future__ import annotations
 
 import hashlib
+import platform
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from hpk.model.job import Partition
 from hpk.model.settings import KubeletSettings
 from kubelet.apiserver import ApiError, ApiServer, Json, path
 
+_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 KUBERNETES_VERSION = "v1.37.2"
 LEASE_DURATION_S = 40
 LEASE_RENEW_S = 10
@@ -68,7 +70,7 @@ def node_labels(name: str, partition: Partition) -> dict[str, str]:
     labels = {
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": "linux",
-        "kubernetes.io/arch": "amd64",
+        "kubernetes.io/arch": _ARCHITECTURE,
         "beta.kubernetes.io/os": "linux",
         "type": "virtual-kubelet",
         "hpk.io/partition": _label_value(partition.name),
@@ -101,9 +103,9 @@ def _status(
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": settings.port}},
         "nodeInfo": {
-            "architecture": "amd64",
+            "architecture": _ARCHITECTURE,
             "bootID": "",
-            "containerRuntimeVersion": "apptainer://1.4",
+            "containerRuntimeVersion": "slurm://" + slurm.version,
             "kernelVersion": "",
             "kubeProxyVersion": "",
             "kubeletVersion": f"{KUBERNETES_VERSION}-hpk.{__version__}",

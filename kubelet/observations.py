@@ -19,12 +19,14 @@ class Observation:
         seconds); None while it is seen or nobody answered.
     :param queued_looks: how many looks in a row found the job queued although its supervisor had
         spoken. The first may have begun before it spoke; two mean that the job was requeued.
+    :param over_since_s: since when the job is known to have ended (monotonic seconds).
     """
 
     record: SupervisorRecord | None = None
     job: JobObservation | None = None
     absent_since_s: float | None = None
     queued_looks: int = 0
+    over_since_s: float | None = None
 
     @property
     def was_requeued(self) -> bool:
@@ -59,9 +61,11 @@ class Observations:
         else:
             again = job.state.is_queued and old.record is not None
             looks = old.queued_looks + 1 if again else 0
-            new = replace(old, job=job, absent_since_s=None, queued_looks=looks)
+            over = (old.over_since_s or time.monotonic()) if job.state.is_terminal else None
+            new = replace(old, job=job, absent_since_s=None, queued_looks=looks, over_since_s=over)
         self._by_nonce[nonce] = new
-        if job is None or new != old:
+        # What has gone or ended is told at each look: the worker waits for time to pass then.
+        if job is None or job.state.is_terminal or new != old:
             self._notify(uid)
 
     def forget(self, nonce: Nonce) -> None:

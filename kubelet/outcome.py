@@ -14,6 +14,9 @@ from kubelet.observations import Observation
 LOST_AFTER_S = 120.0
 """How long both squeue and sacct must not know a job before it counts as lost."""
 
+RECORD_DELAY_S = 20.0
+"""How long a supervisor's last record may take to show on a shared file system after its job."""
+
 _SLURM_ENDINGS = {
     JobState.BOOT_FAIL: ("SlurmBootFail", "a node of it failed to boot"),
     JobState.CANCELLED: ("SlurmCancelled", "it was cancelled"),
@@ -51,12 +54,18 @@ def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
     if record is not None and record.phase is PodPhase.FINISHED:
         return _outcome_of_record(record, seen, lost=is_lost(seen, now_s=now_s))
     if job is not None and job.state.is_terminal:
-        return _outcome_of_job(job)
+        return None if _may_still_show(seen, now_s) else _outcome_of_job(job)
     if job is not None and seen.was_requeued:
         return _requeued(job)
     if is_lost(seen, now_s=now_s):
         return _lost()
     return None
+
+
+def _may_still_show(seen: Observation, now_s: float) -> bool:
+    """Whether the batch script ended by itself, so that its last record must be on its way."""
+    ended = seen.job is not None and seen.job.state in (JobState.COMPLETED, JobState.FAILED)
+    return ended and seen.over_since_s is not None and now_s - seen.over_since_s < RECORD_DELAY_S
 
 
 def is_lost(seen: Observation, *, now_s: float) -> bool:

@@ -9,6 +9,8 @@ from kubelet.apiserver import Json
 from kubelet.pod_phase import any_started, is_sidecar, sidecars
 
 TERMINAL = ("Succeeded", "Failed")
+OUR_CONDITIONS = frozenset({"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"})
+"""Types of the conditions a kubelet writes; others belong to others."""
 
 
 def pod_conditions(
@@ -35,7 +37,7 @@ def pod_conditions(
         {"type": "ContainersReady", "status": _bool(ready), **not_ready},
     ]
     old = list((pod.get("status") or {}).get("conditions") or [])
-    kept = [c for c in old if c.get("type") not in {c["type"] for c in ours}]
+    kept = [c for c in old if c.get("type") not in OUR_CONDITIONS]
     generation = pod["metadata"].get("generation")
     return kept + [_with_transition(c, old, now, generation) for c in ours]
 

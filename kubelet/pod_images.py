@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from hpk.images.errors import ERR_IMAGE_PULL, ImageError
+from hpk.model.errors import HpkError
 from hpk.model.plan import ImagePlan
 from kubelet.apiserver import Json
 from kubelet.events import EventRecorder
@@ -87,6 +88,8 @@ class PodImages:
             self.waiting = Waiting()
         except ImageError as error:
             self._failed(pod, error)
+        except (HpkError, OSError) as error:
+            self._failed(pod, ImageError(ERR_IMAGE_PULL, str(error)))
         finally:
             self._task = None
             self._ready()

@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 60.0
-_IMAGE_FAILURE_SHOWN_S = 5.0
-"""How long a failed pull reads as such, before it reads as waiting for the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +52,7 @@ class WorkerServices:
 
     :param spawn: starts a task that the kubelet watches over.
     :param partition: of a virtual node by its name.
+    :param knows_partitions: whether Slurm has answered at all since the kubelet started.
     :param session: the open channel of an attempt.
     """
 
@@ -67,6 +66,7 @@ class WorkerServices:
     statuses: StatusManager
     events: EventRecorder
     partition: Callable[[str], Partition | None]
+    knows_partitions: Callable[[], bool]
     session: Callable[[Attempt], Session | None]
     spawn: Spawn
 
@@ -111,8 +111,33 @@ class PodWorker:
         self._observe_deletion(gone=True)
         self._wake.set()
 
+    @classmethod
+    def of_absent(
+        cls, journal: PodJournal, services: WorkerServices, *, deleted: bool
+    ) -> PodWorker:
+        """A worker for a Pod that only its journal knows.
+
+        :param deleted: its deletion was observed once, so it is brought to its end; else its job
+            is kept (the API server's store may have been emptied or restored).
+        """
+        ref = journal.pod
+        meta = {"namespace": ref.namespace, "name": ref.name, "uid": ref.uid}
+        worker = cls({"metadata": meta, "spec": {"containers": []}}, services)
+        worker._has_object = False
+        if deleted:
+            worker._observe_deletion(gone=True)
+        return worker
+
+    @property
+    def has_object(self) -> bool:
+        """Whether the API server has the Pod, as far as is known."""
+        return self._has_object
+
     def object_missing(self) -> None:
-        """The Pod is not in a new list, and nobody saw it deleted: its job is kept."""
+        """The Pod is not in a new list: gone if its deletion had begun, else its job is kept."""
+        if self._deletion is not None:
+            self.object_gone(self.pod)
+            return
         if self._has_object:
             log.warning("pod is unknown to the API server, its job is kept pod=%s", self.ref)
         self._has_object = False
@@ -219,9 +244,7 @@ class PodWorker:
         """Admit, fetch images, plan, submit. Returns when to look again."""
         partition = self._services.partition(self.pod["spec"].get("nodeName") or "")
         if partition is None:
-            message = "Slurm does not show this node's partition to this user (any more)"
-            waiting = Waiting(reason="PartitionUnknown", message=message)
-            await self._reporter.report_waiting(self.pod, waiting)
+            await self._reporter.report_waiting(self.pod, self._no_partition())
             return 30.0
         try:
             admit_pod(self.pod, self._services.site)
@@ -234,6 +257,12 @@ class PodWorker:
             await self._reject(error.reason, str(error))
             return None
         return await self._submit(plan)
+
+    def _no_partition(self) -> Waiting:
+        if not self._services.knows_partitions():
+            return Waiting(reason="SlurmUnavailable", message="Slurm has not answered yet")
+        message = "Slurm does not show this node's partition to this user (any more)"
+        return Waiting(reason="PartitionUnknown", message=message)
 
     async def _submit(self, plan: PodPlan) -> float | None:
         try:

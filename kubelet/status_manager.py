@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubelet.apiserver import ApiError, ApiServer, Json, pod_path
+from kubelet.pod_conditions import OUR_CONDITIONS
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +20,21 @@ class StatusManager:
         self._sent: dict[str, Json] = {}
 
     def latest(self, pod: Json) -> Json:
-        """The Pod with the newest status that was sent, though the watch may not show it yet."""
+        """The Pod with the newest status that was sent, though the watch may not show it yet.
+
+        Conditions that others write are the watch's.
+        """
         sent = self._sent.get(pod["metadata"]["uid"])
-        return pod if sent is None else {**pod, "status": {**(pod.get("status") or {}), **sent}}
+        if sent is None:
+            return pod
+        watched = pod.get("status") or {}
+        others = [
+            condition
+            for condition in watched.get("conditions") or []
+            if condition.get("type") not in OUR_CONDITIONS
+        ]
+        ours = [c for c in sent.get("conditions") or [] if c.get("type") in OUR_CONDITIONS]
+        return {**pod, "status": {**watched, **sent, "conditions": others + ours}}
 
     async def update(self, pod: Mapping[str, Any], status: Json) -> bool:
         """Write the status.

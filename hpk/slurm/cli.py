@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import grp
 import os
@@ -29,6 +30,8 @@ from hpk.slurm.usage import (
 
 _QUERY_TIMEOUT_S = 60
 _SUBMIT_TIMEOUT_S = 180
+_CONCURRENT_WRITES = 8
+"""How many sbatch and scancel run at once: a thousand pods must not be a thousand processes."""
 """sbatch itself waits and tries again for up to two minutes when slurmctld is busy."""
 _CLOCK_SKEW_S = 300
 
@@ -45,19 +48,22 @@ class CliBackend:
         )
         self._submit_environment = _submit_environment(environment or {})
         self._user = str(os.getuid())
+        self._writes = asyncio.Semaphore(_CONCURRENT_WRITES)
 
     async def submit(self, submission: Submission) -> SlurmJobId:
         """See SlurmBackend."""
         try:
-            done = await subproc.run(
-                ["sbatch", "--parsable", str(submission.script)],
-                environment=self._submit_environment,
-                timeout_s=_SUBMIT_TIMEOUT_S,
-                cwd=Path("/"),
-                stdout_path=submission.stdout_path,
-                stderr_path=submission.stderr_path,
-                pass_fds=[submission.lock_fd],
-            )
+            async with self._writes:
+                done = await subproc.run(
+                    ["sbatch", "--parsable", str(submission.script)],
+                    environment=self._submit_environment,
+                    timeout_s=_SUBMIT_TIMEOUT_S,
+                    cwd=Path("/"),
+                    stdout_path=submission.stdout_path,
+                    stderr_path=submission.stderr_path,
+                    pass_fds=[submission.lock_fd],
+                    outlives_us=True,
+                )
         except TransientError as error:
             raise TransientError(error.message, reason=UNKNOWN) from error
         job_id = parse_submit_output(_read(submission.stdout_path))
@@ -122,7 +128,8 @@ class CliBackend:
 
     async def cancel(self, job_id: SlurmJobId) -> None:
         """See SlurmBackend."""
-        done = await self._run(["scancel", str(job_id)])
+        async with self._writes:
+            done = await self._run(["scancel", str(job_id)])
         if done.exit_code == 0:
             return
         words = slurm_words(done.stderr)

@@ -18,18 +18,25 @@ SACCT_FIELDS = "JobIDRaw,State,ExitCode,Reason,NodeList,Start,End,JobName"
 
 _SIG_OOM = 125
 """What accounting gives for "ran out of memory" in the place of a signal."""
+_STATE = re.compile(r"[A-Z_]{2,32}")
 _JOB_ID = re.compile(r"[0-9]{1,10}")
 _STEP_ID = re.compile(r"(?P<job>[0-9]{1,10})\.[0-9A-Za-z+_]+")
 _EXIT_CODE = re.compile(r"(?P<code>[0-9]{1,5}):(?P<signal>[0-9]{1,5})")
 
 
 def parse_state(text: str, line: str = "") -> JobState:
-    """``CANCELLED by 1000``, ``RUNNING``, ``COMPLETED+`` as a base state."""
+    """``CANCELLED by 1000``, ``RUNNING``, ``COMPLETED+`` as a base state.
+
+    A word this version does not know (a newer Slurm's) is UNKNOWN: one job of the user must not
+    hide all others.
+    """
     word = text.split(" ", 1)[0].rstrip("+")
+    if not _STATE.fullmatch(word):
+        raise ParseError(f"no job state of Slurm: {text!r} in {line!r}")
     try:
         return JobState(word)
-    except ValueError as error:
-        raise ParseError(f"no job state of Slurm: {text!r} in {line!r}") from error
+    except ValueError:
+        return JobState.UNKNOWN
 
 
 def parse_squeue(text: str, marker: str) -> tuple[JobObservation, ...]:

@@ -178,6 +178,31 @@ def test_a_deletion_while_the_kubelet_is_down_is_found_when_it_is_back(
     assert_job_over(cluster, job)
 
 
+def test_a_deletion_that_a_killed_kubelet_had_written_down_is_carried_out(
+    cluster: Cluster, witness: Witness
+) -> None:
+    cluster.create(pod("noted", "sh", "-c", f"{witness.tell('noted')}; sleep 1000"))
+    uid = cluster.wait_phase("noted", "Running")["metadata"]["uid"]
+    (job,) = cluster.job_ids("noted")
+    with frozen(cluster, cluster.kubelet_pid()) as kill:
+        cluster.kubectl("delete", "pod", "noted", "--force", "--grace-period=0")
+        # The last thing the kubelet did: it saw the deletion and journalled it.
+        note = (
+            "import sys; from hpk.journal import *; from hpk.model.ids import *; "
+            "from hpk.statefs import HpkPaths; "
+            "record_step(HpkPaths.from_environment(), PodRef(*sys.argv[1:]), Step.DELETE)"
+        )
+        python = "/opt/software/hpk/bin/python"
+        cluster.run([python, "-c", note, cluster.namespace, "noted", uid])
+        kill()
+    assert_job_over(cluster, job)
+    directory = cluster.home(".hpk", "pods", uid)
+    eventually(
+        lambda: cluster.run(["test", "-e", directory], check=False).returncode != 0,
+        what="the pod's directory to be gone",
+    )
+
+
 def logs_of(cluster: Cluster, name: str) -> str:
     """The log so far, "" where there is none yet."""
     return cluster.kubectl("logs", name, check=False).stdout

@@ -314,11 +314,14 @@ def test_kill_dash_nine_of_the_supervisor_ends_a_run_on_all_nodes(site: Site) ->
         assert left == []
 
 
+@pytest.mark.long
 def test_a_requeued_job_runs_nothing_again(site: Site) -> None:
     requeue = (
         "scontrol update JobId=JOB Requeue=1 && scontrol requeue JOB && "
         "until squeue -h -j JOB -o %T | grep -qx PENDING; do sleep 0.2; done; "
-        "scontrol update JobId=JOB StartTime=now"
+        # Slurm may put the start off once more after the job is seen pending.
+        "while squeue -h -j JOB -o %T | grep -qx PENDING; do "
+        "scontrol update JobId=JOB StartTime=now; sleep 1; done"
     )
     answer = site.run(
         *("sh", "-c", "echo ran; exec sleep 1000"),

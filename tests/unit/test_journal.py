@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpk.journal import Step, read_pod, record_step
+from hpk.journal import Step, known_pods, read_pod, record_step
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.statefs import HpkPaths, claim, private_directory, write_atomically
 
@@ -94,3 +94,9 @@ def test_a_link_is_not_taken_for_our_directory(tmp_path: Path) -> None:
     (tmp_path / "ours").symlink_to(tmp_path / "theirs")
     with pytest.raises(Exception, match="not a directory"):
         private_directory(tmp_path / "ours")
+
+
+def test_directories_of_others_are_no_pods(paths: HpkPaths) -> None:
+    for name in (".snapshot", "old.bak", ".nfs0001"):
+        (paths.pods / name).mkdir()
+    assert known_pods(paths) == (POD.uid,)

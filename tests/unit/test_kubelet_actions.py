@@ -20,7 +20,7 @@ from hpk.model.record import (
 )
 from kubelet.actions import CANCEL_AGAIN_S, STOP_MARGIN_S, Deletion, PodView, compute_actions
 from kubelet.observations import Observation, Observations
-from kubelet.outcome import LOST_AFTER_S, pod_outcome
+from kubelet.outcome import LOST_AFTER_S, RECORD_DELAY_S, pod_outcome
 
 NOW_S = 1000.0
 POD = PodRef("default", "web", PodUid("u-1"))
@@ -268,3 +268,15 @@ def test_a_look_that_began_before_the_supervisor_spoke_is_no_requeue() -> None:
     observations.put_job(POD.uid, nonce, queued)
     assert observations.get(nonce).was_requeued
     assert set(told) == {POD.uid}
+
+
+def test_a_batch_script_that_ended_may_have_a_record_on_its_way() -> None:
+    ended = job(JobState.COMPLETED)
+    fresh = Observation(job=ended, record=record(), over_since_s=NOW_S - RECORD_DELAY_S + 1)
+    assert pod_outcome(fresh, now_s=NOW_S) is None
+    late = Observation(job=ended, record=record(), over_since_s=NOW_S - RECORD_DELAY_S - 1)
+    outcome = pod_outcome(late, now_s=NOW_S)
+    assert outcome is not None
+    assert outcome.reason == "SlurmJobLost"
+    cancelled = Observation(job=job(JobState.CANCELLED), over_since_s=NOW_S)
+    assert pod_outcome(cancelled, now_s=NOW_S) is not None

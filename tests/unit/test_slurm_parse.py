@@ -65,13 +65,18 @@ def test_an_empty_queue() -> None:
     [
         "slurm_load_jobs error\n",
         "MARK|1|PENDING\n",
-        "MARK|1|DANCING|None||N/A|N/A|x\n",
+        "MARK|1|dancing on|None||N/A|N/A|x\n",
         "MARK|1|RUNNING|None||2026-01-01T00:00:00|N/A|x\n",
     ],
 )
 def test_what_squeue_cannot_have_written(text: str) -> None:
     with pytest.raises(ParseError):
         parse_squeue(text, "MARK")
+
+
+def test_a_state_of_a_newer_slurm_hides_no_other_job() -> None:
+    text = "MARK|1|EXPEDITING|None||N/A|N/A|x\nMARK|2|RUNNING|None|n1|N/A|N/A|y\n"
+    assert [job.state for job in parse_squeue(text, "MARK")] == [JobState.UNKNOWN, JobState.RUNNING]
 
 
 SACCT = """\

@@ -186,4 +186,4 @@ def test_squeue_and_sacct_are_read() -> None:
     with pytest.raises(ParseError):
         parse_squeue_usage("42|RUNNING", {SlurmJobId(42)})
     with pytest.raises(ParseError):
-        parse_sacct_usage("42|NOVEL|n1|0|0|0||\n")
+        parse_sacct_usage("42|no state|n1|0|0|0||\n")
