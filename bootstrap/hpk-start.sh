@@ -11,10 +11,10 @@
 #SBATCH --job-name=hpk-control-plane
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
-# Two CPUs and 3 GiB carry a few thousand pods. A partition with a long time limit and no
-# preemption is best.
+# An idle control plane holds 0.8 GiB; Go's programs are told to stay within 2.8 GiB together. A
+# partition with a long time limit and no preemption is best.
 #SBATCH --cpus-per-task=2
-#SBATCH --mem=3G
+#SBATCH --mem=4G
 # A second control plane of the same home is refused, so a requeued job would only fail.
 #SBATCH --no-requeue
 # A minute before the time limit this process alone gets SIGTERM, and stops everything in order.

@@ -23,13 +23,14 @@ from hpk.statefs import HpkPaths
 
 _DAYS_S = 24 * 3600
 _EVICTION_S = 30 * _DAYS_S
-_GIB = 1 << 30
+_MIB = 1 << 20
+# Together, and with HPK's own processes, below what hpk-start.sh asks Slurm for.
 _MEMORY_LIMITS = {
-    "etcd": 2 * _GIB,
-    "kube-apiserver": 3 * _GIB,
-    "kube-controller-manager": _GIB,
-    "kube-scheduler": _GIB,
-    "coredns": _GIB // 4,
+    "etcd": 512 * _MIB,
+    "kube-apiserver": 1536 * _MIB,
+    "kube-controller-manager": 384 * _MIB,
+    "kube-scheduler": 256 * _MIB,
+    "coredns": 128 * _MIB,
 }
 _THREADS = {"kube-apiserver": 8, "etcd": 4}
 _CADDY_SAFE = frozenset(string.ascii_letters + string.digits + "/._-+=@,: ")
