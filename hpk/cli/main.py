@@ -56,6 +56,10 @@ def main() -> None:
         if error.remedy:
             click.echo(f"  try: {error.remedy}", err=True)
         sys.exit(1)
+    except OSError as error:
+        click.echo(f"hpk: {error}", err=True)
+        click.echo("  try: hpk doctor, which looks at directories, quotas and limits", err=True)
+        sys.exit(1)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
