@@ -8,19 +8,17 @@ the lab mounts at the prefix it was built for.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from bootstrap.binaries import Reporter
 from hpk import subproc
 from hpk.model.errors import PermanentError
+from hpk.statefs import wait_for_lock
 
 VERSION = "1.4.3"
 PREFIX = "/opt/software/apptainer"
@@ -50,7 +48,7 @@ async def ensure(cache: Path, reporter: Reporter) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     reporter.step(_NAME, "waiting for another process that builds it")
-    async with _flock(target.parent / ".lock"):
+    async with wait_for_lock(target.parent / ".lock"):
         if not (target / "bin/apptainer").exists():
             await _build(target, reporter)
     reporter.done(_NAME, f"{VERSION} built")
@@ -155,13 +153,3 @@ def _make_public(tree: Path) -> None:
         if not path.is_symlink():
             mode = path.stat().st_mode
             path.chmod(mode | (0o555 if path.is_dir() or mode & 0o100 else 0o444))
-
-
-@contextlib.asynccontextmanager
-async def _flock(path: Path) -> AsyncIterator[None]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        await asyncio.to_thread(fcntl.flock, fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

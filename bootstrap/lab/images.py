@@ -6,20 +6,18 @@ Nothing is fetched but packages, through apt: mmdebstrap or busybox → tar → 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import io
 import json
 import os
 import shutil
 import tarfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from bootstrap.binaries import Reporter
 from bootstrap.lab.definitions import DIRECTORY, Definition
 from hpk import subproc
 from hpk.model.errors import PermanentError
+from hpk.statefs import wait_for_lock
 
 _SUITE = "bookworm"
 _BUSYBOX = "/usr/bin/busybox"
@@ -65,7 +63,7 @@ async def ensure(cache: Path, definition: Definition, reporter: Reporter) -> Pat
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    async with _flock(target.parent / ".lock"):
+    async with wait_for_lock(target.parent / ".lock"):
         if not target.exists():
             await _build(definition, target, reporter)
     return target
@@ -188,13 +186,3 @@ async def _run(argv: list[str]) -> None:
             remedy="check that apt's sources can be reached; "
             "scripts/install-os-packages installs the tools",
         )
-
-
-@contextlib.asynccontextmanager
-async def _flock(path: Path) -> AsyncIterator[None]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        await asyncio.to_thread(fcntl.flock, fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
