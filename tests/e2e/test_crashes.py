@@ -118,7 +118,9 @@ def test_the_kubelet_is_killed_while_sbatch_runs(
     cluster.create(counted_pod(witness, point))
     assert sbatch.wait_hit() == f"{point} {kubelet}"
     assert_succeeded(cluster, witness, point)
-    assert PodFiles.of(cluster, point).steps() == ["intent", "submitted", "ended"]
+    # The end is journalled when Slurm has seen it, a moment after the Pod shows it.
+    steps = PodFiles.of(cluster, point).steps
+    eventually(lambda: steps() == ["intent", "submitted", "ended"], what="the journal's last step")
 
 
 def test_the_kubelet_is_killed_while_the_job_is_queued(cluster: Cluster, witness: Witness) -> None:
