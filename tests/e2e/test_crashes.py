@@ -220,6 +220,7 @@ def test_the_supervisor_of_a_pod_is_killed(cluster: Cluster, witness: Witness) -
     assert_ran_once(cluster, witness, "orphaned")
 
 
+@pytest.mark.long
 def test_slurmctld_is_killed_and_started_again(
     cluster: Cluster, machine: Machine, witness: Witness
 ) -> None:

@@ -1,4 +1,7 @@
-"""`hpk doctor` on real Slurm: a healthy site, and one that is broken on purpose."""
+"""`hpk doctor` on real Slurm: a healthy site, and one that is broken on purpose.
+
+What breaks the whole lab is run by name: other tests share it.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +69,7 @@ def test_a_healthy_site_passes(alice: Cluster) -> None:
     assert "skipped" in text
 
 
+@pytest.mark.long
 def test_a_closed_fuse_device_costs_apptainer(alice: Cluster, machine: Machine) -> None:
     nodes = [host.name for host in machine.lab.compute]
     try:
@@ -82,6 +86,7 @@ def test_a_closed_fuse_device_costs_apptainer(alice: Cluster, machine: Machine) 
     assert "podman" in checks["runtimes"]["ask"]
 
 
+@pytest.mark.long
 def test_a_stopped_controller_is_essential(alice: Cluster, machine: Machine) -> None:
     asyncio.run(daemons.stop_controller(machine))
     try:
@@ -111,6 +116,7 @@ def full(alice: Cluster, machine: Machine) -> Iterator[None]:
     eventually(lambda: not alice.run([*state, "-t", "PD,R,CG"]).stdout, what="an empty cluster")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("full")
 def test_a_full_queue_is_no_failure(alice: Cluster) -> None:
     checks = doctor(alice, "--timeout", "3")
@@ -146,6 +152,7 @@ def send(user: Cluster, pid: int, number: signal.Signals) -> None:
     user.run(["kill", f"-{number.value}", str(pid)], check=False)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("full")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_doctor_takes_its_job_along(alice: Cluster, number: signal.Signals) -> None:
@@ -157,6 +164,7 @@ def test_an_interrupted_doctor_takes_its_job_along(alice: Cluster, number: signa
         assert files(alice) == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("full")
 def test_the_next_run_clears_up_after_a_killed_one(alice: Cluster) -> None:
     with waiting(alice) as (running, pid):
@@ -219,6 +227,7 @@ def wall(machine: Machine) -> Iterator[Callable[[], None]]:
     nft("delete", "table", "ip", "doctor")
 
 
+@pytest.mark.long
 def test_a_firewall_in_the_way_of_the_channel_is_essential(
     alice: Cluster, wall: Callable[[], None]
 ) -> None:
