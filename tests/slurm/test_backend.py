@@ -8,13 +8,12 @@ import json
 import re
 import secrets
 import shlex
-import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +22,9 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import PodPlan, RestartPolicy, SbatchOption
 from hpk.planning.sbatch_options import ALLOWED
 from hpk.render import directive, render_script
+
+if TYPE_CHECKING:
+    from tests.slurm.conftest import LabUnderTest
 
 pytestmark = pytest.mark.slurm
 
@@ -40,27 +42,11 @@ NEWER |= {"tres-per-task"}
 """Options that Slurm 22.05 does not have yet."""
 
 
-class Lab(Protocol):
-    """What conftest.py's fixture offers."""
-
-    def run(
-        self,
-        host: str,
-        user: str,
-        argv: Sequence[str],
-        *,
-        stdin: str | None = None,
-        timeout_s: float = 120,
-        check: bool = False,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a program on a host, with a fresh login environment."""
-
-
 @dataclass(frozen=True)
 class Backend:
     """A directory of alice's with this checkout's hpk in it."""
 
-    lab: Lab
+    lab: LabUnderTest
     directory: str
 
     def run(self, argv: Sequence[str], *, stdin: str | None = None) -> str:
@@ -91,7 +77,7 @@ class Backend:
 
 
 @pytest.fixture(scope="module")
-def backend(lab: Lab) -> Iterator[Backend]:
+def backend(lab: LabUnderTest) -> Iterator[Backend]:
     """This checkout's hpk on the lab, in a directory whose name holds spaces and quotes."""
     directory = f"/home/alice/back end '{secrets.token_hex(4)}'"
     buffer = io.BytesIO()
