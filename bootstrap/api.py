@@ -28,19 +28,24 @@ class TlsClient:
     certificate: Path
     key: Path
 
-    def get(self, path: str, *, timeout_s: float = 5) -> tuple[int, bytes]:
+    def get(
+        self, path: str, *, accept: str = "application/json", timeout_s: float = 5
+    ) -> tuple[int, bytes]:
         """Status and body.
 
         :raises TransientError: there is no answer.
         """
-        return self._request("GET", path, None, "application/json", timeout_s)
+        return self._request("GET", path, None, {"Accept": accept}, timeout_s)
 
-    def get_json(self, path: str, *, timeout_s: float = 10) -> Any:
+    def get_json(
+        self, path: str, *, accept: str = "application/json", timeout_s: float = 10
+    ) -> Any:
         """The JSON body of a 200 answer.
 
+        :param accept: the representation asked for, a media type of JSON's.
         :raises TransientError: there is none.
         """
-        status, body = self.get(path, timeout_s=timeout_s)
+        status, body = self.get(path, accept=accept, timeout_s=timeout_s)
         if status != http.HTTPStatus.OK:
             raise TransientError(f"GET {path}: HTTP status {status}: {_excerpt(body)}")
         try:
@@ -57,21 +62,26 @@ class TlsClient:
             "PATCH",
             f"{path}?fieldManager=hpk&force=true",
             json.dumps(manifest).encode(),
-            "application/apply-patch+yaml",
+            {"Content-Type": "application/apply-patch+yaml"},
             10,
         )
         if status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
             raise TransientError(f"PATCH {path}: HTTP status {status}: {_excerpt(body)}")
 
     def _request(
-        self, method: str, path: str, body: bytes | None, content_type: str, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        timeout_s: float,
     ) -> tuple[int, bytes]:
         try:
             connection = http.client.HTTPSConnection(
                 self.host, self.port, timeout=timeout_s, context=self.context()
             )
             try:
-                connection.request(method, path, body, {"Content-Type": content_type})
+                connection.request(method, path, body, headers)
                 response = connection.getresponse()
                 return response.status, response.read(_MAX_BODY_BYTES)
             finally:

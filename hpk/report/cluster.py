@@ -5,15 +5,26 @@ Only reads. Blocks: the API server answers in milliseconds or is down.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from bootstrap.up import client_for, read_endpoint
 from hpk.journal import Attempt, PodJournal, known_pods, read_pod
-from hpk.model.errors import PermanentError, TransientError
+from hpk.model.errors import ParseError, PermanentError, TransientError
 from hpk.statefs import HpkPaths
 
 Json = dict[str, Any]
+
+_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrintedPod:
+    """A Pod and the STATUS that ``kubectl get pods`` shows for it."""
+
+    pod: Json
+    status: str
 
 
 class Cluster:
@@ -28,11 +39,15 @@ class Cluster:
             raise TransientError("the control plane is down", remedy="hpk up")
         self._client = client_for(paths, endpoint)
 
-    def pods(self, namespace: str | None) -> list[Json]:
-        """The Pods of a namespace, or of all."""
+    def pods(self, namespace: str | None) -> list[PrintedPod]:
+        """The Pods of a namespace, or of all.
+
+        The STATUS column is the API server's own, asked for as kubectl asks for it: its rules
+        (pkg/printers/internalversion) change, and users compare.
+        """
         where = "" if namespace is None else f"/namespaces/{quote(namespace, safe='')}"
-        items: list[Json] = self._client.get_json(f"/api/v1{where}/pods").get("items") or []
-        return items
+        path = f"/api/v1{where}/pods"
+        return read_table(self._client.get_json(f"{path}?includeObject=Object", accept=_TABLE))
 
     def pod(self, namespace: str, name: str) -> Json | None:
         """A Pod; None where there is none."""
@@ -48,6 +63,22 @@ class Cluster:
         path = f"/api/v1/namespaces/{quote(meta['namespace'], safe='')}/events"
         items = self._client.get_json(f"{path}?fieldSelector={selector}").get("items") or []
         return sorted(items, key=_event_time)
+
+
+def read_table(table: Json) -> list[PrintedPod]:
+    """The rows of a meta.k8s.io/v1 Table of Pods with their objects.
+
+    :raises ParseError: it is something else.
+    """
+    try:
+        titles = [column["name"] for column in table["columnDefinitions"]]
+        status = titles.index("Status")
+        return [
+            PrintedPod(pod=row["object"], status=str(row["cells"][status]))
+            for row in table.get("rows") or ()
+        ]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ParseError(f"the API server's table of Pods is not one: {error!r}") from error
 
 
 def _event_time(event: Json) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hpk.journal import Attempt, known_pods, read_pod
 from hpk.model.ids import PodUid, SlurmJobId
-from hpk.report.cluster import Cluster, Json
+from hpk.report.cluster import Cluster, Json, PrintedPod
 from hpk.slurm.cli import CliBackend
 from hpk.slurm.usage import JobUsage
 from hpk.statefs import HpkPaths
@@ -19,7 +18,7 @@ from hpk.statefs import HpkPaths
 class PsRow:
     """One Pod, or a job whose Pod is gone. Times are Unix seconds, spans seconds.
 
-    :param status: as kubectl's STATUS column; ``NoPod`` where only the job is known.
+    :param status: kubectl's STATUS column; ``NoPod`` where only the job is known.
     :param reason: Slurm's for a queued job, else what Slurm or the kubelet said of the end.
     """
 
@@ -38,7 +37,7 @@ class PsRow:
 
 
 def rows(
-    pods: Sequence[Json],
+    pods: Sequence[PrintedPod],
     attempts: Mapping[PodUid, Attempt],
     usage: Mapping[SlurmJobId, JobUsage],
     *,
@@ -47,14 +46,13 @@ def rows(
     """One row for each Pod and for each open job without one, by namespace and name."""
     found = []
     listed = set()
-    for pod in pods:
-        meta = pod["metadata"]
+    for item in pods:
+        meta = item.pod["metadata"]
         uid = PodUid(meta["uid"])
         listed.add(uid)
         attempt = attempts.get(uid)
-        found.append(
-            _row(meta["namespace"], meta["name"], pod_status(pod), attempt, usage, _reason(pod))
-        )
+        reason = _reason(item.pod)
+        found.append(_row(meta["namespace"], meta["name"], item.status, attempt, usage, reason))
     for uid, attempt in attempts.items():
         is_ours = namespace is None or attempt.pod.namespace == namespace
         if uid not in listed and attempt.is_open and is_ours:
@@ -93,23 +91,7 @@ def _row(
     )
 
 
-def pod_status(pod: Mapping[str, Any]) -> str:
-    """kubectl's STATUS column, as far as our Pods need it (printers.go, printPod)."""
-    status = pod.get("status") or {}
-    reason = str(status.get("reason") or status.get("phase") or "Unknown")
-    for container in status.get("containerStatuses") or ():
-        state = container.get("state") or {}
-        waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
-        if waiting.get("reason"):
-            reason = waiting["reason"]
-        elif ended and not status.get("reason"):
-            reason = ended.get("reason") or f"ExitCode:{ended.get('exitCode')}"
-    if pod["metadata"].get("deletionTimestamp"):
-        return "Terminating"
-    return reason
-
-
-def _reason(pod: Mapping[str, Any]) -> str:
+def _reason(pod: Json) -> str:
     """What the kubelet says where Slurm says nothing."""
     status = pod.get("status") or {}
     return str(status.get("reason") or "")
@@ -124,7 +106,7 @@ async def read_rows(
     """
     pods = await asyncio.to_thread(lambda: Cluster(paths).pods(namespace))
     attempts = await asyncio.to_thread(_attempts, paths)
-    listed = {PodUid(pod["metadata"]["uid"]) for pod in pods}
+    listed = {PodUid(item.pod["metadata"]["uid"]) for item in pods}
     ids = {
         attempt.job_id
         for uid, attempt in attempts.items()

@@ -9,7 +9,8 @@ import pytest
 from hpk.journal import Attempt
 from hpk.model.errors import ParseError
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
-from hpk.report.ps import pod_status, rows
+from hpk.report.cluster import PrintedPod, read_table
+from hpk.report.ps import rows
 from hpk.report.why import Facts, Why, explain_why
 from hpk.slurm.usage import JobUsage, parse_sacct_usage, parse_squeue_usage
 
@@ -148,7 +149,7 @@ def test_rows_stand_beside_their_jobs() -> None:
         job_id=SlurmJobId(43),
     )
     found = rows(
-        [a_pod(phase="Running")],
+        [PrintedPod(pod=a_pod(phase="Running"), status="Running")],
         {UID: ATTEMPT, PodUid("1"): other},
         {SlurmJobId(42): job(time_left_s=60)},
         namespace=None,
@@ -161,15 +162,21 @@ def test_rows_stand_beside_their_jobs() -> None:
     assert len(rows([], {PodUid("1"): other}, {}, namespace="default")) == 0
 
 
-def test_status_reads_as_kubectls() -> None:
-    assert pod_status(a_pod(phase="Pending")) == "Pending"
-    waiting = container(waiting={"reason": "SlurmPriority"})
-    assert pod_status(a_pod(phase="Pending", containerStatuses=[waiting])) == "SlurmPriority"
-    ended = container(terminated={"exitCode": 1, "reason": "Error"})
-    assert pod_status(a_pod(phase="Failed", containerStatuses=[ended])) == "Error"
-    deleted = a_pod(phase="Running")
-    deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert pod_status(deleted) == "Terminating"
+def test_a_table_of_pods_is_read_and_nothing_else() -> None:
+    one = a_pod(phase="Pending")
+    columns = [{"name": "Name"}, {"name": "Status"}]
+    table = {"columnDefinitions": columns, "rows": [{"cells": ["p", "Init:0/1"], "object": one}]}
+    assert read_table(table) == [PrintedPod(pod=one, status="Init:0/1")]
+    assert read_table({"columnDefinitions": columns, "rows": None}) == []
+    short = {**table, "rows": [{"cells": ["p"], "object": one}]}
+    no_status: list[dict[str, Any]] = [
+        {"items": []},
+        {**table, "columnDefinitions": columns[:1]},
+        short,
+    ]
+    for wrong in no_status:
+        with pytest.raises(ParseError, match="table of Pods"):
+            read_table(wrong)
 
 
 def test_squeue_and_sacct_are_read() -> None:
