@@ -21,12 +21,21 @@ LAMMPS = "registry.lab:5000/lammps:latest"
 ENTRYPOINT = "registry.lab:5000/entrypoint:latest"
 
 
-def eventually(look: Callable[[], T], *, timeout_s: float = 60, what: str = "") -> T:
-    """The first true answer of ``look``; fails where there is none in time."""
+def eventually(
+    look: Callable[[], T],
+    *,
+    until: Callable[[T], bool] = bool,
+    timeout_s: float = 60,
+    what: str = "",
+) -> T:
+    """The first true answer of ``look``; where there is none in time, fails and shows the last.
+
+    :param until: what else is awaited of an answer, e.g. ``operator.not_`` for an empty list.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         answer = look()
-        if answer:
+        if until(answer):
             return answer
         if time.monotonic() > deadline:
             pytest.fail(f"not in {timeout_s:g} s: {what or look}; last answer: {answer!r}")

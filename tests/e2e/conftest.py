@@ -18,7 +18,7 @@ from bootstrap.lab import control, registry, software
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import DEFAULT_NAME, LOGIN
 from hpk.statefs import HpkPaths
-from tests.e2e.cluster import Cluster, eventually
+from tests.e2e.cluster import BUSYBOX, ENTRYPOINT, LAMMPS, Cluster, eventually
 
 LAB = os.environ.get("HPK_TEST_LAB", DEFAULT_NAME)
 """Which lab to test in; one that is not up is brought up, and down again in the end."""
@@ -54,6 +54,9 @@ def control_plane(machine: Machine) -> Iterator[Cluster]:
     cluster = Cluster(machine=machine, user="alice")
     # One that runs already runs the code it was started with.
     cluster.run(["hpk", "down", "--keep-jobs"], check=False)
+    # No test waits for a conversion, which takes minutes where other work shares the machine.
+    for image in (BUSYBOX, ENTRYPOINT, LAMMPS):
+        cluster.run(["hpk", "images", "pull", image], timeout_s=600)
     cluster.run(["hpk", "up"], timeout_s=180)
     yield cluster
     cluster.run(["hpk", "down", "--cancel-jobs"], timeout_s=120)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import operator
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from bootstrap.lab import daemons
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN
 from tests.e2e.cluster import Cluster, eventually
+from tests.e2e.leftovers import Leftovers
 
 pytestmark = pytest.mark.e2e
 
@@ -30,9 +32,11 @@ ESSENTIAL = 1
 def alice(machine: Machine) -> Iterator[Cluster]:
     """The lab's user; whatever a test did, no job of the doctor's and no file is left."""
     user = Cluster(machine=machine, user="alice")
+    leftovers = Leftovers.since_now(user)
     yield user
-    eventually(lambda: doctors(user) == {}, what="no job of the doctor's")
+    eventually(lambda: doctors(user), until=operator.not_, what="no job of the doctor's")
     assert files(user) == []
+    leftovers.wait_none()
 
 
 def doctors(user: Cluster) -> dict[str, str]:

@@ -1,14 +1,12 @@
 """One Protocol, several runtimes: the same pods, the same answers, and nothing left on the nodes.
 
-Each test runs once per runtime. What is left on a node is looked for from outside: processes by the
-host's cgroup, mounts by its first process, files as its root.
+Each test runs once per runtime.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,12 +24,12 @@ from tests.e2e.cluster import (
     terminated,
 )
 from tests.e2e.faults import PodFiles, node_of
+from tests.e2e.leftovers import Leftovers, drained
 from tests.e2e.test_hostile import NASTY, NASTY_DIR, NASTY_ENV, TELL, log_bytes
 
 RUNTIME = "slurm-job.hpk.io/runtime"
 FLAGS = "slurm-job.hpk.io/flags"
 IMAGES = "/home/alice/images of 'mine'"
-NODES = ("n1", "n2", "n3", "n4")
 WAIT = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.1; done"
 STUBBORN = "(setsid sleep 1000 &); trap '' TERM; echo up; while :; do sleep 1; done"
 WHO = (
@@ -64,6 +62,12 @@ def nasty(name: str, runtime: str, image: str) -> Json:
 
 
 @pytest.fixture(scope="module")
+def leftovers(shared: Cluster) -> Leftovers:
+    """What this module's pods leave."""
+    return Leftovers.since_now(shared)
+
+
+@pytest.fixture(scope="module")
 def images(shared: Cluster) -> Iterator[str]:
     """A directory of alice's with a SIF file and a sandbox."""
     shared.run(["rm", "-rf", IMAGES])
@@ -76,7 +80,7 @@ def images(shared: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(shared: Cluster, runtime: str, images: str) -> dict[str, Json]:
+def ran(shared: Cluster, runtime: str, images: str, leftovers: Leftovers) -> dict[str, Json]:
     """Pods as they ended, by name without the runtime's prefix."""
     missing: Json = {"imagePullPolicy": "Never"}
     pods = {
@@ -167,27 +171,29 @@ def test_an_image_by_its_path(shared: Cluster, images: str, ran: dict[str, Json]
     assert main_status(ran["box"])["imageID"].startswith(f"{images}/box@")
 
 
-def test_nothing_is_left_after_pods_that_ended(shared: Cluster, ran: dict[str, Json]) -> None:
+def test_nothing_is_left_after_pods_that_ended(ran: dict[str, Json], leftovers: Leftovers) -> None:
     assert all(map(has_ended, ran.values()))
-    for host in NODES:
-        eventually(lambda host=host: not left_on(shared, host), what=f"a clean {host}")  # type: ignore[misc]
+    leftovers.wait_none()
 
 
-def test_a_stop_is_graceful_and_leaves_nothing(shared: Cluster, runtime: str) -> None:
+def test_a_stop_is_graceful_and_leaves_nothing(
+    shared: Cluster, runtime: str, leftovers: Leftovers
+) -> None:
     name = f"{runtime}-stop"
     shared.create(runs(name, runtime, "sh", "-c", WAIT))
     shared.wait_phase(name, "Running")
     eventually(lambda: "up" in shared.logs(name), what="its first line")
     job = PodFiles.of(shared, name).job_id()
-    host = node_of(shared, job)
     shared.run(["scancel", str(job)])
     found = shared.wait_phase(name, "Failed")
     assert terminated(found)["exitCode"] == 5
     assert shared.logs(name).split() == ["up", "bye"]
-    eventually(lambda: not left_on(shared, host), what="a clean node")
+    leftovers.wait_none()
 
 
-def test_kill_dash_nine_of_the_supervisor_leaves_nothing(shared: Cluster, runtime: str) -> None:
+def test_kill_dash_nine_of_the_supervisor_leaves_nothing(
+    shared: Cluster, runtime: str, leftovers: Leftovers
+) -> None:
     name = f"{runtime}-orphan"
     shared.create(runs(name, runtime, "sh", "-c", STUBBORN))
     shared.wait_phase(name, "Running")
@@ -195,16 +201,15 @@ def test_kill_dash_nine_of_the_supervisor_leaves_nothing(shared: Cluster, runtim
     files = PodFiles.of(shared, name)
     host = node_of(shared, files.job_id())
     (attempt,) = files.attempts()
-    assert left_on(shared, host)
+    assert leftovers.on(host)
     shared.run(["pkill", "-9", "-o", "-f", f"attempt-dir {attempt}"], host=host, user="root")
     shared.wait_phase(name, "Failed")
-    eventually(lambda: not left_on(shared, host, files=False), what="a node without its processes")
+    leftovers.wait_none(files=False)
     again = f"{runtime}-again"
     shared.create(runs(again, runtime, "true", annotations={FLAGS: f"--nodelist={host}"}))
     shared.wait_phase(again, "Succeeded")
-    eventually(lambda: not left_on(shared, host), what="a clean node")
-    states = shared.run(["sinfo", "-h", "-N", "-o", "%T"]).stdout.split()
-    assert not [state for state in states if "drain" in state or "down" in state]
+    leftovers.wait_none()
+    assert drained(shared) == ""
 
 
 def test_a_container_restarts(shared: Cluster, runtime: str) -> None:
@@ -226,7 +231,7 @@ def test_a_container_restarts(shared: Cluster, runtime: str) -> None:
     shared.kubectl("delete", "pod", name, "--wait=true")
 
 
-def test_an_mpi_run_spans_two_nodes(shared: Cluster, runtime: str) -> None:
+def test_an_mpi_run_spans_two_nodes(shared: Cluster, runtime: str, leftovers: Leftovers) -> None:
     name = f"{runtime}-mpi"
     flags = {FLAGS: "--ntasks=4 --ntasks-per-node=2", "slurm-job.hpk.io/mpi-flags": "true"}
     small: Json = {"requests": {"cpu": "1", "memory": "128Mi"}}
@@ -238,32 +243,4 @@ def test_an_mpi_run_spans_two_nodes(shared: Cluster, runtime: str) -> None:
     assert found["status"]["phase"] == "Succeeded", text
     proof = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
     assert proof == {"world": 4, "hosts": 2, "sum": 10, "expected": 10, "ok": True}
-    for host in NODES:
-        eventually(lambda host=host: not left_on(shared, host), what=f"a clean {host}")  # type: ignore[misc]
-
-
-def left_on(cluster: Cluster, host: str, *, files: bool = True) -> list[str]:
-    """What of alice's, or of any job, is on a compute node: processes, mounts, cgroups, files."""
-    machine = cluster.machine
-    uid = str(machine.lab.user("alice").uid)
-    found = []
-    for process in machine.processes(host):
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-        except OSError:
-            continue
-        line = next(item for item in status.splitlines() if item.startswith("Uid:"))
-        if uid in line.split():
-            found.append(f"process {process.name}")
-    mounts = Path(f"/proc/{machine.init_pid(host)}/mounts").read_text()
-    found += [f"mount {item}" for item in mounts.splitlines() if "hpk-" + uid in item]
-    cgroups = cluster.run(
-        ["find", "/sys/fs/cgroup", "-type", "d", "-name", "job_*"], host=host, user="root"
-    )
-    found += [f"cgroup {item}" for item in cgroups.stdout.split()]
-    if files:
-        argv = ["find", "/tmp", "/var/tmp", "/dev/shm", "/run", "-user", "alice"]
-        argv += ["-not", "-name", ".lock", "-not", "-name", f"hpk-{uid}"]
-        left = cluster.run(argv, host=host, user="root", check=False).stdout
-        found += [f"file {item}" for item in left.splitlines()]
-    return found
+    leftovers.wait_none()

@@ -137,12 +137,13 @@ def test_how_jobs_end(backend: Backend) -> None:
     ended = {
         kind: jobs["value"][str(answer["value"])] for kind, answer in zip(scripts, ids, strict=True)
     }
-    assert {kind: job["state"] for kind, job in ended.items()} == {
+    # Where its step was out of memory, a job is so only if slurmctld hears of the step in time.
+    assert ended["oom-step"].pop("state") in ("OUT_OF_MEMORY", "FAILED")
+    assert {kind: job["state"] for kind, job in ended.items() if "state" in job} == {
         "ok": "COMPLETED",
         "three": "FAILED",
         "killed": "FAILED",
         "oom": "OUT_OF_MEMORY",
-        "oom-step": "OUT_OF_MEMORY",
         "no-output": "FAILED",
     }
     assert {kind: job["name"] for kind, job in ended.items()} == names

@@ -13,10 +13,12 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import Any, Callable, Dict, List, Tuple
@@ -90,12 +92,13 @@ def text_of(path: str, limit: int = 4096) -> str:
         return ""
 
 
-def output_of(argv: List[str]) -> str:
+def output_of(argv: List[str], **variables: str) -> str:
     """What a program prints; "" where it fails or takes too long."""
     try:
         done = subprocess.run(
             argv,
             check=False,
+            env=dict(os.environ, **variables),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -113,10 +116,22 @@ def programs(names: List[str], versions_of: List[str], places: List[str]) -> Lis
         for place in places:
             path = os.path.join(place, name)
             if place.startswith("/") and os.path.isfile(path) and os.access(path, os.X_OK):
-                version = output_of([path, "--version"]) if name in versions_of else ""
+                version = version_of(path) if name in versions_of else ""
                 found.append({"name": name, "path": path, "version": version})
                 break
     return found
+
+
+def version_of(path: str) -> str:
+    """A program's version; even that makes podman leave directories, so they get a place."""
+    try:
+        place = tempfile.mkdtemp(prefix="hpk-doctor-", dir=scratch_dir())
+    except OSError:
+        return output_of([path, "--version"])  # where nobody can write, nothing is left either
+    try:
+        return output_of([path, "--version"], HOME=place, TMPDIR=place, XDG_RUNTIME_DIR=place)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def fuse() -> Dict[str, Any]:
