@@ -5,20 +5,17 @@ Working space is ours and goes away; nothing is left in the user's own caches.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
 import shutil
 import stat
-import tempfile
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpk import subproc
 from hpk.images.errors import ERR_IMAGE_PULL, ImageError
 from hpk.images.reference import Reference
+from hpk.images.working_space import working_space
 from hpk.model.errors import HpkError, ParseError
 from hpk.model.sif import HEADER_BYTES, parse_header, primary_squashfs_offset
 
@@ -69,7 +66,7 @@ class Converter:
         if insecure:
             argv.append("--no-https" if Path(program).name == "apptainer" else "--nohttps")
         argv += [str(destination), f"docker://{source}"]
-        async with _working_space(self.scratch, source.digest) as space:
+        async with working_space(self.scratch, source.digest) as space:
             try:
                 done = await subproc.run(
                     argv, environment=_environment(space), timeout_s=self.timeout_s, cwd=space
@@ -91,7 +88,7 @@ class Converter:
             offset = _squashfs_offset(sif)
         except (ParseError, OSError) as error:
             raise ImageError(ERR_IMAGE_PULL, f"cannot read the converted image: {error}") from error
-        async with _working_space(self.scratch, "accounts") as space:
+        async with working_space(self.scratch, "accounts") as space:
             root = space / "root"
             argv = [program, "-n", "-no", "-o", str(offset), "-d", str(root), str(sif)]
             argv += ["etc/passwd", "etc/group"]
@@ -136,42 +133,6 @@ def _environment(space: Path) -> dict[str, str]:
         ours[f"{prefix}_TMPDIR"] = str(space)
     ours["TMPDIR"] = str(space)
     return subproc.base_environment(ours)
-
-
-@contextlib.asynccontextmanager
-async def _working_space(scratch: Path, purpose: str) -> AsyncIterator[Path]:
-    try:
-        space = Path(tempfile.mkdtemp(prefix="hpk-image-", dir=scratch))
-    except OSError as error:
-        raise ImageError(
-            ERR_IMAGE_PULL,
-            f"cannot make working space for {purpose} in {scratch}: {error}",
-            remedy="set TMPDIR to a directory with room for the unpacked image",
-        ) from error
-    try:
-        yield space
-    finally:
-        # In a thread: an unpacked image may be 100 000 files.
-        await asyncio.shield(asyncio.to_thread(remove_tree, space))
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory, whatever permissions an image gave to what lies in it."""
-
-    def open_up(_remove: Callable[..., object], name: str, _error: object) -> None:
-        with contextlib.suppress(OSError):
-            Path(name).parent.chmod(0o700)
-            if Path(name).is_dir() and not Path(name).is_symlink():
-                Path(name).chmod(0o700)
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                Path(name).unlink()
-
-    shutil.rmtree(path, onerror=open_up)
-    if path.exists():
-        shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
-        log.warning("cannot remove %s", path)
 
 
 def _squashfs_offset(sif: Path) -> int:

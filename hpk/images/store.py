@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpk.images.convert import remove_tree
 from hpk.images.oci import parse_config
 from hpk.images.reference import Reference, is_digest
 from hpk.images.registry import Resolved
+from hpk.images.working_space import remove_tree
 from hpk.model.codec import dumps, loads
 from hpk.model.errors import ParseError
 from hpk.model.plan import ImagePlan

@@ -1,0 +1,102 @@
+"""Where one image is unpacked: a directory of ours that goes away, at the latest with the next one.
+
+A process that is killed, or whose children still write while it clears up, leaves its directory.
+Whoever makes the next holds a lock in its own and removes those whose lock nobody holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from hpk.images.errors import ERR_IMAGE_PULL, ImageError
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "hpk-image-"
+_LOCK = ".hpk-lock"
+_AGE_S = 60.0
+"""How old a directory without a held lock must be: younger ones may be about to get theirs."""
+
+
+@contextlib.asynccontextmanager
+async def working_space(scratch: Path, purpose: str) -> AsyncIterator[Path]:
+    """A new directory under ``scratch``, removed in the end.
+
+    :raises ImageError: it cannot be made.
+    """
+    await asyncio.to_thread(_sweep, scratch)
+    try:
+        space = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
+        lock = _lock(space)
+    except OSError as error:
+        raise ImageError(
+            ERR_IMAGE_PULL,
+            f"cannot make working space for {purpose} in {scratch}: {error}",
+            remedy="set TMPDIR to a directory with room for the unpacked image",
+        ) from error
+    try:
+        yield space
+    finally:
+        # In a thread: an unpacked image may be 100 000 files.
+        await asyncio.shield(asyncio.to_thread(_remove, space, lock))
+
+
+def _remove(space: Path, lock: int) -> None:
+    try:
+        remove_tree(space)
+    finally:
+        os.close(lock)
+
+
+def _lock(space: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(space / _LOCK, flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove what dead processes of this user left."""
+    with contextlib.suppress(OSError), os.scandir(scratch) as entries:
+        for entry in entries:
+            if not entry.name.startswith(_PREFIX) or not entry.is_dir(follow_symlinks=False):
+                continue
+            with contextlib.suppress(OSError):
+                info = entry.stat(follow_symlinks=False)
+                if info.st_uid != os.getuid() or time.time() - info.st_mtime < _AGE_S:
+                    continue
+                lock = _lock(Path(entry.path))  # held by a living process: BlockingIOError
+                log.info("remove %s, which a dead process left", entry.path)
+                _remove(Path(entry.path), lock)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory, whatever permissions an image gave to what lies in it."""
+
+    def open_up(_remove: Callable[..., object], name: str, _error: object) -> None:
+        with contextlib.suppress(OSError):
+            Path(name).parent.chmod(0o700)
+            if Path(name).is_dir() and not Path(name).is_symlink():
+                Path(name).chmod(0o700)
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                Path(name).unlink()
+
+    shutil.rmtree(path, onerror=open_up)
+    if path.exists():
+        shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        log.warning("cannot remove %s", path)
