@@ -144,8 +144,8 @@ def _from_record(record: ContainerRecord, runtime: str) -> Json:
     container_id = f"{runtime}://{record.container_id}" if record.container_id else ""
     status: Json = {
         "restartCount": record.restart_count,
-        "ready": running,
-        "started": running,
+        "ready": running if record.ready is None else record.ready,
+        "started": running if record.started is None else record.started,
         "state": _state_json(record.state, container_id),
     }
     if container_id:

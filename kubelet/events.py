@@ -13,7 +13,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from hpk.model.record import ContainerEvent
 from kubelet.apiserver import ApiError, ApiServer, Json, path
+from kubelet.container_statuses import rfc3339
 from kubelet.node import timestamp
 
 log = logging.getLogger(__name__)
@@ -37,34 +39,25 @@ class EventRecorder:
         """Something the user should look at."""
         self._put(pod, "Warning", reason, message)
 
-    def _put(self, pod: Mapping[str, Any], kind: str, reason: str, message: str) -> None:
-        meta = pod["metadata"]
-        now = timestamp()
-        key = hashlib.sha256(f"{meta['uid']}\n{reason}\n{message}".encode()).hexdigest()[:16]
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {
-                "name": f"{meta['name'][:200].rstrip('-.')}.{key}",
-                "namespace": meta["namespace"],
-            },
-            "involvedObject": {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "name": meta["name"],
-                "namespace": meta["namespace"],
-                "uid": meta["uid"],
-            },
-            "reason": reason,
-            "message": message[:1024],
-            "type": kind,
-            "source": {"component": "kubelet", "host": pod["spec"].get("nodeName", "")},
-            "reportingComponent": "kubelet",
-            "reportingInstance": pod["spec"].get("nodeName", ""),
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
+    def observed(self, pod: Mapping[str, Any], event: ContainerEvent, field_path: str) -> None:
+        """What a supervisor saw, as often as it saw it; telling it twice changes nothing.
+
+        :param field_path: of the container, ``spec.containers{NAME}``.
+        """
+        kind = "Warning" if event.is_warning else "Normal"
+        made = _event(pod, kind, event.reason, event.message, event.container)
+        made |= {
+            "count": event.count,
+            "firstTimestamp": rfc3339(event.first_at_s),
+            "lastTimestamp": rfc3339(event.last_at_s),
         }
+        made["involvedObject"]["fieldPath"] = field_path
+        self._queue_event(made)
+
+    def _put(self, pod: Mapping[str, Any], kind: str, reason: str, message: str) -> None:
+        self._queue_event(_event(pod, kind, reason, message))
+
+    def _queue_event(self, event: Json) -> None:
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait(event)
 
@@ -80,12 +73,14 @@ class EventRecorder:
     async def _write(self, event: Json) -> None:
         name, namespace = event["metadata"]["name"], event["metadata"]["namespace"]
         collection = path("api", "v1", "namespaces", namespace, "events")
-        count = self._counts.get(name, 0) + 1
+        is_observed = "fieldPath" in event["involvedObject"]
+        count = event["count"] if is_observed else self._counts.get(name, 0) + 1
+        is_known = name in self._counts
         self._counts[name] = count
         self._counts.move_to_end(name)
         if len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
-        if count > 1:
+        if is_known:
             patch = {"count": count, "lastTimestamp": event["lastTimestamp"]}
             with contextlib.suppress(ApiError):
                 await self._api.merge_patch(f"{collection}/{name}", patch)
@@ -96,4 +91,39 @@ class EventRecorder:
             if not error.is_conflict:
                 raise
             patch = {"lastTimestamp": event["lastTimestamp"]}
+            if is_observed:
+                patch["count"] = count
             await self._api.merge_patch(f"{collection}/{name}", patch)
+
+
+def _event(
+    pod: Mapping[str, Any], kind: str, reason: str, message: str, container: str = ""
+) -> Json:
+    meta = pod["metadata"]
+    now = timestamp()
+    about = "\n".join((meta["uid"], reason, message, *([container] if container else [])))
+    key = hashlib.sha256(about.encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{meta['name'][:200].rstrip('-.')}.{key}",
+            "namespace": meta["namespace"],
+        },
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "uid": meta["uid"],
+        },
+        "reason": reason,
+        "message": message[:1024],
+        "type": kind,
+        "source": {"component": "kubelet", "host": pod["spec"].get("nodeName", "")},
+        "reportingComponent": "kubelet",
+        "reportingInstance": pod["spec"].get("nodeName", ""),
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }

@@ -35,6 +35,7 @@ class PodReporter:
         self._queue_reason = ""
         self._waiting_told = Waiting()
         self._started: set[str] = set()
+        self._told: dict[tuple[str, str, str], int] = {}
 
     async def report(self, pod: Json, view: PodView) -> None:
         """The status of a pod that was submitted."""
@@ -48,6 +49,7 @@ class PodReporter:
         self._queue_reason = waiting.reason
         if view.seen.record is not None:
             self._report_starts(pod, view.seen.record)
+            self._report_events(pod, view.seen.record)
         await self._write(pod, view.attempt, view.seen, outcome, waiting)
 
     async def report_waiting(self, pod: Json, waiting: Waiting) -> None:
@@ -96,6 +98,19 @@ class PodReporter:
             if container.container_id not in reported:
                 message = f"Started container {container.name} on {record.host}"
                 self._events.normal(pod, "Started", message)
+
+    def _report_events(self, pod: Json, record: SupervisorRecord) -> None:
+        """What the supervisor saw since it was last heard; all of it by a new kubelet."""
+        init = {item["name"] for item in pod["spec"].get("initContainers") or []}
+        told = {}
+        for event in record.events:
+            key = (event.container, event.reason, event.message)
+            told[key] = event.count
+            if self._told.get(key) != event.count:
+                field = "initContainers" if event.container in init else "containers"
+                path = f"spec.{field}{{{event.container}}}"
+                self._events.observed(pod, event, path)
+        self._told = told
 
     async def _write(
         self,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
 
+from hpk.model.handlers import NO_LIFECYCLE, NO_PROBES, ContainerProbes, Lifecycle
 from hpk.model.ids import Nonce, PodRef
 from hpk.model.resources import ContainerResources
 
@@ -139,6 +140,7 @@ class ContainerPlan:
     :param read_only_root: ``securityContext.readOnlyRootFilesystem``.
     :param dropped_capabilities: ``securityContext.capabilities.drop``, each in capitals without
         ``CAP_``, or ``ALL``: taken from the bounding set before the program is executed.
+    :param probes: none for an init container that is no sidecar.
     """
 
     name: str
@@ -158,6 +160,8 @@ class ContainerPlan:
     restart_always: bool = False
     read_only_root: bool = False
     dropped_capabilities: tuple[str, ...] = ()
+    probes: ContainerProbes = NO_PROBES
+    lifecycle: Lifecycle = NO_LIFECYCLE
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,9 @@ class ContainerRecord:
     :param container_id: unique for each start, without the ``runtime://`` prefix; "" before.
     :param log_path: of the current start's log, relative to the attempt's directory.
     :param last_container_id: of the start that ``last_state`` is about.
+    :param started: ``v1.ContainerStatus.started``: it runs, and its startup probe has succeeded.
+        None from a supervisor that knows no probes: wherever it runs.
+    :param ready: ``v1.ContainerStatus.ready``; None alike.
     """
 
     name: str
@@ -83,6 +86,24 @@ class ContainerRecord:
     container_id: str
     log_path: str
     last_container_id: str = ""
+    started: Optional[bool] = None
+    ready: Optional[bool] = None
+
+
+@dataclass(frozen=True)
+class ContainerEvent:
+    """Something that happened to a container and is worth an Event of the Pod.
+
+    :param count: how often, with these very words, between ``first_at_s`` and ``last_at_s``.
+    """
+
+    container: str
+    is_warning: bool
+    reason: str
+    message: str
+    count: int
+    first_at_s: float
+    last_at_s: float
 
 
 @dataclass(frozen=True)
@@ -92,6 +113,7 @@ class SupervisorRecord:
     :param seq: grows with each change, so that a late frame is never taken for news.
     :param host: Slurm's name of the node the supervisor runs on.
     :param host_ip: the address other nodes reach that node at.
+    :param events: the latest, oldest first.
     """
 
     version: int
@@ -108,3 +130,4 @@ class SupervisorRecord:
     stop_cause: Optional[StopCause] = None
     message: str = ""
     init_containers: tuple[ContainerRecord, ...] = ()
+    events: tuple[ContainerEvent, ...] = ()

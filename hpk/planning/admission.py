@@ -18,6 +18,7 @@ from hpk.planning.flags import parse_flags
 from hpk.planning.known_fields import SPEC
 from hpk.planning.mounts import plan_mounts
 from hpk.planning.mpi import plan_mpi
+from hpk.planning.probes import plan_probes
 from hpk.planning.runtime import plan_runtime
 from hpk.planning.security import check_security
 from hpk.planning.site import SiteSettings
@@ -47,6 +48,7 @@ def admit_pod(pod: JsonObject, site: SiteSettings) -> None:
     for container in all_containers(pod):
         _check_container(container)
         check_security(pod, container)
+        plan_probes(container)
         plan_mounts(container, declare(container, downward), volumes)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from hpk.model.errors import AdmissionError
 from hpk.planning.fields import INVALID
+from hpk.planning.handlers import PROBE
 from hpk.planning.whitelist import Check, anything, objects, one_object, only
 
 
@@ -42,7 +43,10 @@ _CONTAINER: Mapping[str, Check] = {
     "env": objects({"name": anything, "value": anything, "valueFrom": anything}),
     "envFrom": objects({"prefix": anything, "configMapRef": anything, "secretRef": anything}),
     "workingDir": anything,
+    "livenessProbe": one_object(PROBE),
     "ports": _ports,
+    "readinessProbe": one_object(PROBE),
+    "startupProbe": one_object(PROBE),
     "resources": one_object({"limits": anything, "requests": anything}),
     "resizePolicy": anything,
     "securityContext": one_object(
@@ -90,6 +94,8 @@ SPEC: Mapping[str, Check] = {
     "os": one_object({"name": only("linux")}),
     "preemptionPolicy": anything,
     "priority": anything,
+    # The API server has made it the priority, which is the scheduler's.
+    "priorityClassName": anything,
     "restartPolicy": only("Always", "OnFailure", "Never"),
     "schedulerName": anything,
     "securityContext": one_object(

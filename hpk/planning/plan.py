@@ -37,6 +37,7 @@ from hpk.planning.flags import INVALID_ANNOTATION, parse_flags
 from hpk.planning.implied import imply_resources, imply_time
 from hpk.planning.mounts import plan_mounts
 from hpk.planning.mpi import MpiRequest, plan_mpi
+from hpk.planning.probes import plan_probes, refuse_exec
 from hpk.planning.resources import gpu_resource
 from hpk.planning.runtime import plan_runtime
 from hpk.planning.security import check_groups, plan_security
@@ -78,6 +79,9 @@ def plan_pod(
         for item in regular_containers(pod)
     )
     check_groups(pod, (*init_containers, *containers))
+    for item, planned in zip(regular_containers(pod), containers, strict=True):
+        if planned.mpi is not None:
+            refuse_exec(item)
     return PodPlan(
         pod=ref,
         partition=partition.name,
@@ -191,4 +195,5 @@ def _plan_container(container: PodContainer, parts: _Parts, mpi: MpiPlan | None)
         restart_always=container.is_sidecar,
         read_only_root=security.read_only_root,
         dropped_capabilities=security.dropped_capabilities,
+        probes=plan_probes(container),
     )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpk.model.bundle import Bundle
 from hpk.model.layout import AttemptLayout
@@ -31,6 +31,8 @@ class PodContext:
     :param job_env: the environment of the batch script.
     :param is_alone: it has one container, so that whatever happens in its cgroup is that one's.
     :param initializes: it has init containers.
+    :param grace_period_s: the Pod's.
+    :param began_mono_s: when the pod began, monotonic.
     """
 
     layout: AttemptLayout
@@ -46,6 +48,8 @@ class PodContext:
     oom: OomCounter
     is_alone: bool
     initializes: bool
+    grace_period_s: int
+    began_mono_s: float
 
 
 def open_message(pod: PodContext, plan: ContainerPlan, directory: str, open_id: int) -> Open:
@@ -91,6 +95,11 @@ def run_message(
         dropped_capabilities=plan.dropped_capabilities,
         emulates_root=plan.uid == 0,
     )
+
+
+def with_command(message: Run, command: tuple[str, ...]) -> Run:
+    """The same for another program of the same container: a probe's, a hook's."""
+    return replace(message, argv=command, links=())
 
 
 def mpi_message(

@@ -68,10 +68,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Signal:
-    """Signal the process of a Run."""
+    """Signal the process of a Run; ``group``: and what it has started."""
 
     id: int
     number: int
+    group: bool = False
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,9 @@ class _Init:
         program = self._programs.get(command.id)
         if program is not None and program.status is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(program.pid, command.number)
+                # Each program leads a group of its own, from before it can be signalled.
+                send_signal = os.killpg if command.group else os.kill
+                send_signal(program.pid, command.number)
 
     def _close(self, container_id: int) -> None:
         container = self._containers.get(container_id)

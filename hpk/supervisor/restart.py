@@ -5,6 +5,8 @@ Source: kubernetes pkg/kubelet/kuberuntime (ShouldContainerBeRestarted, backoff 
 
 from __future__ import annotations
 
+from typing import Optional
+
 from hpk.model.plan import RestartPolicy
 
 _FIRST_BACKOFF_S = 10.0
@@ -19,8 +21,11 @@ def should_restart(policy: RestartPolicy, exit_code: int) -> bool:
     return policy is RestartPolicy.ON_FAILURE and exit_code != 0
 
 
-def next_backoff_s(previous_s: float, ran_s: float) -> float:
-    """The wait before the next start; ``previous_s`` is 0 before the first restart."""
-    if previous_s <= 0 or ran_s >= _RESET_AFTER_S:
-        return _FIRST_BACKOFF_S
-    return min(previous_s * 2, _MAX_BACKOFF_S)
+def next_backoff_s(previous_s: Optional[float], ran_s: float) -> float:
+    """The wait before the next start; the first restart, and the first after a long run, has none.
+
+    :param previous_s: before the last one, None where there was none.
+    """
+    if previous_s is None or ran_s >= _RESET_AFTER_S:
+        return 0.0
+    return min(max(previous_s * 2, _FIRST_BACKOFF_S), _MAX_BACKOFF_S)

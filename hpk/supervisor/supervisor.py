@@ -11,6 +11,7 @@ import os
 import selectors
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -26,6 +27,7 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, JobSpec
 from hpk.model.record import (
     RECORD_VERSION,
+    ContainerEvent,
     ContainerPhase,
     ContainerRecord,
     PodPhase,
@@ -36,12 +38,14 @@ from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor import mounts, node, pod_messages, sequence, termination
 from hpk.supervisor.channel import Channel, ChannelConfig
-from hpk.supervisor.container import Container, Step
+from hpk.supervisor.container import Container
 from hpk.supervisor.files import log
 from hpk.supervisor.inits import Init, Inits
 from hpk.supervisor.launch import PodContext
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
+from hpk.supervisor.loop import Listener, Step, T
 from hpk.supervisor.memory import OomCounter
+from hpk.supervisor.notes import Notes
 from hpk.supervisor.opening import write_runtime_files
 from hpk.supervisor.pod_volumes import PodVolumes, pod_dirs
 from hpk.supervisor.records import RecordStore
@@ -84,6 +88,8 @@ class Supervisor:
         self._events: deque[Callable[[], None]] = deque()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._last_id = 0
+        self._listeners: dict[int, Listener] = {}
+        self._notes = Notes()
         self._init_containers: list[Container] = []
         self._containers: list[Container] = []
         self._volumes: Optional[PodVolumes] = None
@@ -94,6 +100,7 @@ class Supervisor:
         self._cause: Optional[StopCause] = None
         self._message = ""
         self._kill_mono_s: Optional[float] = None
+        self._has_grace = True
         self._seq = 0
         self._started_at_s = time.time()
         self._started_mono_s = time.monotonic()
@@ -159,9 +166,10 @@ class Supervisor:
         if self._kill_mono_s is not None and time.monotonic() >= self._kill_mono_s:
             self._kill_mono_s = None
             log("grace period over, kill")
+            at_once = self._cause is StopCause.SIGNALLED or not self._has_grace
             for container in self._all:
                 container.stop()
-                container.kill()
+                container.kill(at_once=at_once)
 
     def _timeout(self) -> float:
         times = [self._poll_mono_s]
@@ -194,6 +202,8 @@ class Supervisor:
                 continue
             if not self._is_leaving:
                 self._is_leaving = True
+                for sidecar in self._init_containers:
+                    sidecar.pod_stops(with_hook=True)
                 if self._kill_mono_s is None and self._phase is not PodPhase.STOPPING:
                     self._kill_mono_s = time.monotonic() + self._plan.grace_period_s
             container.stop()
@@ -252,10 +262,34 @@ class Supervisor:
         if self._draining:
             self._post(self._on_log_written)
 
-    def new_id(self) -> int:
+    def new_id(self, listener: Optional[Listener] = None) -> int:
         """See Loop.new_id."""
         self._last_id += 1
+        if listener is not None:
+            self._listeners[self._last_id] = listener
         return self._last_id
+
+    def note(self, container: str, reason: str, message: str, *, is_warning: bool) -> None:
+        """See Loop.note."""
+        now_s = time.time()
+        log("note", container=container, reason=reason)
+        event = ContainerEvent(container, is_warning, reason, message, 1, now_s, now_s)
+        if self._notes.add(event):
+            self.changed()
+
+    def in_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """See Loop.in_thread."""
+
+        def do() -> None:
+            result = work()
+            self._post(lambda: then(result))
+
+        threading.Thread(target=do, name="check", daemon=True).start()
+
+    @property
+    def pod_ip(self) -> str:
+        """See Loop.pod_ip."""
+        return node.address_towards(self._channel.host_address, self._host)
 
     def changed(self) -> None:
         """See Loop.changed."""
@@ -282,13 +316,14 @@ class Supervisor:
             seq=self._seq,
             phase=self._phase,
             host=self._host,
-            host_ip=node.address_towards(self._channel.host_address, self._host),
+            host_ip=self.pod_ip,
             started_at_s=self._started_at_s,
             containers=self._failed or tuple(c.record for c in self._containers),
             finished_at_s=time.time() if finished else None,
             stop_cause=self._cause,
             message=self._message,
             init_containers=self._failed_inits or tuple(c.record for c in self._init_containers),
+            events=self._notes.tell(time.time()),
         )
 
     # Starting.
@@ -334,9 +369,17 @@ class Supervisor:
             oom=OomCounter(),
             is_alone=len(plan.init_containers) + len(plan.containers) == 1,
             initializes=bool(plan.init_containers),
+            grace_period_s=plan.grace_period_s,
+            began_mono_s=self._started_mono_s,
         )
         self._init_containers = [
-            Container(item, sequence.init_restart_policy(item, plan.restart_policy), pod, self)
+            Container(
+                item,
+                sequence.init_restart_policy(item, plan.restart_policy),
+                pod,
+                self,
+                is_init=True,
+            )
             for item in plan.init_containers
         ]
         self._containers = [
@@ -403,10 +446,11 @@ class Supervisor:
             if event.message:
                 self._fail_setup(event.message)
             return
-        for container in self._all:
-            if event.id and event.id in container.ids:
-                container.on_event(event)
-                return
+        listener = self._listeners.get(event.id)
+        if isinstance(event, (pod_messages.Exited, pod_messages.NotStarted, pod_messages.Closed)):
+            self._listeners.pop(event.id, None)
+        if listener is not None:
+            listener(event)
 
     def _on_init_lost(self, init: Init) -> None:
         """podinit was killed, and the kernel has killed everything below with it."""
@@ -466,6 +510,7 @@ class Supervisor:
         if self._kill_mono_s is not None:
             kill_mono_s = min(self._kill_mono_s, kill_mono_s)
         if self._phase is PodPhase.STOPPING:
+            self._has_grace = self._has_grace and grace_s > 0
             if self._kill_mono_s is not None:
                 self._kill_mono_s = kill_mono_s
             return
@@ -475,6 +520,9 @@ class Supervisor:
         self._cause, self._phase = cause, PodPhase.STOPPING
         self._kill_mono_s = kill_mono_s
         self.changed()
+        self._has_grace = grace_s > 0
+        for container in self._all:
+            container.pod_stops(with_hook=self._has_grace)
         for container in self._all:
             if not container.plan.restart_always:
                 container.stop()
@@ -483,6 +531,8 @@ class Supervisor:
     def _poll(self) -> None:
         """What nobody tells us: the stop file, the control plane's life, the deadline."""
         now = time.monotonic()
+        if self._notes.is_overdue(time.time()):
+            self.changed()
         stop = read_stop_request(self._me.layout.stop_request)
         if stop is not None:
             self._stop(StopCause.REQUESTED, stop.grace_period_s)

@@ -255,7 +255,6 @@ def _unsupported_of_pod(found: Refusals) -> None:
         "imagePullSecrets": [{"name": "canary"}],
         "dnsConfig": {"nameservers": ["10.0.0.1"]},
         "readinessGates": [{"conditionType": "example.org/canary"}],
-        "priorityClassName": "system-node-critical",
         "securityContext.fsGroup": 1,
         "securityContext.supplementalGroups": [1],
         "securityContext.sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}],
@@ -272,9 +271,7 @@ def _unsupported_of_pod(found: Refusals) -> None:
 def _unsupported_of_container(found: Refusals) -> None:
     probe = {"exec": {"command": ["touch", CANARY]}}
     for path, value in {
-        "livenessProbe": probe,
-        "readinessProbe": probe,
-        "startupProbe": probe,
+        "livenessProbe.grpc": {"port": 1},
         "lifecycle": {"preStop": probe},
         "stdin": True,
         "tty": True,

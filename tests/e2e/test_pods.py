@@ -359,7 +359,8 @@ def counter(cluster: Cluster) -> Iterator[str]:
 def test_on_failure_restarts_in_the_same_job_until_it_succeeds(
     cluster: Cluster, counter: str
 ) -> None:
-    script = f"run=$({counter}); echo this is run $run; test $run -gt 0"
+    # The first restart comes at once, the second after a while.
+    script = f"run=$({counter}); echo this is run $run; test $run -gt 1"
     cluster.create(pod("again", "sh", "-c", script, restart_policy="OnFailure"))
 
     def backs_off() -> Json | None:
@@ -373,14 +374,14 @@ def test_on_failure_restarts_in_the_same_job_until_it_succeeds(
     assert "back-off 10s restarting failed container=main" in status["state"]["waiting"]["message"]
     line = cluster.kubectl("get", "pod", "again", "--no-headers").stdout.split()
     assert line[1:3] == ["0/1", "CrashLoopBackOff"]
-    assert cluster.logs("again") == "this is run 0\n"
+    assert cluster.logs("again") == "this is run 1\n"
     found = cluster.wait_phase("again", "Succeeded", "Failed")
     assert succeeded(found)
     status = main_status(found)
-    assert status["restartCount"] == 1
+    assert status["restartCount"] == 2
     assert status["lastState"]["terminated"]["exitCode"] == 1
-    assert cluster.logs("again") == "this is run 1\n"
-    assert cluster.logs("again", "--previous") == "this is run 0\n"
+    assert cluster.logs("again") == "this is run 2\n"
+    assert cluster.logs("again", "--previous") == "this is run 1\n"
     assert len(cluster.job_ids("again")) == 1
 
 

@@ -193,7 +193,6 @@ UNSUPPORTED_SPEC: list[tuple[str, Any, str]] = [
     ("setHostnameAsFQDN", True, "spec.setHostnameAsFQDN"),
     ("hostnameOverride", "h", "spec.hostnameOverride"),
     ("imagePullSecrets", [{"name": "s"}], "spec.imagePullSecrets"),
-    ("priorityClassName", "high", "spec.priorityClassName"),
     ("runtimeClassName", "r", "spec.runtimeClassName"),
     ("overhead", {"cpu": "1"}, "spec.overhead"),
     ("resources", {"limits": {"cpu": "1"}}, "spec.resources"),
@@ -251,9 +250,12 @@ def test_unsupported_fields_of_the_spec(name: str, value: object, field: str) ->
 
 
 UNSUPPORTED_CONTAINER: list[tuple[str, Any, str]] = [
-    ("livenessProbe", {"exec": {"command": ["true"]}}, "livenessProbe"),
-    ("readinessProbe", {"httpGet": {"port": 80}}, "readinessProbe"),
-    ("startupProbe", {"tcpSocket": {"port": 80}}, "startupProbe"),
+    ("livenessProbe", {"grpc": {"port": 80}}, "livenessProbe.grpc"),
+    (
+        "readinessProbe",
+        {"httpGet": {"port": 80, "protocol": "HTTP2"}},
+        "readinessProbe.httpGet.protocol",
+    ),
     ("lifecycle", {"preStop": {"exec": {"command": ["true"]}}}, "lifecycle"),
     (
         "env",

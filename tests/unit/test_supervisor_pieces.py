@@ -124,12 +124,11 @@ def test_restart_policies_and_backoff() -> None:
     assert restart.should_restart(RestartPolicy.ON_FAILURE, 3)
     assert not restart.should_restart(RestartPolicy.ON_FAILURE, 0)
     assert not restart.should_restart(RestartPolicy.NEVER, 3)
-    waits, wait = [], 0.0
-    for _ in range(7):
-        wait = restart.next_backoff_s(wait, ran_s=1)
-        waits.append(wait)
-    assert waits == [10, 20, 40, 80, 160, 300, 300]
-    assert restart.next_backoff_s(300, ran_s=600) == 10
+    waits: list[float] = []
+    for _ in range(8):
+        waits.append(restart.next_backoff_s(waits[-1] if waits else None, ran_s=1))
+    assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
+    assert restart.next_backoff_s(300, ran_s=600) == 0
 
 
 def test_memory_cgroup_is_found_in_both_versions() -> None:

@@ -1,0 +1,26 @@
+"""What came of asking a container something. Source: kubernetes pkg/probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+MAX_OUTPUT_BYTES = 10 * 1024
+
+
+class Outcome(Enum):
+    """The results of upstream's probes."""
+
+    SUCCESS = "success"
+    WARNING = "warning"
+    FAILURE = "failure"
+    ERROR = "unknown"
+    """It could not be asked: that says nothing of the container."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """An outcome and upstream's words for it."""
+
+    outcome: Outcome
+    text: str = ""
