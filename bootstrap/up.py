@@ -75,7 +75,7 @@ async def start(paths: HpkPaths, config: Config, reporter: Reporter) -> Endpoint
     private_directory(paths.logs)
     await ensure_all(paths, config.binaries, reporter)
     log_path = control_plane_log(paths)
-    before = read_state(paths)
+    before, here = read_state(paths), Identity.here()
     job_id = surrounding_job()
     environment = component_environment() | {
         name: os.environ[name] for name in os.environ if name in _KEPT or name.startswith("GO")
@@ -92,7 +92,8 @@ async def start(paths: HpkPaths, config: Config, reporter: Reporter) -> Endpoint
     while True:
         ended = subproc.has_ended(pid)
         endpoint = read_endpoint(paths)
-        if endpoint is not None and endpoint.pid == pid:
+        # Another host, whose control plane died, may have had a process of this number.
+        if endpoint is not None and (endpoint.host, endpoint.pid) == (here.host, pid):
             _report_components(paths, reporter, before)
             reporter.done("control-plane", f"up at https://{endpoint.address}:{endpoint.api_port}")
             return endpoint

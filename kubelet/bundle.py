@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hpk.model.bundle import Bundle, ContainerBundle
+from hpk.model.bundle import API_PORT_MARK, Bundle, ContainerBundle
 from hpk.model.errors import ParseError, TransientError
-from hpk.model.frames import MAX_FRAME_BYTES
+from hpk.model.frames import FORWARDER_VERSION, MAX_FRAME_BYTES
 from hpk.model.plan import ContainerPlan, EnvVar, PodPlan, TokenSource
 from hpk.model.settings import KubeletSettings
 from hpk.planning.downward import HOST_FIELDS, metadata_field
 from hpk.planning.late import LateValues, references_of, resolve_container
+from hpk.planning.services import service_variables
 from kubelet.apiserver import ApiServer, Json
 from kubelet.bundle_files import MountError, VolumeValues, volume_files
 from kubelet.objects import ObjectData, ObjectReader
@@ -35,10 +36,12 @@ class PodFacts:
 
     :param pod: the Pod as it is now.
     :param host_ip: of its first node; "" before a supervisor said.
+    :param protocol: that its supervisor speaks, see hpk.model.frames.
     """
 
     pod: Json
     host_ip: str
+    protocol: int
 
     def field(self, field_path: str) -> str:
         """The value of a ``fieldPath``.
@@ -91,7 +94,7 @@ class BundleBuilder:
             },
             field=facts.field,
         )
-        env = self._services()
+        env = self._services(facts.protocol)
         late = LateValues(
             namespace=namespace,
             config_maps=_texts(config_maps),
@@ -115,13 +118,11 @@ class BundleBuilder:
         except TransientError as error:
             raise MountError(volume, str(error)) from error
 
-    def _services(self) -> tuple[EnvVar, ...]:
-        port = str(self._settings.api_port)
-        return (
-            EnvVar("KUBERNETES_SERVICE_HOST", self._settings.api_host),
-            EnvVar("KUBERNETES_SERVICE_PORT", port),
-            EnvVar("KUBERNETES_SERVICE_PORT_HTTPS", port),
-        )
+    def _services(self, protocol: int) -> tuple[EnvVar, ...]:
+        """The supervisor's own forwarder, which stays where it is when we move."""
+        if protocol >= FORWARDER_VERSION:
+            return service_variables("127.0.0.1", API_PORT_MARK)
+        return service_variables(self._settings.api_host, str(self._settings.api_port))
 
 
 def _late_containers(

@@ -56,6 +56,9 @@ class ChannelHandler(Protocol):
     def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
         """Why this attempt is not wanted, None if it is."""
 
+    def not_understood(self, uid: PodUid, why: str) -> None:
+        """A supervisor speaks a later protocol than we do."""
+
     def record_arrived(self, record: SupervisorRecord) -> None:
         """A supervisor reported."""
 
@@ -63,10 +66,11 @@ class ChannelHandler(Protocol):
         """A session began or ended."""
 
     async def build_bundle(
-        self, uid: PodUid, nonce: Nonce, *, fresh: bool
+        self, uid: PodUid, nonce: Nonce, *, protocol: int, fresh: bool
     ) -> tuple[Bundle, float | None]:
         """The attempt's bundle, and after how many seconds it wants to be built again.
 
+        :param protocol: that its supervisor speaks.
         :param fresh: whether what was read a moment ago will not do.
         """
 
@@ -74,12 +78,10 @@ class ChannelHandler(Protocol):
 class Session:
     """One supervisor's open connection."""
 
-    def __init__(
-        self, uid: PodUid, nonce: Nonce, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.uid = uid
-        self.nonce = nonce
-        self._reader = reader
+    def __init__(self, hello: Hello, writer: asyncio.StreamWriter) -> None:
+        self.uid = hello.uid
+        self.nonce = hello.nonce
+        self.protocol = hello.protocol
         self._writer = writer
         self._ids = itertools.count(1)
         self._log_reads: dict[int, asyncio.Future[LogData]] = {}
@@ -198,11 +200,13 @@ class ChannelServer:
         refusal = await asyncio.to_thread(self._refusal, hello)
         if refusal is not None:
             log.info("supervisor refused uid=%s reason=%s", hello.uid, refusal.reason)
+            if refusal == _refuse_later_protocol(hello):
+                self._handler.not_understood(hello.uid, refusal.reason)
             writer.write(codec.frame_bytes(refusal))
             await writer.drain()
             return None
-        session = Session(hello.uid, hello.nonce, reader, writer)
-        await session.send(Welcome(protocol=min(hello.protocol, PROTOCOL_VERSION)))
+        session = Session(hello, writer)
+        await session.send(Welcome(protocol=hello.protocol))
         return session
 
     def _refusal(self, hello: Hello) -> Reject | None:
@@ -210,7 +214,7 @@ class ChannelServer:
         token = _token(Path(self._paths.attempt(hello.uid, hello.nonce).token)) if valid else ""
         if not token or not hmac.compare_digest(token.encode(), hello.token.encode()):
             return Reject(reason="unknown attempt or wrong token", stop=False)
-        return self._handler.refusal(hello.uid, hello.nonce)
+        return self._handler.refusal(hello.uid, hello.nonce) or _refuse_later_protocol(hello)
 
     async def _serve(self, session: Session, reader: asyncio.StreamReader) -> None:
         older = self._sessions.get(session.nonce)
@@ -266,7 +270,10 @@ class ChannelServer:
             session.bundle_stale.clear()
             try:
                 bundle, again_s = await self._handler.build_bundle(
-                    session.uid, session.nonce, fresh=sent is None
+                    session.uid,
+                    session.nonce,
+                    protocol=session.protocol,
+                    fresh=sent is None,
                 )
             except HpkError as error:
                 log.warning("bundle uid=%s: %s", session.uid, error)
@@ -279,6 +286,17 @@ class ChannelServer:
                 return
             sent, pause_s = bundle, 0.5
             await _wait(session.bundle_stale, again_s)
+
+
+def _refuse_later_protocol(hello: Hello) -> Reject | None:
+    if hello.protocol <= PROTOCOL_VERSION:
+        return None
+    return Reject(
+        reason=f"the pod's supervisor speaks protocol {hello.protocol}, this kubelet"
+        f" {PROTOCOL_VERSION} at most: the pod goes on, but its ConfigMaps, Secrets and tokens"
+        " are not renewed until a newer hpk runs",
+        stop=False,
+    )
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -99,6 +99,7 @@ class Kubelet:
             session=self._channel.session,
             problem=lambda: "" if self._informer.synced.is_set() else "pods are not listed yet",
         )
+        self._not_understood: set[PodUid] = set()
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -234,6 +235,7 @@ class Kubelet:
         await worker.run()
         if self._workers.get(uid) is worker:
             del self._workers[uid]
+            self._not_understood.discard(uid)
             self._bundles.tokens.forget(uid)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -295,8 +297,15 @@ class Kubelet:
         if worker is not None:
             worker.nudge()
 
+    def not_understood(self, uid: PodUid, why: str) -> None:
+        """ChannelHandler: a supervisor speaks a later protocol than we do."""
+        worker = self._workers.get(uid)
+        if worker is not None and worker.has_object and uid not in self._not_understood:
+            self._not_understood.add(uid)
+            self._events.warning(worker.pod, "SupervisorTooNew", why)
+
     async def build_bundle(
-        self, uid: PodUid, nonce: Nonce, *, fresh: bool
+        self, uid: PodUid, nonce: Nonce, *, protocol: int, fresh: bool
     ) -> tuple[Bundle, float | None]:
         """ChannelHandler: the attempt's bundle; what is missing becomes an event of the Pod."""
         worker = self._workers.get(uid)
@@ -310,7 +319,9 @@ class Kubelet:
             raise TransientError(f"attempt {nonce} is not in the journal")
         spec = await asyncio.to_thread(self._launcher.load_spec, attempt)
         record = self._observations.get(nonce).record
-        facts = PodFacts(pod=worker.pod, host_ip=record.host_ip if record else "")
+        facts = PodFacts(
+            pod=worker.pod, host_ip=record.host_ip if record else "", protocol=protocol
+        )
         try:
             bundle, again_s = await self._bundles.build(spec.plan, facts, fresh=fresh)
         except TransientError as error:

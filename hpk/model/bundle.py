@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from hpk.model.plan import EnvVar
 
+API_PORT_MARK = "\0api-port\0"
+"""Stands in variables and words for the API server's port at 127.0.0.1, which each node of a job
+has its own of. No variable and no argument can hold a NUL otherwise."""
+
 
 @dataclass(frozen=True)
 class BundleFile:

@@ -3,7 +3,12 @@
 On the wire a frame is a 4-byte big-endian length and that many bytes of JSON, an object whose
 ``type`` names one of the classes below; a frame longer than MAX_FRAME_BYTES ends the connection.
 The supervisor dials, sends Hello, and waits for Welcome or Reject. An unknown type is skipped, so
-that either side may be the newer one; a change that this cannot absorb raises PROTOCOL_VERSION.
+that either side may be the newer one; a change that this cannot absorb raises PROTOCOL_VERSION. The
+kubelet speaks to supervisors of all earlier versions, for jobs outlive upgrades, and rejects later
+ones.
+
+Version 2: the bundle may hold hpk.model.bundle.API_PORT_MARK, for the supervisor forwards to the
+API server.
 """
 
 from __future__ import annotations
@@ -15,7 +20,8 @@ from hpk.model.bundle import Bundle
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
 from hpk.model.record import SupervisorRecord
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+FORWARDER_VERSION = 2
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 LOG_CHUNK_BYTES = 256 * 1024
 
@@ -62,7 +68,7 @@ class LogData:
 
 @dataclass(frozen=True)
 class Welcome:
-    """The kubelet knows this attempt; protocol is the highest version both speak."""
+    """The kubelet knows this attempt; protocol is the version it will speak."""
 
     protocol: int
 

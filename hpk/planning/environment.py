@@ -16,15 +16,10 @@ from hpk.planning.containers import PodContainer
 from hpk.planning.downward import DownwardContext
 from hpk.planning.env_sources import plan_env_from, plan_value_from
 from hpk.planning.expansion import Lookup, escape, expand, references
-from hpk.planning.fields import INVALID, UNSUPPORTED, get_objects, get_text, get_texts
+from hpk.planning.fields import INVALID, get_objects, get_text, get_texts
+from hpk.planning.services import SERVICE_VARIABLES
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SERVICE_VARIABLES = (
-    "KUBERNETES_SERVICE_HOST",
-    "KUBERNETES_SERVICE_PORT",
-    "KUBERNETES_SERVICE_PORT_HTTPS",
-)
-"""Known only where the container runs: they come in the bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +65,6 @@ def declare(container: PodContainer, context: DownwardContext) -> Declared:
                 INVALID, f"{path}.name", f"{name!r} cannot name an environment variable"
             )
         value = get_text(item, "value", path)
-        _refuse_unknown_services(value, known, f"{path}.value")
         if not value and item.get("valueFrom") is not None:
             variable = plan_value_from(container, item, path, name, context)
         else:
@@ -82,8 +76,7 @@ def declare(container: PodContainer, context: DownwardContext) -> Declared:
             known.pop(name, None)
         else:
             known[name] = expand(variable.value, known.get)
-    for text_path, text in _command_texts(container):
-        _refuse_unknown_services(text, known, text_path)
+    for text in _command_texts(container):
         late = late or _depends(text, variables, known, env_from)
     return Declared(
         variables=tuple(variables), env_from=env_from, late=late, known=known, path=container.path
@@ -104,22 +97,11 @@ def _depends(
     )
 
 
-def _refuse_unknown_services(text: str, known: Mapping[str, str], path: str) -> None:
-    for name in references(text):
-        if name not in known and name.startswith("KUBERNETES_PORT"):
-            raise AdmissionError(
-                UNSUPPORTED,
-                path,
-                f"$({name}) has no value here",
-                remedy="use $(KUBERNETES_SERVICE_HOST) and $(KUBERNETES_SERVICE_PORT)",
-            )
-
-
-def _command_texts(container: PodContainer) -> list[tuple[str, str]]:
+def _command_texts(container: PodContainer) -> list[str]:
     return [
-        (f"{container.path}.{field}[{index}]", text)
+        text
         for field in ("command", "args")
-        for index, text in enumerate(get_texts(container.spec, field, container.path))
+        for text in get_texts(container.spec, field, container.path)
     ]
 
 

@@ -106,7 +106,7 @@ class Channel:
             started_s = time.monotonic()
             try:
                 self._connect_and_serve(ssl)
-            except (OSError, HpkError, ValueError) as error:
+            except (OSError, HpkError, ValueError, OverflowError) as error:
                 text = str(error) or repr(error)
                 if text != failure:
                     log("channel: cannot reach the kubelet", error=text)

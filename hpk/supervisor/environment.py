@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Optional
 
-from hpk.model.bundle import Bundle, ContainerBundle
+from hpk.model.bundle import API_PORT_MARK, Bundle, ContainerBundle
 from hpk.model.errors import PermanentError
-from hpk.model.plan import ContainerPlan
+from hpk.model.plan import ContainerPlan, EnvVar
 from hpk.supervisor.enter import DEFAULT_PATH
 
 
@@ -25,6 +26,22 @@ def container_argv(plan: ContainerPlan, bundle: Bundle) -> tuple[str, ...]:
     """What the container runs."""
     late = late_part(plan, bundle)
     return plan.argv if late is None else late.argv
+
+
+def with_api_port(bundle: Bundle, port: int) -> Bundle:
+    """The bundle as it is to be used on a node where the API server is at this port."""
+
+    def put(text: str) -> str:
+        return text.replace(API_PORT_MARK, str(port))
+
+    def put_all(variables: tuple[EnvVar, ...]) -> tuple[EnvVar, ...]:
+        return tuple(replace(item, value=put(item.value)) for item in variables)
+
+    late = tuple(
+        replace(item, env=put_all(item.env), argv=tuple(map(put, item.argv)))
+        for item in bundle.containers
+    )
+    return replace(bundle, env=put_all(bundle.env), containers=late)
 
 
 def late_part(plan: ContainerPlan, bundle: Bundle) -> Optional[ContainerBundle]:

@@ -15,7 +15,7 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, JobSpec
 from hpk.runtimes.base import BindMount, HoldRequest
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor import enter, mounts, node
+from hpk.supervisor import enter, forwarder, mounts, node
 from hpk.supervisor.children import kill_inhabitants, read_pause_pid, start_runtime
 from hpk.supervisor.files import close_files_but, log, read_file, write_new
 from hpk.supervisor.localdir import LocalDirs, lock_exclusively
@@ -58,24 +58,36 @@ class RankContext:
         return self.env.get("SLURM_PROCID") == "0"
 
 
+def api_port_path(dirs: LocalDirs) -> str:
+    """The file that says where the ranks of this node find the API server."""
+    return os.path.join(dirs.work, "api.port")
+
+
 def start_keeper(rank: RankContext, bundle: Bundle, dirs: LocalDirs, pid_path: str) -> int:
     """Start the node's container and the process that holds it; the keeper's pid.
+
+    The keeper forwards to the API server, too, as the supervisor does for the pod's other
+    containers.
 
     :raises StartError: the runtime could not start the container.
     """
     command = _prepare(rank, bundle, dirs)
+    listener = forwarder.listen()
+    write_new(api_port_path(dirs), str(forwarder.port_of(listener)).encode())
     ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
     keeper = os.fork()
     if keeper == 0:
         code = 1
         try:
-            close_files_but(ready_write)
-            _keep(command, dirs, ready_write)
+            close_files_but(ready_write, listener.fileno())
+            to_api = forwarder.Forwarder(listener, rank.spec.settings.endpoint_path)
+            _keep(command, dirs, ready_write, to_api)
             code = 0
         except BaseException as error:  # a forked child must never return into its parent's code
             log("keeper failed", error=repr(error))
         os._exit(code)
     os.close(ready_write)
+    listener.close()
     with os.fdopen(ready_read, "rb") as ready:
         pause_pid = int(ready.read() or b"0")
     if not pause_pid:
@@ -147,7 +159,7 @@ def _launcher_paths(env: dict[str, str]) -> tuple[str, ...]:
     return tuple(path for path in dict.fromkeys(found) if path and os.path.exists(path))
 
 
-def _keep(command: Open, dirs: LocalDirs, ready_fd: int) -> None:
+def _keep(command: Open, dirs: LocalDirs, ready_fd: int, to_api: forwarder.Forwarder) -> None:
     """Hold the container until every rank of this node has let its lock go."""
     os.setsid()
     for number in TERMINATIONS:
@@ -162,6 +174,7 @@ def _keep(command: Open, dirs: LocalDirs, ready_fd: int) -> None:
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     if pause_pid:
+        to_api.start()
         with contextlib.ExitStack() as stack:
             for directory in {dirs.work, dirs.secret}:
                 stack.enter_context(lock_exclusively(os.path.join(directory, ".lock")))

@@ -26,7 +26,13 @@ from hpk.supervisor.files import (
     write_atomically,
     write_new,
 )
-from hpk.supervisor.keeper import TERMINATIONS, PodPlace, RankContext, start_keeper
+from hpk.supervisor.keeper import (
+    TERMINATIONS,
+    PodPlace,
+    RankContext,
+    api_port_path,
+    start_keeper,
+)
 from hpk.supervisor.localdir import LocalDirs, join_local_dirs, lock_exclusively
 from hpk.supervisor.termination import START_ERROR_CODE
 
@@ -75,6 +81,7 @@ def enter_container(rank: RankContext, bundle: Bundle) -> int:
         if not os.path.exists(pid_path):
             keeper = _start_keeper(rank, bundle, dirs, pid_path)
         pause_pid = int(read_file(pid_path))
+    bundle = environment.with_api_port(bundle, int(read_file(api_port_path(dirs))))
     for fd in dirs.lock_fds:
         os.set_inheritable(fd, True)
     if keeper:

@@ -36,9 +36,10 @@ from hpk.model.record import (
 )
 from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor import mounts, node, pod_messages, sequence, termination
+from hpk.supervisor import forwarder, mounts, node, pod_messages, sequence, termination
 from hpk.supervisor.channel import Channel, ChannelConfig
 from hpk.supervisor.container import Container
+from hpk.supervisor.environment import with_api_port
 from hpk.supervisor.files import log
 from hpk.supervisor.inits import Init, Inits
 from hpk.supervisor.launch import PodContext
@@ -94,7 +95,8 @@ class Supervisor:
         self._containers: list[Container] = []
         self._volumes: Optional[PodVolumes] = None
         self._dirs: Optional[LocalDirs] = None
-        self._bundle_asked = False
+        self._api_port = 0
+        self._rejection = ""
         self._has_bundle = False
         self._phase = PodPhase.STARTING
         self._cause: Optional[StopCause] = None
@@ -345,6 +347,7 @@ class Supervisor:
         self._dirs = dirs
         mounts.write_node_files(dirs.work)
         write_runtime_files(runtime, facts, dirs.work)
+        self._forward()
         volumes = PodVolumes(spec, pod_dirs(self._me.layout, dirs, self._me.env))
         self._volumes = volumes
         volumes.prepare()
@@ -387,6 +390,11 @@ class Supervisor:
         ]
         self._advance()
         self.changed()
+
+    def _forward(self) -> None:
+        listener = forwarder.listen()
+        self._api_port = forwarder.port_of(listener)
+        forwarder.Forwarder(listener, self._me.spec.settings.endpoint_path).start()
 
     def _fail_setup(self, why: str) -> None:
         """Nothing could be started: every container gets the reason."""
@@ -472,7 +480,9 @@ class Supervisor:
         elif isinstance(frame, frames.Stop):
             self._stop(StopCause.REQUESTED, frame.grace_period_s)
         elif isinstance(frame, frames.Reject):
-            log("channel: rejected", reason=frame.reason, stop=frame.stop)
+            if frame.reason != self._rejection:  # it is tried again for as long as the pod lives
+                log("channel: rejected", reason=frame.reason, stop=frame.stop)
+            self._rejection = frame.reason
             if frame.stop:
                 self._stop(StopCause.REQUESTED, self._plan.grace_period_s)
 
@@ -488,8 +498,10 @@ class Supervisor:
                 self._stop(StopCause.SETUP_FAILED, 0)
             return
         self._has_bundle = True
+        here = with_api_port(bundle, self._api_port)
         for container in self._all:
-            container.give_bundle(bundle)
+            # Ranks run on other nodes, too, and each of these has a port of its own.
+            container.give_bundle(here if container.plan.mpi is None else bundle)
 
     def _on_signal(self) -> None:
         allowed_s = max(1, self._me.spec.settings.kill_wait_s - _END_MARGIN_S)

@@ -17,6 +17,7 @@ from bootstrap.lab.layout import LOGIN
 Json = dict[str, Any]
 T = TypeVar("T")
 BUSYBOX = "registry.lab:5000/busybox:latest"
+API_CLIENT = "registry.lab:5000/api-client:latest"
 LAMMPS = "registry.lab:5000/lammps:latest"
 ENTRYPOINT = "registry.lab:5000/entrypoint:latest"
 
@@ -49,7 +50,13 @@ class Cluster:
     machine: Machine
     user: str
     namespace: str = "default"
-    environment: Mapping[str, str] | None = None
+    hpk_home: str | None = None
+    """HPK_HOME, where it is not the default."""
+
+    def _environment(self) -> dict[str, str]:
+        home = f"/home/{self.user}/.hpk" if self.hpk_home is None else self.hpk_home
+        own = {} if self.hpk_home is None else {"HPK_HOME": home}
+        return {**own, "KUBECONFIG": f"{home}/kubeconfig"}
 
     def run(
         self,
@@ -66,7 +73,7 @@ class Cluster:
             host,
             argv,
             user=self.machine.lab.user(user or self.user),
-            environment={"KUBECONFIG": f"/home/{self.user}/.hpk/kubeconfig"},
+            environment=self._environment(),
         )
         done = subprocess.run(
             whole, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -84,7 +91,7 @@ class Cluster:
             host,
             ["setpriv", "--pdeathsig", "KILL", "--", *argv],
             user=self.machine.lab.user(self.user),
-            environment={"KUBECONFIG": f"/home/{self.user}/.hpk/kubeconfig"},
+            environment=self._environment(),
         )
         return subprocess.Popen(
             whole,

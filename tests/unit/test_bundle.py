@@ -20,6 +20,7 @@ from hpk.model.frames import BundleReply
 from hpk.model.ids import PodRef, PodUid
 from hpk.model.plan import PodPlan, TokenSource
 from hpk.model.settings import KubeletSettings
+from hpk.supervisor.environment import with_api_port
 from kubelet.apiserver import ApiServer
 from kubelet.bundle import BundleBuilder, PodFacts
 from kubelet.bundle_files import MountError
@@ -88,9 +89,14 @@ class Server:
     builder: BundleBuilder
 
     async def build(
-        self, pod: dict[str, Any], *, host_ip: str = "10.0.0.7", fresh: bool = True
+        self,
+        pod: dict[str, Any],
+        *,
+        host_ip: str = "10.0.0.7",
+        fresh: bool = True,
+        protocol: int = 1,
     ) -> Bundle:
-        facts = PodFacts(pod=pod, host_ip=host_ip)
+        facts = PodFacts(pod=pod, host_ip=host_ip, protocol=protocol)
         return (await self.builder.build(plan(pod), facts, fresh=fresh))[0]
 
 
@@ -143,12 +149,31 @@ async def test_the_volume_of_every_pod(server: Server) -> None:
         "ca.crt": (b"CA", 0o644),
         "namespace": (b"default", 0o644),
     }
-    assert {v.name: v.value for v in bundle.env} == {
-        "KUBERNETES_SERVICE_HOST": "login.example",
-        "KUBERNETES_SERVICE_PORT": "6443",
-        "KUBERNETES_SERVICE_PORT_HTTPS": "6443",
-    }
     assert bundle.containers == ()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "host", "port"),
+    [(1, "login.example", "6443"), (2, "127.0.0.1", "31234"), (3, "127.0.0.1", "31234")],
+)
+async def test_the_variables_of_the_api_server_are_upstreams(
+    server: Server, protocol: int, host: str, port: str
+) -> None:
+    server.store.put("configmaps", "kube-root-ca.crt", data={"ca.crt": "CA"})
+    words = ["curl", "https://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)/api"]
+    pod = a_pod(container={"command": words})
+    bundle = with_api_port(await server.build(pod, protocol=protocol), 31234)
+    assert {v.name: v.value for v in bundle.env} == {
+        "KUBERNETES_SERVICE_HOST": host,
+        "KUBERNETES_SERVICE_PORT": port,
+        "KUBERNETES_SERVICE_PORT_HTTPS": port,
+        "KUBERNETES_PORT": f"tcp://{host}:{port}",
+        "KUBERNETES_PORT_443_TCP": f"tcp://{host}:{port}",
+        "KUBERNETES_PORT_443_TCP_PROTO": "tcp",
+        "KUBERNETES_PORT_443_TCP_PORT": port,
+        "KUBERNETES_PORT_443_TCP_ADDR": host,
+    }
+    assert bundle.containers[0].argv == ("curl", f"https://{host}:{port}/api")
 
 
 async def test_each_kind_of_volume_brings_its_bytes(server: Server) -> None:

@@ -51,6 +51,7 @@ class Kubelet:
     records: list[SupervisorRecord] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     unwanted: Reject | None = None
+    complaints: list[str] = field(default_factory=list)
 
     def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
         return self.unwanted
@@ -61,11 +62,14 @@ class Kubelet:
     def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
         self.changed.set()
 
+    def not_understood(self, uid: PodUid, why: str) -> None:
+        self.complaints.append(why)
+
     bundles: list[Bundle] = field(default_factory=lambda: [Bundle((), (EnvVar("A", "b"),))])
     again_s: float | None = None
 
     async def build_bundle(
-        self, uid: PodUid, nonce: Nonce, *, fresh: bool
+        self, uid: PodUid, nonce: Nonce, *, protocol: int, fresh: bool
     ) -> tuple[Bundle, float | None]:
         bundle = self.bundles[0]
         if len(self.bundles) > 1:
@@ -268,6 +272,38 @@ async def test_a_stranger_is_refused(channel: Channel, changes: dict[str, str]) 
         assert not answer.stop
         assert await reader.read() == b""
     assert channel.server.session(NONCE) is None
+
+
+@pytest.mark.parametrize("protocol", range(1, PROTOCOL_VERSION + 1))
+async def test_supervisors_of_all_earlier_versions_are_welcome(
+    channel: Channel, protocol: int
+) -> None:
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello(protocol=protocol))
+        assert await receive(reader) == Welcome(protocol=protocol)
+        session = channel.server.session(NONCE)
+        assert session is not None
+        assert session.protocol == protocol
+    assert channel.kubelet.complaints == []
+
+
+async def test_a_later_supervisor_is_refused_but_not_stopped(channel: Channel) -> None:
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello(protocol=PROTOCOL_VERSION + 1))
+        answer = await receive(reader)
+        assert isinstance(answer, Reject)
+        assert not answer.stop
+        assert f"protocol {PROTOCOL_VERSION + 1}" in answer.reason
+        assert await reader.read() == b""
+    assert channel.kubelet.complaints == [answer.reason]
+
+
+async def test_a_later_supervisor_proves_itself_first(channel: Channel) -> None:
+    async with channel.dial() as (reader, writer):
+        writer.write(channel.hello(protocol=PROTOCOL_VERSION + 1, token="wrong"))
+        answer = await receive(reader)
+        assert "wrong token" in answer.reason
+    assert channel.kubelet.complaints == []
 
 
 async def test_a_revoked_attempt_is_told_to_stop(channel: Channel) -> None:

@@ -22,6 +22,7 @@ from hpk.planning.flags import parse_flags
 from hpk.planning.mpi import parse_launcher_options
 from hpk.planning.quantity import MAX_QUANTITY, parse_quantity, round_up
 from hpk.planning.sbatch_options import ALLOWED, REFUSED, SHORT
+from hpk.planning.services import SERVICE_VARIABLES
 from hpk.planning.users import resolve_user
 
 FIELD = "metadata.annotations[slurm-job.hpk.io/flags]"
@@ -173,18 +174,17 @@ def test_variables_see_those_declared_before_them() -> None:
     assert plan_argv(container, "c", image) == ("run", "21", "$(FROM_IMAGE)")
 
 
-def test_what_only_the_job_knows_makes_a_container_late() -> None:
-    words = ["curl", "$(KUBERNETES_SERVICE_HOST)"]
+@pytest.mark.parametrize("name", SERVICE_VARIABLES)
+def test_what_only_the_job_knows_makes_a_container_late(name: str) -> None:
+    words = ["curl", f"$({name})"]
     of, found = declared({"command": words}, "spec.containers[0]")
     assert found.late
     assert plan_declared_argv(of, found, ImageConfig()) == tuple(words)
 
 
-def test_what_nobody_knows_is_refused_and_not_left_as_it_is() -> None:
-    container = {"command": ["curl", "$(KUBERNETES_PORT_443_TCP)"]}
-    with pytest.raises(AdmissionError) as caught:
-        plan_argv(container, "spec.containers[0]", ImageConfig())
-    assert caught.value.field == "spec.containers[0].command[1]"
+def test_what_nobody_knows_is_left_as_it_is() -> None:
+    container = {"command": ["curl", "$(KUBERNETES_PORT_80_TCP)"]}
+    assert plan_argv(container, "c", ImageConfig()) == ("curl", "$(KUBERNETES_PORT_80_TCP)")
 
 
 @pytest.mark.parametrize(
