@@ -14,6 +14,7 @@ setup: ## install what is missing: OS packages, Python environment, upstream pro
 	@$(STEP) "OS packages" scripts/install-os-packages
 	@$(STEP) "Python environment" scripts/install-python
 	@$(STEP) "Kubernetes, etcd, CoreDNS" $(HPK) setup binaries
+	@$(STEP) "Argo Workflows" $(HPK) setup binaries workflow-controller argoexec
 	@$(STEP) "Apptainer" $(HPK) setup apptainer
 	@$(STEP) "sample images" $(HPK) setup images
 

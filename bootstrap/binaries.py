@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Protocol
 
 from bootstrap import build, store
-from bootstrap.components import PROGRAMS, Program
+from bootstrap.components import PROGRAMS, SAMPLES, Program
 from bootstrap.download import Downloader
 from bootstrap.store import Stored
 from hpk import subproc
 from hpk.config.schema import BinariesConfig
 from hpk.model.errors import HpkError, PermanentError
 from hpk.statefs import HpkPaths, wait_for_lock
+
+_KNOWN = {**PROGRAMS, **SAMPLES}
 
 
 class Reporter(Protocol):
@@ -59,7 +61,7 @@ async def ensure_all(
 
     :raises PermanentError: one is damaged, or can neither be downloaded nor built.
     """
-    places, wanted = Places.of(paths), [PROGRAMS[name] for name in names]
+    places, wanted = Places.of(paths), [_KNOWN[name] for name in names]
     reporter.step("programs", "verifying checksums")
     found = dict(
         zip(
@@ -133,6 +135,9 @@ async def _from_sources(
 ) -> Stored:
     refusals = []
     for source in config.sources:
+        if source == "download" and not program.url:
+            refusals.append("download: upstream releases no such program")
+            continue
         try:
             if source == "download":
                 path = await _download(program, downloader, reporter, work)

@@ -7,6 +7,8 @@ is built is what was reviewed, whoever serves the modules.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -16,7 +18,7 @@ from bootstrap.components import Program
 from hpk import subproc
 from hpk.model.errors import PermanentError, TransientError
 
-_GO_SOURCES = Path(__file__).parent / "gobuild"
+GO_SOURCES = Path(__file__).parent / "gobuild"
 _OLDEST_GO = (1, 26)
 _BUILD_TIMEOUT_S = 3600.0
 _PASSED = ("http_proxy", "https_proxy", "no_proxy", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
@@ -59,8 +61,13 @@ async def check_go() -> str:
     return text.strip()
 
 
-def build_argv(program: Program, source: Path, output: Path) -> list[str]:
-    """The command that builds one program into the file ``output``."""
+def build_argv(
+    program: Program, source: Path, output: Path, module_file: Path | None = None
+) -> list[str]:
+    """The command that builds one program into the file ``output``.
+
+    :param module_file: go.mod to go by instead of that of ``source``.
+    """
     return [
         "go",
         "build",
@@ -70,6 +77,7 @@ def build_argv(program: Program, source: Path, output: Path) -> list[str]:
         "-buildvcs=false",
         f"-ldflags={' '.join(program.ldflags)}",
         f"-o={output}",
+        *([] if module_file is None else [f"-modfile={module_file}"]),
         program.package,
     ]
 
@@ -81,7 +89,9 @@ async def build(program: Program, work: Path, *, proxy: str, log: Path) -> Path:
     :raises PermanentError: Go could not; the message carries the end of its output.
     """
     output = work / program.name
-    argv = build_argv(program, _GO_SOURCES / program.module, output)
+    source = GO_SOURCES / program.module
+    module_file = await _whole_module(program, source, work, proxy) if program.links else None
+    argv = build_argv(program, source, output, module_file)
     try:
         done = await subproc.run(
             argv,
@@ -98,6 +108,51 @@ async def build(program: Program, work: Path, *, proxy: str, log: Path) -> Path:
             remedy="check that the Go module proxy (go env GOPROXY) can be reached",
         )
     return output
+
+
+async def module_directory(module: str, source: Path, proxy: str) -> Path:
+    """Where Go keeps a module that the wrapper module in ``source`` requires; fetched if need be.
+
+    :raises PermanentError: it cannot be had.
+    """
+    done = await subproc.run(
+        ["go", "mod", "download", "-C", str(source), "-json", module],
+        environment=_environment(proxy),
+        timeout_s=_BUILD_TIMEOUT_S,
+    )
+    directory = ""
+    with contextlib.suppress(ValueError, AttributeError):
+        directory = json.loads(done.stdout).get("Dir", "")
+    if done.exit_code != 0 or not directory:
+        raise PermanentError(
+            f"Go cannot fetch {module}: {(done.stderr or done.stdout).strip()[-1500:]}",
+            remedy="check that the Go module proxy (go env GOPROXY) can be reached",
+        )
+    return Path(directory)
+
+
+async def _whole_module(program: Program, source: Path, work: Path, proxy: str) -> Path:
+    """A go.mod in ``work`` that takes the program's module from a copy with its links put back.
+
+    Go refuses to overlay files of its module cache.
+    """
+    origin = await module_directory(program.upstream, source, proxy)
+    copy = work / "module"
+    await asyncio.to_thread(_copy_with_links, origin, copy, program.links)
+    for name in ("go.mod", "go.sum"):
+        await asyncio.to_thread(shutil.copyfile, source / name, work / name)
+    edit = ["go", "mod", "edit", f"-replace={program.upstream}={copy}", str(work / "go.mod")]
+    (await subproc.run(edit, environment=_environment(proxy))).check()
+    return work / "go.mod"
+
+
+def _copy_with_links(origin: Path, copy: Path, links: tuple[tuple[str, str], ...]) -> None:
+    shutil.copytree(origin, copy, copy_function=shutil.copyfile)
+    for directory, _, _ in os.walk(copy):
+        Path(directory).chmod(0o700)  # Go's cache is read-only
+    for link, target in links:
+        if not (copy / link).exists():
+            shutil.copyfile(copy / target, copy / link)
 
 
 def _tail(log: Path) -> str:

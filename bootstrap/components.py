@@ -1,4 +1,4 @@
-"""The upstream programs of the control plane: the one table of pinned versions.
+"""The upstream programs of the control plane and of the lab's images: pinned versions.
 
 Pure data and the rules to read it; finding, downloading and building are in bootstrap.binaries,
 bootstrap.download and bootstrap.build.
@@ -15,6 +15,7 @@ from hpk.model.errors import PermanentError
 KUBERNETES_VERSION = "v1.37.2"
 ETCD_VERSION = "v3.7.3"
 COREDNS_VERSION = "v1.15.0"
+ARGO_VERSION = "v3.7.6"
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -26,21 +27,27 @@ class Program:
     :param version: with its leading ``v``.
     :param module: directory in bootstrap/gobuild that builds it.
     :param package: Go package within that module.
-    :param url: official release; ``{version}``, ``{plain}`` (no v) and ``{arch}`` are filled in.
+    :param url: official release; ``{version}``, ``{plain}`` (no v) and ``{arch}`` are filled in;
+        "" where upstream releases no such program and it can only be built.
     :param checksum_url: published SHA-256, alone or in a list of ``SHA  NAME`` lines.
     :param member: path of the program in a tar archive, "" where the release is the bare program.
     :param version_argv: arguments that make it print its version.
+    :param upstream: Go module whose directory holds ``links``; "" without any.
+    :param links: symbolic links of that module, as (link, its target), relative to the module's
+        directory. Go's module archives leave links out, so a build has to put them back.
     """
 
     name: str
     version: str
     module: str
     package: str
-    url: str
-    checksum_url: str
+    url: str = ""
+    checksum_url: str = ""
     member: str = ""
     ldflags: tuple[str, ...] = ("-s", "-w")
     version_argv: tuple[str, ...] = ("--version",)
+    upstream: str = ""
+    links: tuple[tuple[str, str], ...] = ()
 
     def fill(self, template: str) -> str:
         """The URL or member path for this machine."""
@@ -118,3 +125,27 @@ PROGRAMS: dict[str, Program] = {
         ),
     )
 }
+
+
+ARGO_MODULE = "github.com/argoproj/argo-workflows/v3"
+_ARGO_SIGNALS = "workflow/executor/osspecific"
+
+
+def _argo(name: str) -> Program:
+    """Argo's releases hold its command line alone; the rest is published as container images."""
+    return Program(
+        name=name,
+        version=ARGO_VERSION,
+        module="argo",
+        package=f"{ARGO_MODULE}/cmd/{name}",
+        ldflags=("-s", "-w", f"-X {ARGO_MODULE}.version={ARGO_VERSION}"),
+        version_argv=("version", "--short"),
+        upstream=ARGO_MODULE,
+        links=((f"{_ARGO_SIGNALS}/signal_linux.go", f"{_ARGO_SIGNALS}/signal_darwin.go"),),
+    )
+
+
+SAMPLES: dict[str, Program] = {
+    program.name: program for program in (_argo("workflow-controller"), _argo("argoexec"))
+}
+"""Programs of the lab's images; no part of the control plane."""

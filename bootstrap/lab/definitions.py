@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bootstrap.components import SAMPLES
 from hpk.model.errors import PermanentError
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "singularity"
@@ -41,18 +42,28 @@ class CProgram(_Strict):
     compiler: str = "cc"
 
 
+class Upstream(_Strict):
+    """An upstream program of bootstrap.components that goes into the image."""
+
+    program: str
+    target: AbsolutePath
+
+
 class Content(_Strict):
     """What the image's file system holds.
 
     :param busybox: static busybox alone; otherwise Debian with these packages.
+    :param empty: nothing but a user database and what is named below.
     :param exclude: dpkg path patterns that are not unpacked.
     """
 
     busybox: bool = False
+    empty: bool = False
     packages: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     files: tuple[File, ...] = ()
     programs: tuple[CProgram, ...] = ()
+    upstream: tuple[Upstream, ...] = ()
 
 
 class Configuration(_Strict):
@@ -69,10 +80,12 @@ class Definition(_Strict):
     """One image.
 
     :param key: changes with anything the image is made from.
+    :param tag: in the registry.
     """
 
     name: str
     key: str
+    tag: str = "latest"
     content: Content
     config: Configuration
 
@@ -94,6 +107,7 @@ def _load(path: Path) -> Definition:
         sources = [file.source for file in loose.content.files]
         sources += [program.source for program in loose.content.programs]
         parts += [(DIRECTORY / source).read_bytes() for source in sources]
+        parts += [_version(item.program) for item in loose.content.upstream]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -102,3 +116,9 @@ def _load(path: Path) -> Definition:
         raise PermanentError(f"{path}: {error}", remedy="correct it") from error
     key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
     return loose.model_copy(update={"key": key[:16]})
+
+
+def _version(program: str) -> bytes:
+    if program not in SAMPLES:
+        raise ValueError(f"content.upstream: no program {program!r} (known: {', '.join(SAMPLES)})")
+    return SAMPLES[program].version.encode()

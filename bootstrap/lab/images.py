@@ -1,6 +1,7 @@
-"""Makes the lab's images from Debian packages and keeps them, as OCI layouts, in the cache.
+"""Makes the lab's images, most from Debian packages, and keeps them, as OCI layouts, in the cache.
 
-Nothing is fetched but packages, through apt: mmdebstrap or busybox → tar → umoci → OCI layout.
+Nothing is fetched but packages, through apt, and upstream's programs, as for the control plane:
+mmdebstrap, busybox or nothing → tar → umoci → OCI layout.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from bootstrap.binaries import Reporter
+from bootstrap.binaries import Reporter, ensure_all
 from bootstrap.lab.definitions import DIRECTORY, Definition
 from hpk import subproc
+from hpk.config.load import load_config
 from hpk.model.errors import PermanentError
-from hpk.statefs import wait_for_lock
+from hpk.statefs import HpkPaths, wait_for_lock
 
 _SUITE = "bookworm"
 _BUSYBOX = "/usr/bin/busybox"
@@ -70,7 +72,7 @@ async def ensure(cache: Path, definition: Definition, reporter: Reporter) -> Pat
 
 
 async def _build(definition: Definition, target: Path, reporter: Reporter) -> None:
-    reporter.step(definition.name, "building the image from Debian packages")
+    reporter.step(definition.name, "building the image")
     work = target.with_name(f".build-{definition.name}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
@@ -78,9 +80,12 @@ async def _build(definition: Definition, target: Path, reporter: Reporter) -> No
         base, extra, layout = work / "base.tar", work / "extra.tar", work / "layout"
         if definition.content.busybox:
             await asyncio.to_thread(_write_busybox, base, await _busybox_applets())
+        elif definition.content.empty:
+            await asyncio.to_thread(_write_skeleton, base)
         else:
             await _debian(definition, base)
         programs = await _compile(definition, work)
+        programs |= await _upstream(definition, reporter)
         await asyncio.to_thread(_write_extra, definition, programs, extra)
         await _umoci(definition, layout, (base, extra))
         layout.replace(target)
@@ -113,22 +118,42 @@ async def _compile(definition: Definition, work: Path) -> dict[str, Path]:
     return programs
 
 
+async def _upstream(definition: Definition, reporter: Reporter) -> dict[str, Path]:
+    """Target → upstream's program, brought first where it is missing."""
+    wanted = definition.content.upstream
+    if not wanted:
+        return {}
+    paths = HpkPaths.from_environment()
+    names = [item.program for item in wanted]
+    stored = await ensure_all(paths, load_config(paths).binaries, reporter, names)
+    return {item.target: stored[item.program].path for item in wanted}
+
+
 async def _busybox_applets() -> list[str]:
     return (await subproc.run([_BUSYBOX, "--list"])).check().stdout.split()
 
 
 def _write_busybox(target: Path, applets: list[str]) -> None:
     with tarfile.open(target, "w") as tar:
-        for name, mode in _EMPTY_DIRS:
-            tar.addfile(_entry(name, mode, tarfile.DIRTYPE))
+        _add_skeleton(tar)
         _add(tar, "bin/busybox", 0o755, Path(_BUSYBOX).read_bytes())
         for applet in applets:
             if applet != "busybox":
                 link = _entry(f"bin/{applet}", 0o777, tarfile.SYMTYPE)
                 link.linkname = "busybox"
                 tar.addfile(link)
-        _add(tar, "etc/passwd", 0o644, _PASSWD)
-        _add(tar, "etc/group", 0o644, _GROUP)
+
+
+def _write_skeleton(target: Path) -> None:
+    with tarfile.open(target, "w") as tar:
+        _add_skeleton(tar)
+
+
+def _add_skeleton(tar: tarfile.TarFile) -> None:
+    for name, mode in _EMPTY_DIRS:
+        tar.addfile(_entry(name, mode, tarfile.DIRTYPE))
+    _add(tar, "etc/passwd", 0o644, _PASSWD)
+    _add(tar, "etc/group", 0o644, _GROUP)
 
 
 def _write_extra(definition: Definition, programs: dict[str, Path], target: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bootstrap.binaries import Reporter
 from bootstrap.lab import definitions, images
 from bootstrap.lab.daemons import wait_until
+from bootstrap.lab.definitions import Definition
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN, REGISTRY
 from hpk import subproc
@@ -42,10 +43,10 @@ async def ensure_images(machine: Machine, cache: Path, reporter: Reporter) -> tu
     for definition in definitions.load_all():
         layout = await images.ensure(cache, definition, reporter)
         digest = images.manifest_digest(layout)
-        reference = f"{REGISTRY}/{definition.name}:latest"
-        if await _digest_in_registry(machine, definition.name) != digest:
+        reference = f"{REGISTRY}/{definition.name}:{definition.tag}"
+        if await _digest_in_registry(machine, definition) != digest:
             reporter.step(definition.name, "pushing to the registry")
-            await _push(machine, layout, definition.name)
+            await _push(machine, layout, definition)
         reporter.done(definition.name, f"{reference} {digest[:19]}")
         found.append(Image(reference=reference, digest=digest))
     return tuple(found)
@@ -56,10 +57,9 @@ async def _curl(machine: Machine, path: str, *words: str) -> subproc.Completed:
     return await machine.run(LOGIN, [*base, *words, f"https://{REGISTRY}/v2/{path}"])
 
 
-async def _digest_in_registry(machine: Machine, name: str) -> str:
-    answer = await _curl(
-        machine, f"{name}/manifests/latest", "--head", "--header", f"Accept: {_MANIFEST}"
-    )
+async def _digest_in_registry(machine: Machine, definition: Definition) -> str:
+    path = f"{definition.name}/manifests/{definition.tag}"
+    answer = await _curl(machine, path, "--head", "--header", f"Accept: {_MANIFEST}")
     for line in answer.stdout.splitlines():
         field, _, value = line.partition(":")
         if field.lower() == "docker-content-digest":
@@ -67,9 +67,10 @@ async def _digest_in_registry(machine: Machine, name: str) -> str:
     return ""
 
 
-async def _push(machine: Machine, layout: Path, name: str) -> None:
+async def _push(machine: Machine, layout: Path, definition: Definition) -> None:
     # skopeo runs outside the lab's file systems, where the layout is, but in its network.
-    target = f"docker://{machine.lab.login.address}:{REGISTRY.split(':')[1]}/{name}:latest"
+    address = f"{machine.lab.login.address}:{REGISTRY.split(':')[1]}"
+    target = f"docker://{address}/{definition.name}:{definition.tag}"
     argv = [
         *("skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests"),
         f"--dest-cert-dir={machine.lab.etc / 'ssl/registry'}",
@@ -78,6 +79,6 @@ async def _push(machine: Machine, layout: Path, name: str) -> None:
     done = await subproc.run(machine.network_argv(LOGIN, argv), timeout_s=_PUSH_TIMEOUT_S)
     if done.exit_code != 0:
         raise PermanentError(
-            f"pushing {name} to {REGISTRY}: {done.stderr.strip()[-1500:]}",
+            f"pushing {definition.name} to {REGISTRY}: {done.stderr.strip()[-1500:]}",
             remedy="see /var/log/docker-registry.err on the login host",
         )

@@ -14,7 +14,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from bootstrap.lab import cgroups
+from bootstrap.lab import cgroups, examples
 from bootstrap.lab.hosts import enter_argv
 from bootstrap.lab.layout import Lab
 from hpk import subproc
@@ -63,6 +63,7 @@ async def install(lab: Lab) -> Path:
         await _run(lab, [*_uv("pip", "install"), f"--python={work}/bin/python", *_OURS])
         await _run(lab, _compile_argv(work))
         (work / "libexec").symlink_to("../../libexec")
+        await examples.install(work / "share/hpk/examples", HpkPaths.from_environment().cache)
         work.chmod(0o755)
         release = _claim_number(work, releases)
     finally:
@@ -163,6 +164,7 @@ def make_directories(lab: Lab) -> None:
     for name in ("bin", "releases", "apptainer", "libexec/hpk/binaries"):
         (lab.software / name).mkdir(parents=True, exist_ok=True)
     _point(lab.software / "bin/hpk", "../hpk/bin/hpk")
+    _point(lab.software / "examples", "hpk/share/hpk/examples")
     kubectl = lab.software / "bin/kubectl"
     new = kubectl.with_name(f".kubectl-{secrets.token_hex(4)}")
     shutil.copyfile(_TEMPLATES / "kubectl.sh", new)

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from bootstrap.binaries import ensure_all
-from bootstrap.components import PROGRAMS
+from bootstrap.components import PROGRAMS, SAMPLES
 from bootstrap.lab import apptainer, definitions, images
 from bootstrap.progress import StepProgress
 from hpk.config.load import load_config
@@ -28,9 +28,12 @@ def setup() -> None:
     multiple=True,
     help="Where missing programs come from, in this order (default: the configuration's).",
 )
-@click.argument("names", nargs=-1, type=click.Choice(sorted(PROGRAMS)))
+@click.argument("names", nargs=-1, type=click.Choice(sorted({**PROGRAMS, **SAMPLES})))
 def setup_binaries(sources: tuple[str, ...], names: tuple[str, ...]) -> None:
-    """Download or build upstream's programs and verify their checksums."""
+    """Download or build upstream's programs and verify their checksums.
+
+    Without NAMES those of the control plane.
+    """
     paths = HpkPaths.from_environment()
     config = load_config(paths).binaries
     if sources:

@@ -20,6 +20,12 @@ from hpk.model.plan import JobSpec
 from hpk.mpi.base import crossing_environment
 from hpk.supervisor import enter, environment, linux, mounts, rank_files
 from hpk.supervisor.capabilities import drop_capabilities
+from hpk.supervisor.emissary import (
+    has_emissary,
+    refuse_to_signal_everybody,
+    signal_tree,
+    without_emissary,
+)
 from hpk.supervisor.files import (
     log_to,
     read_file,
@@ -84,10 +90,14 @@ def enter_container(rank: RankContext, bundle: Bundle) -> int:
     bundle = environment.with_api_port(bundle, int(read_file(api_port_path(dirs))))
     for fd in dirs.lock_fds:
         os.set_inheritable(fd, True)
-    if keeper:
-        return _run_beside_keeper(rank, bundle, dirs, pause_pid, keeper)
+    if keeper or _begins_with_emissary(rank, bundle):
+        return _run_below(rank, bundle, dirs, pause_pid, keeper)
     _become_program(rank, bundle, pause_pid)
     return START_ERROR_CODE
+
+
+def _begins_with_emissary(rank: RankContext, bundle: Bundle) -> bool:
+    return rank.is_first and has_emissary(environment.container_argv(rank.plan, bundle))
 
 
 def _start_keeper(rank: RankContext, bundle: Bundle, dirs: LocalDirs, pid_path: str) -> int:
@@ -112,18 +122,25 @@ def _become_program(rank: RankContext, bundle: Bundle, pause_pid: int) -> None:
     enter.change_directory(plan.working_dir)
     drop_capabilities(plan.dropped_capabilities)
     linux.forbid_new_privileges()
+    argv = environment.container_argv(plan, bundle)
+    if _begins_with_emissary(rank, bundle):
+        refuse_to_signal_everybody()
+    elif not rank.is_first:
+        argv = without_emissary(argv)
     enter.reset_signals()
-    enter.execute(environment.container_argv(plan, bundle), env)
+    enter.execute(argv, env)
 
 
-def _run_beside_keeper(
+def _run_below(
     rank: RankContext, bundle: Bundle, dirs: LocalDirs, pause_pid: int, keeper: int
 ) -> int:
-    """The program as a child, so that this task can outlast it.
+    """The program as a child, so that this task can signal it and outlast it.
 
-    A task that ends well waits for the node's other ranks: Slurm kills what is left of a step on a
-    node when its last task ends, the keeper before it has cleaned up among them. One that fails
-    ends at once, for Slurm must hear of it to end the others.
+    The task with the keeper, if it ends well, waits for the node's other ranks: Slurm kills what is
+    left of a step on a node when its last task ends, the keeper before it has cleaned up among
+    them. One that fails ends at once, for Slurm must hear of it to end the others.
+
+    :param keeper: its pid, 0 where it is another task's.
     """
     parent = os.getpid()
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
@@ -136,8 +153,9 @@ def _run_beside_keeper(
             os.write(error_write, (str(error) or repr(error)).encode(errors="replace")[:4096])
         os._exit(START_ERROR_CODE)
     # Slurm signals a task's first process alone, which is this one.
+    send = signal_tree if _begins_with_emissary(rank, bundle) else _forward
     for number in _FORWARDED:
-        signal.signal(number, lambda received, _frame: _forward(pid, received))
+        signal.signal(number, lambda received, _frame: send(pid, received))
     os.close(error_write)
     for fd in dirs.lock_fds:
         os.close(fd)
@@ -155,7 +173,7 @@ def _run_beside_keeper(
             signal.signal(ended_by, signal.SIG_DFL)
         os.kill(os.getpid(), ended_by)
         return 128 + ended_by
-    if os.WEXITSTATUS(status) == 0:
+    if keeper and os.WEXITSTATUS(status) == 0:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(keeper, 0)
     return os.WEXITSTATUS(status)

@@ -1,18 +1,24 @@
-"""Root emulation: what only real root may do answers "done" and does nothing.
+"""Filters of system calls (seccomp(2)).
+
+Root emulation: what only real root may do answers "done" and does nothing.
 
 A container whose root is one mapped id cannot give a file to anybody else, become anybody else or
 make a device, and the entrypoints of many images do so first of all. A filter (seccomp(2)) for
 these system calls lets them pass; the process stays uid 0. Every other call goes through as it is,
 and so does everything of an architecture not named here.
+
+A rank is in the host's PID namespace, for Slurm must see it, and kill(-1) of one would reach every
+process the user has on the node, those of his other jobs too.
 """
 
 from __future__ import annotations
 
+import errno
 import struct
 from dataclasses import dataclass
 from typing import Optional
 
-_NR, _ARCH, _ARGUMENT_1, _ARGUMENT_2 = 0, 4, 24, 32  # offsets in struct seccomp_data
+_NR, _ARCH, _ARGUMENT_0, _ARGUMENT_1, _ARGUMENT_2 = 0, 4, 16, 24, 32  # in struct seccomp_data
 _LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
 _JUMP = 0x05  # BPF_JMP | BPF_JA
@@ -20,6 +26,8 @@ _IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
 _ALLOW = 0x7FFF0000  # SECCOMP_RET_ALLOW
 _DONE = 0x00050000  # SECCOMP_RET_ERRNO with errno 0: the call returns 0
+_REFUSED = _DONE | errno.EPERM
+_EVERYBODY = 0xFFFFFFFF  # -1 as kill's pid_t
 _S_IFMT, _S_IFCHR, _S_IFBLK = 0o170000, 0o020000, 0o060000
 
 
@@ -31,18 +39,21 @@ class _Abi:
     emulated: tuple[int, ...]
     mknod: Optional[int]
     mknodat: int
+    kill: int
 
 
 # chown, fchown, lchown, fchownat; setuid, setgid, setreuid, setregid, setgroups, setresuid,
 # setresgid, setfsuid, setfsgid. The 32-bit ones have each a second, older number.
-_X86_64 = _Abi(0xC000003E, (92, 93, 94, 260, 105, 106, 113, 114, 116, 117, 119, 122, 123), 133, 259)
+_X86_64 = _Abi(
+    0xC000003E, (92, 93, 94, 260, 105, 106, 113, 114, 116, 117, 119, 122, 123), 133, 259, 62
+)
 _OF_32_BITS = (
     *(182, 95, 16, 23, 46, 70, 71, 81, 164, 170, 138, 139),
     *(212, 207, 198, 213, 214, 203, 204, 206, 208, 210, 215, 216),
 )
-_I386 = _Abi(0x40000003, (*_OF_32_BITS, 298), 14, 297)
-_AARCH64 = _Abi(0xC00000B7, (54, 55, 143, 144, 145, 146, 147, 149, 151, 152, 159), None, 33)
-_ARM = _Abi(0x40000028, (*_OF_32_BITS, 325), 14, 324)
+_I386 = _Abi(0x40000003, (*_OF_32_BITS, 298), 14, 297, 37)
+_AARCH64 = _Abi(0xC00000B7, (54, 55, 143, 144, 145, 146, 147, 149, 151, 152, 159), None, 33, 129)
+_ARM = _Abi(0x40000028, (*_OF_32_BITS, 325), 14, 324, 37)
 _MACHINES = {"x86_64": (_X86_64, _I386), "aarch64": (_AARCH64, _ARM)}
 
 
@@ -57,6 +68,25 @@ def root_emulation(machine: str) -> bytes:
     for abi in _MACHINES[machine]:
         block = _block(abi)
         program += _instruction(_IF_EQUAL, abi.audit_arch, 0, len(block) // 8) + block
+    return program + _instruction(_RETURN, _ALLOW)
+
+
+def kill_of_one(machine: str) -> bytes:
+    """A filter that refuses ``kill(-1, …)``, in the same form.
+
+    :raises KeyError: a machine it is not written for.
+    """
+    program = _instruction(_LOAD, _ARCH)
+    for abi in _MACHINES[machine]:
+        block = (
+            _instruction(_LOAD, _NR),
+            _instruction(_IF_EQUAL, abi.kill, 0, 3),
+            _instruction(_LOAD, _ARGUMENT_0),
+            _instruction(_IF_EQUAL, _EVERYBODY, 0, 1),
+            _instruction(_RETURN, _REFUSED),
+            _instruction(_RETURN, _ALLOW),
+        )
+        program += _instruction(_IF_EQUAL, abi.audit_arch, 0, len(block)) + b"".join(block)
     return program + _instruction(_RETURN, _ALLOW)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
+import shutil
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from bootstrap import binaries, store
+from bootstrap import binaries, build, store
 from bootstrap.binaries import Places, ensure_all, find
 from bootstrap.build import build_argv, parse_go_version
-from bootstrap.components import PROGRAMS
+from bootstrap.components import PROGRAMS, SAMPLES
+from hpk import subproc
 from hpk.config.schema import BinariesConfig
 from hpk.model.errors import PermanentError
 from hpk.statefs import HpkPaths
@@ -151,6 +154,44 @@ async def test_a_missing_program_is_built_once_for_all(paths: HpkPaths) -> None:
     assert not list(Path.cwd().glob("canary"))
 
 
+async def test_links_that_the_modules_archive_lacks_are_put_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the real go, and a module cache as read-only as Go's own."""
+    origin, source = tmp_path / NASTY / "module", tmp_path / "wrapper"
+    (origin / "cmd").mkdir(parents=True)
+    (origin / "go.mod").write_text("module example.com/argo\n\ngo 1.26\n")
+    (origin / "cmd/main.go").write_text("package main\n\nfunc main() { println(answer) }\n")
+    (origin / "cmd/answer_windows.go").write_text("package main\n\nconst answer = 42\n")
+    for path in [*origin.rglob("*"), origin]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    (source / "argo").mkdir(parents=True)
+    (source / "argo/go.mod").write_text(
+        "module wrapper\n\ngo 1.26\n\nrequire example.com/argo v1.0.0\n"
+    )
+    (source / "argo/go.sum").write_text("")
+    program = dataclasses.replace(
+        SAMPLES["argoexec"],
+        version="v1.0.0",
+        package="example.com/argo/cmd",
+        ldflags=(),
+        upstream="example.com/argo",
+        links=(("cmd/answer_linux.go", "cmd/answer_windows.go"),),
+    )
+
+    async def where(*_: object) -> Path:
+        return origin
+
+    monkeypatch.setattr(build, "GO_SOURCES", source)
+    monkeypatch.setattr(build, "module_directory", where)
+    work = tmp_path / "work"
+    work.mkdir()
+    done = await build.build(program, work, proxy="", log=tmp_path / "log")
+    assert (await subproc.run([str(done)])).stderr == "42\n"
+    assert not (origin / "cmd/answer_linux.go").exists()
+    shutil.rmtree(work)
+
+
 async def test_a_failed_build_says_what_go_said(
     paths: HpkPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +237,7 @@ def test_go_versions() -> None:
 
 
 def test_every_build_module_is_committed_whole() -> None:
-    for program in PROGRAMS.values():
+    for program in (PROGRAMS | SAMPLES).values():
         module = Path(binaries.__file__).parent / "gobuild" / program.module
         assert (module / "go.mod").exists()
         assert (module / "go.sum").exists()

@@ -1,0 +1,105 @@
+"""Argo's prefix: before rank 0 alone, and what a signal to it reaches."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpk.supervisor.emissary import signal_tree, without_emissary
+from hpk.supervisor.seccomp import kill_of_one
+
+PREFIX = ("/var/run/argo/argoexec", "emissary", "--loglevel", "info", "--log-format", "text")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ((*PREFIX, "--", "lmp", "-in", "a b"), ("lmp", "-in", "a b")),
+        ((*PREFIX, "--", "sh", "-c", 'exec "$@"', "--", "x"), ("sh", "-c", 'exec "$@"', "--", "x")),
+        ((*PREFIX, "--gloglevel", "0", "--", "--"), ("--",)),
+        (("lmp", "--", "x"), ("lmp", "--", "x")),
+        (
+            ("/var/run/argo/argoexec", "wait", "--", "x"),
+            ("/var/run/argo/argoexec", "wait", "--", "x"),
+        ),
+        (PREFIX, PREFIX),
+        ((*PREFIX, "--"), (*PREFIX, "--")),
+        ((), ()),
+    ],
+)
+def test_the_command_behind_the_emissary(argv: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert without_emissary(argv) == expected
+
+
+KILL = """
+import os
+from hpk.supervisor import emissary, linux
+linux.forbid_new_privileges()
+emissary.refuse_to_signal_everybody()
+os.kill(os.getpid(), 0)
+os.kill(0, 0)
+try:
+    os.kill(-1, 0)  # signal 0 asks only whether one may
+except OSError as error:
+    print(error.errno)
+"""
+
+
+def test_nobody_behind_the_filter_signals_everybody() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILL],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == (f"{errno.EPERM}\n", "")
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_has_a_return_at_the_end_of_every_path(machine: str) -> None:
+    program = kill_of_one(machine)
+    code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
+    assert code[-1][0] == 0x06
+    for at, (operation, if_true, if_false, _) in enumerate(code):
+        if operation == 0x15:
+            assert max(at + 1 + if_true, at + 1 + if_false) < len(code)
+
+
+TREE = """
+import os, signal, time
+def leaf(*_):
+    os.write(1, b"x")
+    os._exit(0)
+signal.signal(signal.SIGTERM, leaf)
+if os.fork():
+    os.fork()
+os.write(2, b"y")
+time.sleep(60)
+"""
+
+
+def test_a_signal_to_the_tree_reaches_every_process_of_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TREE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            ready = b""
+            while len(ready) < 3:
+                ready += os.read(process.stderr.fileno(), 1)
+            signal_tree(process.pid, signal.SIGTERM)
+            assert process.stdout.read() == b"xxx"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
