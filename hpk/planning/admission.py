@@ -16,6 +16,7 @@ from hpk.planning.environment import declare
 from hpk.planning.fields import INVALID, JsonObject, get_object, get_text, get_texts
 from hpk.planning.flags import parse_flags
 from hpk.planning.known_fields import SPEC
+from hpk.planning.lifecycle import plan_lifecycle
 from hpk.planning.mounts import plan_mounts
 from hpk.planning.mpi import plan_mpi
 from hpk.planning.probes import plan_probes
@@ -49,6 +50,7 @@ def admit_pod(pod: JsonObject, site: SiteSettings) -> None:
         _check_container(container)
         check_security(pod, container)
         plan_probes(container)
+        plan_lifecycle(container)
         plan_mounts(container, declare(container, downward), volumes)
 
 

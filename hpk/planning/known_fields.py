@@ -11,6 +11,7 @@ from typing import Any
 from hpk.model.errors import AdmissionError
 from hpk.planning.fields import INVALID
 from hpk.planning.handlers import PROBE
+from hpk.planning.lifecycle import LIFECYCLE
 from hpk.planning.whitelist import Check, anything, objects, one_object, only
 
 
@@ -43,6 +44,7 @@ _CONTAINER: Mapping[str, Check] = {
     "env": objects({"name": anything, "value": anything, "valueFrom": anything}),
     "envFrom": objects({"prefix": anything, "configMapRef": anything, "secretRef": anything}),
     "workingDir": anything,
+    "lifecycle": LIFECYCLE,
     "livenessProbe": one_object(PROBE),
     "ports": _ports,
     "readinessProbe": one_object(PROBE),

@@ -35,6 +35,7 @@ from hpk.planning.fields import JsonObject, get_integer, get_object, get_text
 from hpk.planning.fits import check_fits, check_ranks, job_resources
 from hpk.planning.flags import INVALID_ANNOTATION, parse_flags
 from hpk.planning.implied import imply_resources, imply_time
+from hpk.planning.lifecycle import plan_lifecycle
 from hpk.planning.mounts import plan_mounts
 from hpk.planning.mpi import MpiRequest, plan_mpi
 from hpk.planning.probes import plan_probes, refuse_exec
@@ -196,4 +197,5 @@ def _plan_container(container: PodContainer, parts: _Parts, mpi: MpiPlan | None)
         read_only_root=security.read_only_root,
         dropped_capabilities=security.dropped_capabilities,
         probes=plan_probes(container),
+        lifecycle=plan_lifecycle(container),
     )

@@ -39,13 +39,19 @@ def plan_probes(container: PodContainer) -> ContainerProbes:
 
 def refuse_exec(container: PodContainer) -> None:
     """Refuse commands in a container that is not the supervisor's to enter: ranks are Slurm's."""
-    for name in PROBES:
-        if get_object(container.spec, name, container.path).get("exec"):
+    lifecycle = get_object(container.spec, "lifecycle", container.path)
+    path = f"{container.path}.lifecycle"
+    places = [
+        (f"{container.path}.{n}", get_object(container.spec, n, container.path)) for n in PROBES
+    ]
+    places += [(f"{path}.{n}", get_object(lifecycle, n, path)) for n in ("postStart", "preStop")]
+    for field, action in places:
+        if action.get("exec"):
             raise AdmissionError(
                 UNSUPPORTED,
-                f"{container.path}.{name}.exec",
+                f"{field}.exec",
                 "is not supported in the container of an MPI run",
-                remedy="use tcpSocket or httpGet, or another container",
+                remedy="use httpGet, or another container",
             )
 
 

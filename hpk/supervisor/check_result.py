@@ -20,7 +20,13 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """An outcome and upstream's words for it."""
+    """An outcome and upstream's words for it.
+
+    :param answered: of httpGet: there was an answer, whatever its status.
+    :param refused_tls: of httpGet: what listens there speaks plain HTTP.
+    """
 
     outcome: Outcome
     text: str = ""
+    answered: bool = False
+    refused_tls: bool = False

@@ -11,9 +11,10 @@ from typing import Callable, Optional
 
 from hpk.model.handlers import Handler
 from hpk.supervisor.check_result import CheckResult, Outcome
+from hpk.supervisor.dialing import check_tcp
 from hpk.supervisor.exec_check import ExecCheck, RunMessage
+from hpk.supervisor.http_check import check_http
 from hpk.supervisor.loop import Loop
-from hpk.supervisor.network_checks import check_http, check_tcp
 
 VERSION = "1.37"
 """Of the kubelet whose User-Agent this one's is."""

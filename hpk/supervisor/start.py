@@ -219,7 +219,12 @@ class ContainerStart:
         handler = self.plan.lifecycle.post_start
         if handler is not None and not self._is_stopping:
             self._post_start = Hook(
-                "postStart", handler, self._loop, self._exec_message, self._on_post_start
+                "postStart",
+                self.plan.name,
+                handler,
+                self._loop,
+                self._exec_message,
+                self._on_post_start,
             )
             return
         self._run_on()

@@ -64,7 +64,9 @@ class Stopping:
         if handler is None or self._has_hooked:
             return
         self._has_hooked = True
-        self._hook = Hook("preStop", handler, self._loop, self._run_message, self._on_hook)
+        self._hook = Hook(
+            "preStop", self._plan.name, handler, self._loop, self._run_message, self._on_hook
+        )
 
     def terminate(self) -> None:
         """Send the stop signal, when the preStop hook has ended."""

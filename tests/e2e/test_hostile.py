@@ -269,10 +269,8 @@ def _unsupported_of_pod(found: Refusals) -> None:
 
 
 def _unsupported_of_container(found: Refusals) -> None:
-    probe = {"exec": {"command": ["touch", CANARY]}}
     for path, value in {
         "livenessProbe.grpc": {"port": 1},
-        "lifecycle": {"preStop": probe},
         "stdin": True,
         "tty": True,
         "securityContext.allowPrivilegeEscalation": True,

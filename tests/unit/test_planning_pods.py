@@ -256,7 +256,8 @@ UNSUPPORTED_CONTAINER: list[tuple[str, Any, str]] = [
         {"httpGet": {"port": 80, "protocol": "HTTP2"}},
         "readinessProbe.httpGet.protocol",
     ),
-    ("lifecycle", {"preStop": {"exec": {"command": ["true"]}}}, "lifecycle"),
+    ("lifecycle", {"preStop": {"tcpSocket": {"port": 1}}}, "lifecycle.preStop.tcpSocket"),
+    ("lifecycle", {"stopSignal": "SIGUSR1"}, "lifecycle.stopSignal"),
     (
         "env",
         [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}],

@@ -83,6 +83,7 @@ def test_a_failed_liveness_probe_restarts_the_container(bench: Bench) -> None:
     layout = bench.attempt("sh", "-c", script, probes=probes, restart_policy=RestartPolicy.ALWAYS)
     process = bench.start(layout)
     bench.peer.wait_record(lambda r: bool(main(r).ready))
+    wait_until(flag.exists)
     flag.unlink()
     again = bench.peer.wait_record(lambda r: main(r).restart_count == 1 and bool(main(r).ready))
     last = main(again).last_state
@@ -91,7 +92,7 @@ def test_a_failed_liveness_probe_restarts_the_container(bench: Bench) -> None:
     assert messages(again, "Killing") == ["Container main failed liveness probe, will be restarted"]
     (unhealthy,) = [event for event in again.events if event.reason == "Unhealthy"]
     assert (unhealthy.message, unhealthy.count) == ("Liveness probe failed: ", 2)
-    assert runs.read_text() == "\n\n"
+    wait_until(lambda: runs.read_text() == "\n\n")
     bench.peer.send(frames.Stop(0))
     assert process.wait(30)
 
