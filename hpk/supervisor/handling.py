@@ -13,7 +13,6 @@ from hpk.model.handlers import Handler
 from hpk.supervisor.check_result import CheckResult, Outcome
 from hpk.supervisor.dialing import check_tcp
 from hpk.supervisor.exec_check import ExecCheck, RunMessage
-from hpk.supervisor.http_check import check_http
 from hpk.supervisor.loop import Loop
 
 VERSION = "1.37"
@@ -72,6 +71,9 @@ def _check(action: Action, pod_ip: str) -> CheckResult:
     handler = action.handler
     try:
         if handler.http_get is not None:
+            # Here, so that a pod without one does not wait for the import when it starts.
+            from hpk.supervisor.http_check import check_http
+
             return check_http(handler.http_get, pod_ip, action.timeout_s, action.agent)
         if handler.tcp_socket is not None:
             return check_tcp(handler.tcp_socket, pod_ip, action.timeout_s)

@@ -64,7 +64,13 @@ def pods(shared: Cluster) -> Iterator[Cluster]:
     directory = home_of(shared)
     volume: Json = {"name": "home", "hostPath": {"path": directory, "type": "DirectoryOrCreate"}}
     mount: Json = {"volumeMounts": [{"name": "home", "mountPath": "/home"}]}
-    gate = {"startupProbe": {"tcpSocket": {"port": 18102}, "periodSeconds": 1}}
+    gate = {
+        "startupProbe": {
+            "tcpSocket": {"port": 18102},
+            "periodSeconds": 1,
+            "failureThreshold": 60,
+        }
+    }
     side: Json = {
         "name": "side",
         "image": BUSYBOX,
