@@ -55,12 +55,15 @@ class Content(_Strict):
     :param busybox: static busybox alone; otherwise Debian with these packages.
     :param empty: nothing but a user database and what is named below.
     :param exclude: dpkg path patterns that are not unpacked.
+    :param before: a script that is run on the essential packages' root directory, before the others
+        are installed.
     """
 
     busybox: bool = False
     empty: bool = False
     packages: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    before: str = ""
     files: tuple[File, ...] = ()
     programs: tuple[CProgram, ...] = ()
     upstream: tuple[Upstream, ...] = ()
@@ -74,6 +77,9 @@ class Configuration(_Strict):
     env: tuple[str, ...] = ()
     user: str = ""
     working_dir: str = ""
+    volumes: tuple[AbsolutePath, ...] = ()
+    ports: tuple[str, ...] = ()
+    stop_signal: str = ""
 
 
 class Definition(_Strict):
@@ -106,6 +112,7 @@ def _load(path: Path) -> Definition:
         parts = [str(_BUILDER_VERSION).encode(), text]
         sources = [file.source for file in loose.content.files]
         sources += [program.source for program in loose.content.programs]
+        sources += [loose.content.before] if loose.content.before else []
         parts += [(DIRECTORY / source).read_bytes() for source in sources]
         parts += [_version(item.program) for item in loose.content.upstream]
     except ValidationError as error:

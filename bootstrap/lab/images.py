@@ -101,6 +101,7 @@ async def _debian(definition: Definition, target: Path) -> None:
             *("--quiet", "--mode=root", "--variant=minbase", "--skip=output/dev"),
             f"--include={','.join(content.packages)}",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in content.exclude),
+            *([f"--essential-hook={DIRECTORY / content.before}"] if content.before else []),
             *(_SUITE, str(target)),
         ]
     )
@@ -195,6 +196,9 @@ async def _umoci(definition: Definition, layout: Path, layers: tuple[Path, ...])
         *(f"--config.env={word}" for word in config.env),
         *([f"--config.user={config.user}"] if config.user else []),
         *([f"--config.workingdir={config.working_dir}"] if config.working_dir else []),
+        *(f"--config.volume={path}" for path in config.volumes),
+        *(f"--config.exposedports={port}" for port in config.ports),
+        *([f"--config.stopsignal={config.stop_signal}"] if config.stop_signal else []),
     ]
     await _run(["umoci", "config", image, *settings])
     await _run(["umoci", "gc", f"--layout={layout}"])

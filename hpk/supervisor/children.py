@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Optional
 
-from hpk.supervisor import enter, linux
+from hpk.supervisor import enter, linux, switch_user
 from hpk.supervisor.capabilities import drop_capabilities
 from hpk.supervisor.hold import hold
 from hpk.supervisor.pod_messages import Open, Run
@@ -19,18 +19,25 @@ from hpk.supervisor.seccomp import root_emulation
 
 @dataclass
 class HeldContainer:
-    """A runtime and the pipes that hold its payload; ``pause_pid`` is 0 until that runs."""
+    """A runtime and the pipes that hold its payload.
+
+    :param user: (uid, gid) of its programs; None: as the runtime makes them.
+    :param pause_pid: 0 until the payload runs.
+    :param user_ns_fd: the user namespace of its programs, -1 until there is one.
+    """
 
     id: int
     runtime_pid: int
     stdin_fd: int
     stdout_fd: int
+    user: Optional[tuple[int, int]] = None
     pause_pid: int = 0
+    user_ns_fd: int = -1
     closing_since_s: float = 0.0
 
 
 def start_runtime(command: Open, stderr_fd: int) -> HeldContainer:
-    """Fork and exec the runtime, as the uid the container asks for."""
+    """Fork and exec the runtime."""
     stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
     stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
@@ -42,9 +49,6 @@ def start_runtime(command: Open, stderr_fd: int) -> HeldContainer:
             os.dup2(stdin_read, 0)
             os.dup2(stdout_write, 1)
             os.dup2(stderr_fd, 2)
-            if command.uid:
-                _assume_user(command)
-                linux.die_with_parent(parent)
             if command.holder is not None:
                 os._exit(hold(command.holder, command.argv, dict(command.env)))
             enter.reset_signals()
@@ -55,17 +59,45 @@ def start_runtime(command: Open, stderr_fd: int) -> HeldContainer:
             os._exit(127)
     os.close(stdin_read)
     os.close(stdout_write)
-    return HeldContainer(command.id, pid, stdin_write, stdout_read)
+    user = None if command.uid is None else (command.uid, command.gid or 0)
+    return HeldContainer(command.id, pid, stdin_write, stdout_read, user)
 
 
-def _assume_user(command: Open) -> None:
-    """From root of the pod's user namespace to the asked uid in one of its own."""
-    linux.unshare(linux.CLONE_NEWNS)
-    for bind in command.binds:
-        linux.mount(bind.source, bind.target, None, linux.MS_BIND)
-    uid, gid = os.getuid(), os.getgid()
-    linux.unshare(linux.CLONE_NEWUSER)
-    linux.map_single_id(command.uid or 0, uid, command.gid or 0, gid)
+def make_user_namespace(container: HeldContainer) -> None:
+    """Make the user namespace of the container's programs, where they need one.
+
+    It lies inside the container's own, in which the runtime runs as root: so everything that root
+    can write there, the image with its writable layer, belongs to the user they ask for.
+
+    :raises OSError: the kernel refuses.
+    """
+    if container.user is None or container.user_ns_fd >= 0:
+        return
+    made_read, made_write = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            linux.die_with_parent(parent)
+            enter.join_namespaces(container.pause_pid)
+            uid, gid = os.getuid(), os.getgid()
+            linux.unshare(linux.CLONE_NEWUSER)
+            linux.map_single_id(container.user[0], uid, container.user[1], gid)
+            os.write(made_write, b"\0")
+            signal.pause()
+        except BaseException as error:  # a forked child must never return into its parent's code
+            os.write(made_write, str(error).encode(errors="replace")[:4096] or b"?")
+        os._exit(1)
+    os.close(made_write)
+    with os.fdopen(made_read, "rb", 0) as made:
+        said = made.read(4096)
+    try:
+        if said != b"\0":
+            raise OSError(f"cannot become its user: {said.decode(errors='replace')}")
+        container.user_ns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def read_pause_pid(fd: int) -> int:
@@ -80,11 +112,15 @@ def read_pause_pid(fd: int) -> int:
 
 
 def become_program(
-    command: Run, target: Optional[int], fds: tuple[int, ...], error_fd: int, parent: int
+    command: Run,
+    container: Optional[HeldContainer],
+    fds: tuple[int, ...],
+    error_fd: int,
+    parent: int,
 ) -> None:
     """What the forked child of a Run does; never returns.
 
-    :param target: the pause program of the container to run in, None for the host.
+    :param container: to run in, None for the host.
     :param error_fd: told why the program cannot be started; closed by execve where it can.
     """
     try:
@@ -92,11 +128,15 @@ def become_program(
         enter.set_oom_score_adj(enter.MOST_KILLABLE)
         for number, fd in enumerate(fds[:3]):
             os.dup2(fd, number)
-        if target is not None:
-            enter.join_namespaces(target)
+        if container is not None:
+            enter.join_namespaces(container.pause_pid)
             os.umask(0o022)
             enter.make_links((link.target, link.source) for link in command.links)
             enter.change_directory(command.working_dir)
+            if command.emulates_root:
+                switch_user.take_their_places()
+            if container.user_ns_fd >= 0:
+                linux.setns(container.user_ns_fd, linux.CLONE_NEWUSER)
             drop_capabilities(command.dropped_capabilities)
             linux.forbid_new_privileges()
             if command.emulates_root:

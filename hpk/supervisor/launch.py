@@ -58,7 +58,6 @@ def open_message(pod: PodContext, plan: ContainerPlan, directory: str, open_id: 
     scratch = os.path.join(directory, "overlay")
     os.mkdir(scratch, 0o700)
     binds = mounts.container_mounts(plan, pod.dirs, directory, volumes)
-    passwd, group = mounts.user_files(directory)
     request = HoldRequest(
         image_path=plan.image.path,
         scratch=scratch,
@@ -76,7 +75,6 @@ def open_message(pod: PodContext, plan: ContainerPlan, directory: str, open_id: 
         pod.facts,
         request,
         env=env,
-        binds=(Bind(passwd, "/etc/passwd"), Bind(group, "/etc/group")),
     )
 
 

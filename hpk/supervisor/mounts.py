@@ -15,6 +15,8 @@ from hpk.supervisor.files import read_file, write_new
 from hpk.supervisor.localdir import LocalDirs
 from hpk.supervisor.pause import pause_elf
 from hpk.supervisor.sub_path import make_directories
+from hpk.supervisor.switch_user import PATH as SWITCH_USER_PATH
+from hpk.supervisor.switch_user import switch_user_elf
 
 _MESSAGE_PATH = "/.hpk/termination-log"
 
@@ -59,12 +61,14 @@ def container_mounts(
     ]
     if os.path.exists("/etc/resolv.conf"):
         found.append(BindMount("/etc/resolv.conf", "/etc/resolv.conf", True))
-    if (identity or plan.uid != 0) and not plan.read_only_root:
+    if identity and not plan.read_only_root:
         found += scratch_mounts(directory)
     if not identity:
         write_user_files(directory, plan)
         passwd, group = user_files(directory)
         found += (BindMount(passwd, "/etc/passwd", False), BindMount(group, "/etc/group", False))
+        if plan.uid == 0:
+            found += _switch_user_mounts(directory, plan)
     found.append(_message_mount(plan, message_file(directory)))
     ordered = in_order((*found, *volumes))
     make_mount_points(ordered)
@@ -130,8 +134,8 @@ def message_file(directory: str) -> str:
 def scratch_mounts(directory: str) -> tuple[BindMount, ...]:
     """The container's /tmp and /var/tmp on node-local disk, made under ``directory``.
 
-    The image's own belong to its root, whom the user namespace of any other uid does not know:
-    an overlay refuses to copy them up, and nobody could write there.
+    For an MPI run, whose container has no root: an overlay refuses to copy up the image's own,
+    which belong to a root that its user namespace does not know, and nobody could write there.
     """
     mounts = []
     for name, target in (("tmp", "/tmp"), ("var-tmp", "/var/tmp")):
@@ -140,6 +144,15 @@ def scratch_mounts(directory: str) -> tuple[BindMount, ...]:
         os.chmod(path, 0o1777)
         mounts.append(BindMount(path, target, False))
     return tuple(mounts)
+
+
+def _switch_user_mounts(directory: str, plan: ContainerPlan) -> tuple[BindMount, ...]:
+    program = switch_user_elf(os.uname().machine, plan.image.passwd)
+    if program is None:
+        return ()
+    path = os.path.join(directory, "switch-user")
+    write_new(path, program, mode=0o755)
+    return (BindMount(path, SWITCH_USER_PATH, True),)
 
 
 def _message_mount(plan: ContainerPlan, source: str) -> BindMount:

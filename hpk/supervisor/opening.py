@@ -10,7 +10,7 @@ from typing import Optional
 from hpk.model.sif import HEADER_BYTES, parse_header, primary_squashfs_offset
 from hpk.runtimes.base import HoldRequest, NodeFacts, Runtime
 from hpk.supervisor.files import write_new
-from hpk.supervisor.pod_messages import Bind, Open
+from hpk.supervisor.pod_messages import Open
 
 
 def image_offset(path: str) -> Optional[int]:
@@ -40,7 +40,6 @@ def open_command(
     request: HoldRequest,
     *,
     env: Mapping[str, str],
-    binds: tuple[Bind, ...] = (),
     identity: bool = False,
 ) -> Open:
     """The command that opens a container.
@@ -48,19 +47,17 @@ def open_command(
     :raises OSError: the image cannot be read.
     :raises ParseError: it is none.
     :param env: of the runtime.
-    :param binds: of user files, for a runtime that looks its user up.
     :param identity: the container runs as the user of the job, in no namespace made for it.
     """
     if runtime.wants_image_offset:
         request = replace(request, image_offset=image_offset(request.image_path))
     holder = runtime.holder(facts, request)
-    maps_user = holder is not None or identity
+    maps_user = holder is not None or identity or request.uid == 0 == request.gid
     return Open(
         id=number,
         argv=runtime.hold_argv(facts, request),
         env=tuple(env.items()),
         uid=None if maps_user else request.uid,
         gid=None if maps_user else request.gid,
-        binds=() if maps_user else binds,
         holder=holder,
     )

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import struct
 
-_BASE = 0x400000
-_HEADER_BYTES = 64 + 56
+from hpk.supervisor.elf import static_elf
 
 _X86_64 = bytes.fromhex(
     "6aff"  # push -1 (every signal)
@@ -86,7 +85,7 @@ _AARCH64 = struct.pack(
     *(0xD503201F,) * 4,  # nop
 )
 
-_MACHINES = {"x86_64": (62, _X86_64), "aarch64": (183, _AARCH64)}
+_MACHINES = {"x86_64": _X86_64, "aarch64": _AARCH64}
 
 
 def pause_elf(machine: str) -> bytes:
@@ -94,11 +93,4 @@ def pause_elf(machine: str) -> bytes:
 
     :raises KeyError: a machine it is not written for.
     """
-    number, code = _MACHINES[machine]
-    size = _HEADER_BYTES + len(code)
-    header = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)
-    header += struct.pack(
-        "<HHIQQQIHHHHHH", 2, number, 1, _BASE + _HEADER_BYTES, 64, 0, 0, 64, 56, 1, 0, 0, 0
-    )
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)
-    return header + segment + code
+    return static_elf(machine, _MACHINES[machine])

@@ -14,7 +14,7 @@ from hpk.runtimes.base import Holder
 
 @dataclass(frozen=True)
 class Bind:
-    """A file shown in place of another, before the runtime starts."""
+    """One path in the place of another."""
 
     source: str
     target: str
@@ -33,7 +33,8 @@ class Show:
 class Open:
     """Start a runtime whose payload is the pause program. Descriptor: its standard error.
 
-    :param uid: who the container is, in a user namespace of its own; None: as podinit is.
+    :param uid: who its programs are, in a user namespace inside the container's, whose root they
+        are outside; None: as the runtime makes them. gid alike.
     :param holder: set where the runtime does not stay (hpk.supervisor.hold).
     """
 
@@ -42,7 +43,6 @@ class Open:
     env: tuple[tuple[str, str], ...]
     uid: Optional[int]
     gid: Optional[int]
-    binds: tuple[Bind, ...]
     holder: Optional[Holder] = None
 
 

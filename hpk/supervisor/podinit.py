@@ -22,6 +22,7 @@ from hpk.supervisor.children import (
     HeldContainer,
     become_program,
     kill_inhabitants,
+    make_user_namespace,
     read_pause_pid,
     start_runtime,
 )
@@ -176,18 +177,22 @@ class _Init:
         return True
 
     def _run(self, command: Run, fds: tuple[int, ...]) -> None:
-        target = None
+        container = None
         if command.container is not None:
             container = self._containers.get(command.container)
             if container is None or not container.pause_pid:
                 send(self._sock, NotStarted(command.id, "the container is gone"))
                 return
-            target = container.pause_pid
+            try:
+                make_user_namespace(container)
+            except OSError as error:
+                send(self._sock, NotStarted(command.id, str(error)))
+                return
         error_read, error_write = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            become_program(command, target, fds, error_write, parent)
+            become_program(command, container, fds, error_write, parent)
         os.close(error_write)
         program = _Program(command.id, pid, error_read)
         self._programs[command.id] = program
@@ -268,7 +273,8 @@ class _Init:
         if container.stdout_fd >= 0:
             self._selector.unregister(container.stdout_fd)
             os.close(container.stdout_fd)
-        if container.stdin_fd >= 0:
-            os.close(container.stdin_fd)
+        for fd in (container.stdin_fd, container.user_ns_fd):
+            if fd >= 0:
+                os.close(fd)
         del self._containers[container.id]
         send(self._sock, Closed(container.id, status))

@@ -20,6 +20,8 @@ BUSYBOX = "registry.lab:5000/busybox:latest"
 API_CLIENT = "registry.lab:5000/api-client:latest"
 LAMMPS = "registry.lab:5000/lammps:latest"
 ENTRYPOINT = "registry.lab:5000/entrypoint:latest"
+POSTGRES = "registry.lab:5000/postgres:latest"
+NGINX = "registry.lab:5000/nginx:latest"
 
 
 def eventually(

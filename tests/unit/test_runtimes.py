@@ -15,7 +15,7 @@ from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor.node import kernel_version
 from hpk.supervisor.opening import image_offset, open_command
-from hpk.supervisor.pod_messages import Bind, Open
+from hpk.supervisor.pod_messages import Open
 
 PODMAN = RUNTIMES["podman"]
 FACTS = NodeFacts(
@@ -132,13 +132,12 @@ def test_kernel_versions() -> None:
 
 
 def test_a_runtime_that_maps_users_gets_no_user_namespace_from_us(tmp_path: Path) -> None:
-    binds = (Bind("/p", "/etc/passwd"),)
     at = dataclasses.replace(REQUEST, image_path=str(tmp_path))
-    podman = open_command(3, PODMAN, FACTS, at, env={"A": "b"}, binds=binds)
-    assert (podman.uid, podman.binds) == (None, ())
+    podman = open_command(3, PODMAN, FACTS, at, env={"A": "b"})
+    assert podman.uid is None
     assert podman.holder is not None
-    apptainer = open_command(3, RUNTIMES["apptainer"], FACTS, REQUEST, env={}, binds=binds)
-    assert (apptainer.uid, apptainer.gid, apptainer.binds) == (1000, 5, binds)
+    apptainer = open_command(3, RUNTIMES["apptainer"], FACTS, REQUEST, env={})
+    assert (apptainer.uid, apptainer.gid) == (1000, 5)
     assert apptainer.holder is None
     assert codec.loads(Open, codec.dumps(podman)) == podman
 
