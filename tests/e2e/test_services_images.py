@@ -95,7 +95,8 @@ def started(shared: Cluster, runtime: str) -> Cluster:
     """All Pods of a runtime."""
     port = PORTS[runtime]
     shared.kubectl("delete", "configmap", f"{runtime}-site", "--ignore-not-found")
-    ask = f"until wget -q -O - http://127.0.0.1:{port}/ 2> /dev/null; do sleep 0.3; done; exec sleep infinity"
+    get = f"wget -q -O - http://127.0.0.1:{port}/ 2> /dev/null"
+    ask = f"until {get}; do sleep 0.3; done; exec sleep infinity"
     files = [
         {"name": "site", "mountPath": "/etc/nginx/conf.d", "readOnly": True},
         {"name": "page", "mountPath": "/usr/share/nginx/html"},
