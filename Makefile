@@ -18,7 +18,7 @@ setup: ## install what is missing: OS packages, Python environment, upstream pro
 	@$(STEP) "Apptainer" $(HPK) setup apptainer
 	@$(STEP) "sample images" $(HPK) setup images
 
-demo: setup ## a private Slurm, a control plane on it, and an MPI Job through both
+demo: setup ## a private Slurm, a control plane on it, MPI, a Deployment and Argo through both
 	@$(STEP) "Slurm lab" $(HPK) lab up
 	@$(STEP) "images into the lab's registry" $(HPK) lab registry
 	@scripts/demo

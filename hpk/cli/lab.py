@@ -119,7 +119,7 @@ def registry(name: str, output: str) -> None:
         return
     click.echo(f"https://{REGISTRY} (from every host of the lab)")
     for image in images:
-        click.echo(f"{image.reference:<44}{image.digest}")
+        click.echo(f"{image.reference:<53} {image.digest}")
 
 
 @lab.command()

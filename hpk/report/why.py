@@ -38,6 +38,7 @@ _EXIT_CODES = {
     139: "it crashed (SIGSEGV)",
     143: "it was told to stop (SIGTERM)",
 }
+_STARTING = ("", "PodInitializing", "ContainerCreating")
 _PULLS = {
     "InvalidImageName": "correct the image's name",
     "ErrImageNeverPull": "hpk images pull IMAGE, or choose another imagePullPolicy",
@@ -186,6 +187,10 @@ def _pending(facts: Facts, status: Json) -> tuple[list[str], str]:
         if not waiting or found.get("reason") not in (None, "PodInitializing"):
             waiting = found
     reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
+    is_pulling = any(event.get("reason") == "Pulling" for event in facts.events)
+    if facts.attempt is None and reason in _STARTING and is_pulling:
+        said = f"{subject} waits for its images, which are being fetched and converted."
+        return [said, *_job_sentences(facts)], "nothing: each image is converted once and then kept"
     sentences = [f"{subject} does not run yet{f': {reason}' if reason else ''}."]
     if message:
         sentences.append(_sentence(message))

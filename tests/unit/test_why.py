@@ -114,6 +114,17 @@ def test_a_submit_limit_needs_nothing() -> None:
     assert answer.next.startswith("nothing")
 
 
+def test_images_that_are_being_made_are_waited_for() -> None:
+    waiting = a_pod(
+        phase="Pending", containerStatuses=[container(waiting={"reason": "PodInitializing"})]
+    )
+    pulling = {"reason": "Pulling", "type": "Normal", "message": 'Pulling image "a", "b"'}
+    answer = why(pod=waiting, events=[pulling])
+    assert "waits for its images" in answer.text
+    assert answer.next.startswith("nothing")
+    assert "images" not in why(pod=waiting, events=[pulling], attempt=ATTEMPT).text
+
+
 def test_no_node_an_image_a_loop_a_success() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}
     answer = why(pod=a_pod("", phase="Pending", conditions=[condition]))
