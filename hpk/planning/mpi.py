@@ -14,12 +14,19 @@ from hpk.model.errors import AdmissionError
 from hpk.model.plan import MpiPlan, SbatchOption
 from hpk.planning.annotations import Annotation
 from hpk.planning.flags import INVALID_ANNOTATION, split_words
-from hpk.planning.launcher_options import HINTS, OPTIONS, SHORT, LauncherOption
+from hpk.planning.launcher_options import (
+    HINTS,
+    MPIEXEC_SHORT,
+    OPTIONS,
+    SHORT,
+    LauncherOption,
+    Settings,
+)
 from hpk.planning.site import SiteSettings
 
 _TRUE = ("true", "yes", "1", "")
 _FALSE = ("false", "no", "0")
-_IMPLIED = ("nodes", "ntasks", "ntasks-per-node")
+_IMPLIED = ("nodes", "ntasks", "ntasks-per-node", "cpus-per-task")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,35 +107,43 @@ def _launcher(name: str, field: str, site: SiteSettings) -> str:
 def parse_launcher_options(text: str, field: str) -> dict[str, str | None]:
     """srun's long options in the order given, from srun's or mpiexec's spelling."""
     words = split_words(text, field)
+    short = SHORT
     if words and words[0] in ("srun", "mpiexec", "mpirun"):
-        words.pop(0)
+        short = SHORT if words.pop(0) == "srun" else MPIEXEC_SHORT
     options: dict[str, str | None] = {}
     while words:
-        spelling, option, value = _take_option(words, field)
+        spelling, option, value = _take_option(words, field, short)
         if not option.has_value:
             if value is not None:
                 raise _invalid(field, f"launcher option {spelling} takes no value")
-            options[option.name] = option.default
-            continue
-        if value is None:
-            if not words:
-                raise _invalid(field, f"launcher option {spelling} lacks a value")
-            value = words.pop(0)
-        name, converted = option.convert(value)
-        if converted is None:
+            settings: Settings | None = option.settings
+        else:
+            if value is None:
+                if not words:
+                    raise _invalid(field, f"launcher option {spelling} lacks a value")
+                value = words.pop(0)
+            settings = option.convert(value)
+        if settings is None:
             raise _invalid(
-                field, f"{value!r} is not a value of launcher option {spelling} srun can honour"
+                field,
+                f"{value!r} is not a value of launcher option {spelling} srun can honour",
+                remedy="docs/mpi.md lists what is",
             )
-        options.pop(name, None)
-        options[name] = converted
+        for name, converted in settings:
+            options.pop(name, None)
+            options[name] = converted
     return options
 
 
-def _take_option(words: list[str], field: str) -> tuple[str, LauncherOption, str | None]:
+def _take_option(
+    words: list[str], field: str, short: Mapping[str, str]
+) -> tuple[str, LauncherOption, str | None]:
     """The next word as (how it is spelled, what it is, its joined value)."""
     word = words.pop(0)
     spelling, has_value, value = word.partition("=")
     name = spelling.lstrip("-")
+    if word == ":":
+        raise _invalid(field, "several programs (':') are not supported", remedy=HINTS[word])
     if not word.startswith("-") or not name:
         raise _invalid(
             field,
@@ -136,12 +151,12 @@ def _take_option(words: list[str], field: str) -> tuple[str, LauncherOption, str
             remedy="the program goes into the container's command",
         )
     joined = value if has_value else None
-    if not word.startswith("--") and name[0] in SHORT and name[1:].isdigit():
-        return spelling, OPTIONS[SHORT[name[0]]], name[1:]
-    name = SHORT.get(name, name)
+    if not word.startswith("--") and name[0] in short and name[1:].isdigit():
+        return spelling, OPTIONS[short[name[0]]], name[1:]
+    name = short.get(name, name)
     option = OPTIONS.get(name)
     if option is None:
-        remedy = HINTS.get(name, "docs/annotations.md lists what is supported")
+        remedy = HINTS.get(name, "docs/mpi.md lists what is supported")
         raise _invalid(field, f"launcher option {spelling} is not supported", remedy=remedy)
     return spelling, option, joined
 

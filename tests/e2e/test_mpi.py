@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tests.e2e.cluster import LAMMPS, Cluster, Json, pod
@@ -70,3 +71,47 @@ def test_a_missing_program_is_a_start_error_that_names_it(cluster: Cluster) -> N
     assert found["status"]["phase"] == "Failed"
     assert terminated["exitCode"] in (127, 128)
     assert "no-such-program" in terminated.get("message", "") + cluster.logs("missing")
+
+
+PLACEMENTS = {
+    "mpirun -np 4 --map-by ppr:2:node": ["a", "a", "b", "b"],
+    "--map-by node": ["a", "b", "a", "b"],
+    "--map-by slot --bind-to none": ["a", "a", "b", "b"],
+    "-ppn 2 -np 4 --bind-to core --tag-output": ["a", "a", "b", "b"],
+    "mpiexec -N 2 --bind-to socket --report": [],
+    "-np 2 --map-by ppr:1:node:PE=2": ["a", "b"],
+}
+"""By the value of mpi-flags: each rank's host, by letters; none where it is refused."""
+NODES_AND_TASKS = "--ntasks=4 --ntasks-per-node=2"
+
+
+def test_mpiexecs_options_place_the_ranks(cluster: Cluster) -> None:
+    names = {flags: f"placed-{number}" for number, flags in enumerate(PLACEMENTS)}
+    own_size = ("mpirun", "-ppn", "-np")
+    for flags, name in names.items():
+        made = mpi_pod(name, "mpi-proof")
+        annotations = {"slurm-job.hpk.io/mpi-flags": flags}
+        if not flags.startswith(own_size):
+            annotations["slurm-job.hpk.io/flags"] = NODES_AND_TASKS
+        made["metadata"]["annotations"] = annotations
+        cluster.create(made)
+    found = cluster.wait_pods(names.values())
+    for flags, expected in PLACEMENTS.items():
+        status = found[names[flags]]["status"]
+        if not expected:
+            assert status["reason"] == "InvalidAnnotation"
+            assert "--report" in status["message"]
+            continue
+        log = cluster.logs(names[flags])
+        assert status["phase"] == "Succeeded", (flags, log)
+        assert placed(log) == expected, flags
+        if "--tag-output" in flags:
+            assert any(line.startswith("0: rank 0 of 4") for line in log.splitlines()), log
+
+
+def placed(log: str) -> list[str]:
+    """Each rank's host, the first one called a."""
+    by_rank = {int(rank): host for rank, host in re.findall(r"rank (\d+) of \d+ on (\S+)", log)}
+    hosts = [by_rank[rank] for rank in sorted(by_rank)]
+    letters = {host: "abcd"[number] for number, host in enumerate(dict.fromkeys(hosts))}
+    return [letters[host] for host in hosts]

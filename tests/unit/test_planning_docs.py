@@ -2,21 +2,69 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pytest
+
+from hpk.model.errors import AdmissionError
 from hpk.planning.annotations import NAMES, PREFIXES
-from hpk.planning.launcher_options import OPTIONS
+from hpk.planning.launcher_options import HINTS, MPIEXEC_SHORT, OPTIONS, SHORT
+from hpk.planning.mpi import parse_launcher_options
 from hpk.planning.sbatch_options import ALLOWED
 
-TEXT = (Path(__file__).parents[2] / "docs" / "annotations.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "annotations.md").read_text()
 
 
 def test_every_option_is_documented() -> None:
     words = set(TEXT.replace("`", " ").replace(",", " ").split())
     assert not {name for name in ALLOWED if f"--{name}" not in words}
-    assert not {name for name in OPTIONS if not {f"--{name}", f"-{name}"} & words} - {"mpi"}
 
 
 def test_every_annotation_is_documented() -> None:
     assert all(prefix in TEXT for prefix in PREFIXES)
     assert all(name in TEXT for name in NAMES)
+
+
+def table(head: str) -> list[tuple[list[str], str]]:
+    """Rows of the table of mpi.md that begins with these columns: (options, second column)."""
+    _, _, rest = (DOCS / "mpi.md").read_text().partition(f"{head}\n|---|---|\n")
+    rows = [line.strip("| \n").split(" | ") for line in rest.partition("\n\n")[0].splitlines()]
+    return [(re.findall("`([^`]+)`", options), becomes) for options, becomes in rows]
+
+
+TAKEN = table("| option | becomes srun's |")
+REFUSED = table("| option | instead |")
+
+
+@pytest.mark.parametrize(
+    ("option", "becomes"), [(item, becomes) for options, becomes in TAKEN for item in options]
+)
+def test_a_launcher_option_becomes_what_its_table_says(option: str, becomes: str) -> None:
+    found = parse_launcher_options(option, "f")
+    if becomes == "the launcher, as the annotation `mpi`":
+        assert found == {"mpi": "pmix"}
+        return
+    words = [name if value is None else f"{name}={value}" for name, value in found.items()]
+    assert [f"--{word}" for word in words] == re.findall("`([^`]+)`", becomes)
+    if not words:
+        assert becomes == "nothing: it holds anyway"
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"), [(item, instead) for options, instead in REFUSED for item in options]
+)
+def test_a_launcher_option_is_refused_as_its_table_says(option: str, instead: str) -> None:
+    with pytest.raises(AdmissionError, match=re.escape(instead)) as caught:
+        parse_launcher_options(f"{option} value", "f")
+    assert option in str(caught.value)
+
+
+def test_the_tables_have_every_launcher_option() -> None:
+    taken = {re.split("[= ]", item)[0] for options, _ in TAKEN for item in options} - {"mpirun"}
+    names = {item.lstrip("-") for item in taken}
+    assert names == {*OPTIONS, *SHORT}
+    refused = [item for options, _ in REFUSED for item in options]
+    assert sorted(item.lstrip("-") for item in refused) == sorted(HINTS)
+    assert {MPIEXEC_SHORT[key] for key in MPIEXEC_SHORT} <= {*OPTIONS}

@@ -532,6 +532,17 @@ def test_launcher_options_imply_tasks_where_the_flags_say_nothing() -> None:
     )
 
 
+def test_cpus_of_a_rank_are_asked_for_where_the_flags_say_nothing() -> None:
+    asked = {"slurm-job.hpk.io/mpi-flags": "-np 2 --map-by ppr:1:node:PE=2"}
+    result = plan(a_pod(annotations=asked))
+    assert options(result)["cpus-per-task"] == "2"
+    assert result.containers[0].mpi == MpiPlan(
+        "pmix", ("--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=2")
+    )
+    flags = {"slurm-job.hpk.io/flags": "--cpus-per-task=3"}
+    assert options(plan(a_pod(annotations={**asked, **flags})))["cpus-per-task"] == "3"
+
+
 def test_more_ranks_than_tasks_are_refused() -> None:
     annotations = {"slurm-job.hpk.io/flags": "-n2", "slurm-job.hpk.io/mpi-flags": "-np 4"}
     error = refusal(a_pod(annotations=annotations))
