@@ -68,6 +68,7 @@ class ControlPlane:
         self._job_id = job_id
         self._stop = asyncio.Event()
         self._fenced = False
+        self._endpoint = ""
         self._runners: list[Runner] = []
 
     def request_stop(self) -> None:
@@ -188,7 +189,8 @@ class ControlPlane:
             channel_port=site.ports.channel,
             started_at_s=holder.started_at_s,
         )
-        write_atomically(self._paths.endpoint, codec.dumps(endpoint) + "\n")
+        self._endpoint = codec.dumps(endpoint) + "\n"
+        write_atomically(self._paths.endpoint, self._endpoint)
 
     async def _shut_down(self, publisher: StatePublisher, failure: str) -> None:
         if self._fenced:
@@ -197,6 +199,7 @@ class ControlPlane:
                 runner.kill()
             return
         publisher.set_phase(Phase.STOPPING, failure)
+        self._endpoint = ""
         self._paths.endpoint.unlink(missing_ok=True)
         for stage in sorted({runner.plan.stage for runner in self._runners}, reverse=True):
             members = [runner for runner in self._runners if runner.plan.stage == stage]
@@ -212,6 +215,8 @@ class ControlPlane:
             try:
                 async with asyncio.timeout(lock.SELF_FENCE_S):
                     ours = await asyncio.to_thread(lock.beat, self._paths, holder, sequence)
+                if ours:
+                    mend(self._paths.endpoint, self._endpoint)  # in this thread, as its removal is
             except (OSError, TimeoutError) as error:
                 log.warning("the heartbeat cannot be written: %r", error)
                 ours = time.monotonic() - last < lock.SELF_FENCE_S
@@ -236,6 +241,17 @@ class ControlPlane:
             for path in (*logs, control_plane_log(self._paths)):
                 with contextlib.suppress(OSError):
                     rotate(path)
+
+
+def mend(path: Path, text: str) -> None:
+    """Write a file again that was damaged or removed: without it no pod would find us."""
+    try:
+        if not text or path.read_text(errors="replace") == text:
+            return
+    except FileNotFoundError:
+        pass
+    log.warning("%s was changed by somebody else: writing it again", path)
+    write_atomically(path, text)
 
 
 def control_plane_log(paths: HpkPaths) -> Path:

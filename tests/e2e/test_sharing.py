@@ -7,7 +7,9 @@ the time, as any program made for Kubernetes would.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import pytest
 
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN
-from tests.e2e.cluster import API_CLIENT, BUSYBOX, Cluster, Json, eventually, pod
+from tests.e2e.cluster import API_CLIENT, BUSYBOX, Cluster, Json, eventually, pod, terminated
 
 pytestmark = pytest.mark.e2e
 ELSEWHERE = "n4"
@@ -52,6 +54,22 @@ while True:
 """
 ENDS = 'echo $POD >> /shared/ran; until [ -e "/shared/$POD.go" ]; do sleep 0.2; done; exit 3'
 
+LATER = """
+set -euo pipefail
+source=$(realpath -- "$(dirname -- "$(realpath -- "$(command -v hpk)")")/..")
+mkdir "$1"
+cp -as "$source/." "$1"
+rm "$1/bin/hpk"
+cp "$source/bin/hpk" "$1/bin"
+cd "$1"/lib/python3*/site-packages
+for package in hpk kubelet bootstrap; do
+    rm -r "$package"
+    cp -a "$source"/lib/python3*/site-packages/"$package" .
+done
+sed -i 's/^PROTOCOL_VERSION = .*/PROTOCOL_VERSION = 1000/' hpk/model/frames.py
+grep -qx 'PROTOCOL_VERSION = 1000' hpk/model/frames.py
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
@@ -74,6 +92,32 @@ class Plane:
         done = self.cluster.run(["hpk", "status", "-o", "json"], check=False)
         answer: Json = json.loads(done.stdout)
         return answer
+
+    def is_ready_without(self, pid: int) -> bool:
+        """Whether all components are up, and none is this process."""
+        status = self.status()
+        return status["health"] == "ready" and pid not in {
+            component["pid"] for component in status["components"]
+        }
+
+    def job_state(self, name: str) -> str:
+        """The state of the Pod's only job, "" while accounting does not know it."""
+        (job,) = self.cluster.job_ids(name)
+        done = self.cluster.run(["sacct", "-nXP", "-j", str(job), "-o", "State"])
+        return done.stdout.strip()
+
+    def artifact(self, name: str) -> str:
+        """The supervisor's program that the Pod's job runs, by its hash."""
+        script = self.cluster.run(["hpk", "script", name, "-n", self.cluster.namespace]).stdout
+        found = re.search(r"supervisor-([0-9a-f]{64})\.pyz", script)
+        assert found is not None, script
+        return found[1]
+
+    def install_later_version(self) -> str:
+        """A copy of what is installed that speaks a later protocol; the path of its hpk."""
+        target = f"{self.directory}/later"
+        self.cluster.run(["bash", "-c", LATER, "-", target])
+        return f"{target}/bin/hpk"
 
     def write(self, name: str, text: str = "") -> None:
         """A file that the pods see under /shared."""
@@ -134,16 +178,19 @@ class Plane:
 def plane(machine: Machine) -> Iterator[Plane]:
     """Running on the login node, with pods that run, that wait for a sign, and that are queued."""
     directory = f"/home/alice/sharing-{secrets.token_hex(4)}"
-    cluster = Cluster(machine=machine, user="alice", hpk_home=f"{directory}/.hpk")
+    namespace = f"t-{secrets.token_hex(3)}"
+    cluster = Cluster(
+        machine=machine, user="alice", namespace=namespace, hpk_home=f"{directory}/.hpk"
+    )
     made = Plane(cluster=cluster, directory=directory)
     cluster.run(["mkdir", "-p", f"{directory}/shared"])
     for image in (BUSYBOX, API_CLIENT):
         cluster.run(["hpk", "images", "pull", image], timeout_s=600)
     try:
         made.up()
-        role = ["--verb=get", "--resource=pods"]
-        cluster.kubectl("create", "role", "reader", *role)
-        subject = "--serviceaccount=default:default"
+        cluster.kubectl("create", "namespace", namespace)
+        cluster.kubectl("create", "role", "reader", "--verb=get", "--resource=pods")
+        subject = f"--serviceaccount={namespace}:default"
         cluster.kubectl("create", "rolebinding", "reader", "--role=reader", subject)
         client = ("python3", "-c", CLIENT)
         ranks = made.pod("ranks", *client, image=API_CLIENT, flags="--nodes=2 --ntasks-per-node=2")
@@ -178,3 +225,143 @@ def test_unmodified_clients_reach_the_api_server_on_every_node(plane: Plane) -> 
             "with the CA: kubernetes.default.svc",
             "with the CA: kubernetes.default.svc.cluster.local",
         }
+
+
+def everything_goes_on(plane: Plane) -> None:
+    """Clients read what the control plane of this moment has, and nothing ran twice or ended."""
+    for name, hosts in (("client", 1), ("podman", 1), ("ranks", 2)):
+        plane.wait_seen(name, hosts)
+        assert plane.cluster.get("pod", name)["status"]["phase"] == "Running"
+        assert plane.job_state(name) == "RUNNING"
+    started = plane.ran()
+    assert started.count("ranks") == 4
+    assert {started.count(name) for name in ("client", "podman", "ends")} == {1}
+    assert {len(plane.cluster.job_ids(name)) for name in ("ends", "queued")} == {1}
+    assert plane.job_state("queued") in ("PENDING", "RUNNING")
+
+
+def test_up_elsewhere_while_it_is_up_says_where_and_changes_nothing(plane: Plane) -> None:
+    before = plane.status()
+    said = plane.up(ELSEWHERE)
+    assert f"up already, on host {before['host']}" in said
+    assert plane.status()["pid"] == before["pid"]
+    everything_goes_on(plane)
+
+
+def test_moved_to_another_host(plane: Plane) -> None:
+    before = plane.identity()
+    plane.down()
+    plane.write("ends.go")  # what ends meanwhile is told afterwards
+    plane.up(ELSEWHERE)
+    assert plane.status()["host"] == ELSEWHERE
+    assert plane.identity() == before
+    found = terminated(plane.cluster.wait_phase("ends", "Failed"))
+    assert (found["exitCode"], found["reason"]) == (3, "Error")
+    everything_goes_on(plane)
+    job = plane.cluster.job_ids("queued")[0]
+    plane.cluster.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
+    plane.cluster.wait_phase("queued", "Running", timeout_s=180)
+    eventually(lambda: plane.ran().count("queued") == 1, what="the queued pod's only start")
+
+
+def test_moved_into_a_job(plane: Plane) -> None:
+    before = plane.identity()
+    plane.down(ELSEWHERE)
+    script = f"{plane.directory}/hpk-start.sh"
+    text = plane.cluster.run(["hpk", "up", "--print-batch-script"]).stdout
+    plane.cluster.run(["tee", script], stdin=text)
+    submitted = plane.cluster.run(
+        ["sbatch", "--parsable", "--mem=2G", f"--chdir={plane.directory}", script]
+    )
+    try:
+        eventually(
+            lambda: plane.status()["health"] == "ready", timeout_s=180, what="ready in the job"
+        )
+        assert plane.status()["job_id"] == int(submitted.stdout)
+        assert plane.identity() == before
+        everything_goes_on(plane)
+        assert f"in Slurm job {submitted.stdout.strip()}" in plane.up()
+    finally:
+        plane.down()
+        plane.up()
+    everything_goes_on(plane)
+
+
+def test_components_killed_in_turn_come_back(plane: Plane) -> None:
+    host = plane.status()["host"]
+    plane.cluster.run(["tee", f"{plane.directory}/.hpk/endpoint.json"], stdin='{"api_port": "x"')
+    for component in plane.status()["components"]:
+        plane.cluster.run(["kill", "-9", str(component["pid"])], host=host)
+        eventually(
+            functools.partial(plane.is_ready_without, component["pid"]),
+            timeout_s=180,
+            what=f"{component['name']} started again",
+        )
+    everything_goes_on(plane)
+
+
+@pytest.mark.long
+def test_a_host_that_died_is_followed_when_its_heartbeat_stays_out(plane: Plane) -> None:
+    before, status = plane.identity(), plane.status()
+    pids = [status["pid"], *(component["pid"] for component in status["components"])]
+    plane.cluster.run(["kill", "-9", *map(str, pids)], host=status["host"])
+    there = ELSEWHERE if status["host"] == LOGIN else LOGIN
+    said = plane.up(there)
+    assert (
+        f"once the one on host {status['host']} (process {status['pid']}) has been silent" in said
+    )
+    assert plane.status()["host"] == there
+    assert plane.identity() == before
+    everything_goes_on(plane)
+
+
+def test_a_later_version_takes_over_and_an_earlier_one_again(plane: Plane) -> None:
+    cluster = plane.cluster
+    cluster.create(plane.pod("old", "sleep", "100000"))
+    cluster.wait_phase("old", "Running", timeout_s=180)
+    plane.down()
+    later = plane.install_later_version()
+    plane.up(hpk=later)
+    everything_goes_on(plane)
+
+    cluster.create(plane.pod("new", "python3", "-c", CLIENT, image=API_CLIENT))
+    cluster.wait_phase("new", "Running", timeout_s=180)
+    plane.wait_seen("new")
+    assert plane.artifact("new") != plane.artifact("old") == plane.artifact("client")
+    cluster.kubectl("delete", "pod", "old", "--timeout=60s")
+
+    plane.down()
+    plane.up()
+    event = eventually(
+        lambda: [e for e in cluster.events("new") if e["reason"] == "SupervisorTooNew"],
+        what="an Event about the protocol",
+    )
+    assert "speaks protocol 1000, this kubelet" in event[0]["message"]
+    plane.wait_seen("new")  # by what it writes to the disk
+    everything_goes_on(plane)
+    assert plane.ran().count("new") == 1
+    cluster.kubectl("delete", "pod", "new", "--timeout=60s")
+
+
+def test_a_pod_without_a_control_plane_gives_its_node_back(plane: Plane) -> None:
+    cluster = plane.cluster
+    plane.down()
+    cluster.run(
+        ["tee", f"{plane.directory}/.hpk/config.toml"],
+        stdin="[control-plane]\norphan-timeout-s = 30\n",
+    )
+    plane.up()
+    cluster.create(plane.pod("orphan", "sh", "-c", ENDS))
+    cluster.wait_phase("orphan", "Running", timeout_s=180)
+    plane.down()
+    eventually(
+        lambda: plane.job_state("orphan") not in ("RUNNING", ""),
+        timeout_s=180,
+        what="the orphan's job to end",
+    )
+    plane.up()
+    status = cluster.wait_phase("orphan", "Failed", timeout_s=180)["status"]
+    assert status["reason"] == "ControlPlaneLost"
+    assert "30 s" in status["message"]
+    assert plane.ran().count("orphan") == 1
+    everything_goes_on(plane)

@@ -25,7 +25,7 @@ from bootstrap.state import (
     StatePublisher,
     read_state,
 )
-from bootstrap.supervise import end_remains, rotate, stop_requested
+from bootstrap.supervise import end_remains, mend, rotate, stop_requested
 from hpk import subproc
 from hpk.model.errors import TransientError
 from hpk.statefs import HpkPaths, private_directory
@@ -240,3 +240,17 @@ def test_logs_are_rotated_under_their_writer(tmp_path: Path) -> None:
         "thing.log.1",
         "thing.log.2",
     }
+
+
+@pytest.mark.parametrize("found", [None, "", "{", "\udcff"])
+def test_a_file_that_was_damaged_is_written_again(tmp_path: Path, found: str | None) -> None:
+    path = tmp_path / "endpoint.json"
+    if found is not None:
+        path.write_bytes(found.encode(errors="surrogateescape"))
+    mend(path, "good")
+    assert path.read_text() == "good"
+    before = path.stat().st_ino
+    mend(path, "good")
+    assert path.stat().st_ino == before
+    mend(path, "")  # before there is an endpoint, and when it is to go
+    assert path.read_text() == "good"

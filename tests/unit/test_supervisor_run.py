@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -287,6 +288,41 @@ def test_the_channel_is_found_again_and_told_the_whole_record(bench: Bench) -> N
         assert process.wait(30) in (137, 143)
     finally:
         moved.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: "\0" * len(text),
+        lambda text: json.dumps(json.loads(text) | {"channel_port": 10**20}),
+        lambda text: json.dumps(json.loads(text) | {"address": "\0"}),
+    ],
+)
+def test_a_damaged_endpoint_is_read_again(bench: Bench, damage: Callable[[str], str]) -> None:
+    bench.peer.endpoint.write_text(damage(bench.peer.endpoint.read_text()))
+    layout = bench.attempt("true")
+    process = bench.start(layout)
+    wait_until(lambda: "cannot reach the kubelet" in Path(layout.job_output).read_text())
+    bench.peer.publish()
+    bench.peer.wait_finished()
+    assert process.wait(30) == 0
+
+
+def test_a_reject_without_stop_leaves_the_pod_alone(bench: Bench) -> None:
+    layout = bench.attempt("sleep", "1000")
+    process = bench.start(layout)
+    bench.peer.wait_running()
+    bench.peer.reject = frames.Reject("a later protocol", stop=False)
+    bench.peer.drop()
+    wait_until(lambda: len(bench.peer.hellos) >= 4)
+    assert Path(layout.job_output).read_text().count("a later protocol") <= 2  # not each time
+    known, bench.peer.reject = len(bench.peer.records), None
+    wait_until(lambda: len(bench.peer.records) > known)
+    bench.peer.send(frames.Stop(0))
+    bench.peer.wait_finished()
+    assert process.wait(30) in (137, 143)
 
 
 def test_a_reject_with_stop_ends_the_pod(bench: Bench) -> None:
