@@ -62,6 +62,10 @@ class Leftovers:
         """What is there of one job."""
         return [entry for entry in self.on(host) if str(job) in _JOB.findall(entry)]
 
+    def but_of(self, job: int, host: str) -> list[str]:
+        """What is there of anything but one job."""
+        return [entry for entry in self.on(host) if str(job) not in _JOB.findall(entry)]
+
     def wait_none(self, *hosts: str, files: bool = True) -> None:
         """Until nothing is left there; fails with what is.
 
@@ -69,15 +73,22 @@ class Leftovers:
         """
 
         def look() -> dict[str, list[str]]:
-            found = {host: self.on(host) for host in hosts or self.before}
-            if not files:
-                found = {
-                    host: [entry for entry in entries if not entry.startswith("file ")]
-                    for host, entries in found.items()
-                }
+            found = {host: _but_files(self.on(host), files) for host in hosts or self.before}
             return {host: entries for host, entries in found.items() if entries}
 
         eventually(look, until=operator.not_, what="nothing is left on the nodes")
+
+    def wait_none_of(self, job: int, host: str, *, files: bool = True) -> None:
+        """The same for one job."""
+        eventually(
+            lambda: _but_files(self.of(job, host), files),
+            until=operator.not_,
+            what=f"nothing of job {job} is left on {host}",
+        )
+
+
+def _but_files(entries: list[str], files: bool) -> list[str]:
+    return [entry for entry in entries if files or not entry.startswith("file ")]
 
 
 def _on(cluster: Cluster, host: str) -> list[str]:
@@ -97,7 +108,7 @@ def _on(cluster: Cluster, host: str) -> list[str]:
             of_job = f" (job {job[1]})" if job else ""
             found.append(f"process {process.pid} {process.name}{of_job}")
     mounts = Path(f"/proc/{machine.init_pid(host)}/mounts").read_text()
-    found += [f"mount {item}" for item in mounts.splitlines() if f"hpk-{uid}" in item]
+    found += [f"mount {item}" for item in mounts.splitlines()]
     argv = ["env", f"USER_ID={uid}", "sh", "-c", _LOOK, "-", *_PLACES]
     return found + cluster.run(argv, host=host, user="root").stdout.splitlines()
 

@@ -114,10 +114,23 @@ def full(alice: Cluster, machine: Machine) -> Iterator[None]:
     argv += ["--output=/dev/null", "--wrap", "sleep infinity"]
     job = alice.run(argv).stdout.strip()
     state = ["squeue", "-h", "-j", job, "-o", "%T"]
-    eventually(lambda: alice.run(state).stdout.strip() == "RUNNING", what="a full cluster")
-    yield
-    alice.run(["scancel", job])
-    eventually(lambda: not alice.run([*state, "-t", "PD,R,CG"]).stdout, what="an empty cluster")
+    try:
+        # Pods of other tests may still be ending on some node.
+        eventually(
+            lambda: alice.run(state).stdout,
+            until=lambda seen: seen.strip() == "RUNNING",
+            timeout_s=300,
+            what="a full cluster",
+        )
+        yield
+    finally:
+        # Whatever happened: a job that waits for all nodes would keep them from everybody else.
+        alice.run(["scancel", job])
+        eventually(
+            lambda: alice.run([*state, "-t", "PD,R,CG"], check=False).stdout,
+            until=operator.not_,
+            what="an empty cluster",
+        )
 
 
 @pytest.mark.long

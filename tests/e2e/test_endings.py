@@ -1,6 +1,6 @@
 """A pod that something outside it ended is Failed, with a reason that says what it was.
 
-Also: what happens to jobs without a control plane, and that no ending leaves anything on a node.
+Also: what happens to jobs without a control plane. What an ending leaves is in test_leftovers.py.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import pytest
 from bootstrap.lab import control
 from bootstrap.lab.hosts import Machine
 from tests.e2e.cluster import Cluster, Json, eventually, pod
-from tests.e2e.faults import PodFiles, node_of, processes, signal, terminated
+from tests.e2e.faults import PodFiles, node_of, terminated
 
 EAT_MEMORY = "x=aaaaaaaa; while :; do x=$x$x; done"
 LIMIT: Json = {"limits": {"memory": "128Mi"}}
 POLITE = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
-CLEAN_NODE = "n2"
 
 
 def on(node: str, *flags: str) -> dict[str, str]:
@@ -130,72 +129,6 @@ def orphan_timeout(control_plane: Cluster) -> Iterator[str]:
     if control_plane.run(["rm", path], check=False).returncode == 0:
         control_plane.run(["hpk", "down", "--keep-jobs"], timeout_s=120)
     control_plane.run(["hpk", "up"], timeout_s=180)
-
-
-def snapshot(cluster: Cluster, node: str) -> Json:
-    """Everything of the user on a node, looked at by its administrator."""
-
-    def lines(*argv: str) -> list[str]:
-        return sorted(cluster.run(argv, host=node, user="root", check=False).stdout.splitlines())
-
-    user = cluster.user
-    return {
-        "processes": lines("ps", "-u", user, "-o", "pid,args", "--no-headers"),
-        "mounts": lines("cat", "/proc/1/mounts"),
-        "files": lines("find", "/tmp", "/dev/shm", "/run", "-user", user, "-mindepth", "2"),
-        "cgroups": lines("find", "/sys/fs/cgroup", "/cg", "-path", "*/uid_*/job_*", "-type", "d"),
-    }
-
-
-def test_no_ending_leaves_anything_on_the_node(cluster: Cluster) -> None:
-    # What an earlier test's dead supervisor left is swept by this one.
-    cluster.create(pod("first", "true", annotations=on(CLEAN_NODE)))
-    cluster.wait_phase("first", "Succeeded")
-    before = wait_settled(cluster, "first")
-    ending = (
-        pod("supervisor-killed", "sh", "-c", POLITE),
-        pod("normal", "sh", "-c", "sleep 1000 & echo over"),
-        pod("scancelled", "sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000"),
-        pod("greedy", "sh", "-c", EAT_MEMORY, resources=LIMIT),
-    )
-    for made in ending:
-        name = made["metadata"]["name"]
-        made["metadata"]["annotations"] = on(CLEAN_NODE)
-        cluster.create(made)
-        if name == "scancelled":
-            cluster.wait_phase(name, "Running")
-            cluster.run(["scancel", str(PodFiles.of(cluster, name).job_id())])
-        if name == "supervisor-killed":
-            cluster.wait_phase(name, "Running")
-            running = snapshot(cluster, CLEAN_NODE)
-            assert all(running[what] for what in ("processes", "files", "cgroups")), running
-            supervisor = processes(cluster, "[s]upervisor-.*pyz run", host=CLEAN_NODE)[0]
-            signal(cluster, supervisor, "KILL", host=CLEAN_NODE)
-            failed(cluster, name)
-            # Nobody is left to remove its files, all the user's own: the next job does.
-            assert snapshot(cluster, CLEAN_NODE)["processes"] == []
-            continue
-        cluster.wait_phase(name, "Succeeded", "Failed")
-        after = wait_settled(cluster, name)
-        assert after["mounts"] == before["mounts"]
-    assert cluster.run(["sinfo", "-h", "-R"]).stdout == ""
-
-
-def wait_settled(cluster: Cluster, ended: str) -> Json:
-    """The snapshot, once nothing of the user's is left but the locks of the sweeping."""
-    now: Json = {}
-
-    def look() -> bool:
-        now.update(snapshot(cluster, CLEAN_NODE))
-        now["files"] = [line for line in now["files"] if not line.endswith("hpk-20001/.lock")]
-        return not (now["processes"] or now["files"] or now["cgroups"])
-
-    try:
-        eventually(look, what=f"{ended} leaves nothing on its node")
-    except BaseException:
-        print({what: now[what] for what in ("processes", "files", "cgroups")})
-        raise
-    return now
 
 
 def test_a_job_that_reaches_its_time_limit(timed_out: str, shared: Cluster) -> None:
