@@ -8,6 +8,7 @@ from typing import Any
 
 from hpk.journal import Attempt, read_pod
 from hpk.model.errors import TransientError
+from hpk.model.frames import SignalContainer
 from hpk.model.ids import Nonce, PodUid
 from hpk.statefs import HpkPaths
 from kubelet.apiserver import ApiError, ApiServer, Json
@@ -20,6 +21,7 @@ from kubelet.server.backend import (
     LogSource,
     LogUnavailableError,
 )
+from kubelet.server.container_status import find_pod
 
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
@@ -91,6 +93,21 @@ class ServerBackend:
             container=container,
             session=lambda: self._session(nonce),
             record=lambda: self._observations.get(nonce).record,
+        )
+
+    async def signal_container(
+        self, namespace: str, pod: str, container: str, number: int, *, not_before_s: int
+    ) -> None:
+        """Have the pod's supervisor signal the container's main process."""
+        found = find_pod(self.pods(), namespace, pod)
+        attempt = self._attempt(PodUid(found["metadata"]["uid"])) if found else None
+        session = self._session(attempt.nonce) if attempt else None
+        if session is None:
+            raise TransientError(
+                f'the supervisor of pod "{pod}" is not connected', remedy="try again"
+            )
+        await session.send(
+            SignalContainer(container=container, number=number, not_before_s=not_before_s)
         )
 
     def _attempt(self, uid: PodUid) -> Attempt | None:

@@ -128,8 +128,25 @@ class LogCancel:
     id: int
 
 
+@dataclass(frozen=True)
+class SignalContainer:
+    """Signal a container's main process, if it runs, as ``kill -N 1`` in the container would: a
+    process 1 that has no handler for a signal does not get it. Of an MPI run every rank gets it.
+
+    :param container: its name.
+    :param number: of the signal.
+    :param not_before_s: seconds after the process's start that it is left alone.
+    """
+
+    container: str
+    number: int
+    not_before_s: int = 0
+
+
 FromSupervisor = Union[Hello, Status, BundleRequest, LogData]
-ToSupervisor = Union[Welcome, Reject, BundleReply, Stop, StatusAck, LogRead, LogCancel]
+ToSupervisor = Union[
+    Welcome, Reject, BundleReply, Stop, StatusAck, LogRead, LogCancel, SignalContainer
+]
 
 FRAME_TYPES: dict[str, type] = {
     cls.__name__: cls
@@ -145,5 +162,6 @@ FRAME_TYPES: dict[str, type] = {
         StatusAck,
         LogRead,
         LogCancel,
+        SignalContainer,
     )
 }

@@ -185,7 +185,7 @@ class Channel:
         elif isinstance(frame, frames.Reject):
             self._config.on_frame(frame)
             raise ParseError(f"the kubelet rejects this attempt: {frame.reason}")
-        elif isinstance(frame, (frames.BundleReply, frames.Stop)):
+        elif isinstance(frame, (frames.BundleReply, frames.Stop, frames.SignalContainer)):
             self._config.on_frame(frame)
 
     def answer_reads(self) -> Optional[frames.LogData]:

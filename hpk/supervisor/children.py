@@ -12,6 +12,7 @@ from typing import Optional
 
 from hpk.supervisor import enter, linux, switch_user
 from hpk.supervisor.capabilities import drop_capabilities
+from hpk.supervisor.files import read_file
 from hpk.supervisor.hold import hold
 from hpk.supervisor.pod_messages import Open, Run
 from hpk.supervisor.seccomp import root_emulation
@@ -147,6 +148,16 @@ def become_program(
     except BaseException as error:  # a forked child must never return into its parent's code
         os.write(error_fd, str(error).encode(errors="replace")[:32768])
     os._exit(127)
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    try:
+        status = read_file(f"/proc/{pid}/status").decode()
+    except OSError:
+        return False
+    masks = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+    return bool(masks) and bool(int(masks[0], 16) >> (number - 1) & 1)
 
 
 def kill_inhabitants(pause_pid: int) -> None:

@@ -258,6 +258,11 @@ class Container:
         elif self._start is not None:
             self._start.lost()
 
+    def signal_as_process_1(self, number: int, not_before_s: int) -> None:
+        """Signal the program from within, if it runs; when it ends, restartPolicy decides."""
+        if self._start is not None:
+            self._start.signal_as_process_1(number, not_before_s)
+
     def kill(self, *, at_once: bool) -> None:
         """The grace period is over; see hpk.supervisor.stopping."""
         self._kill_at_once = at_once

@@ -68,11 +68,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Signal:
-    """Signal the process of a Run; ``group``: and what it has started."""
+    """Signal the process of a Run.
+
+    :param group: and what it has started.
+    :param as_process_1: only if the process catches the signal, as the kernel has it for process 1
+        of a PID namespace and those who signal it from within.
+    """
 
     id: int
     number: int
     group: bool = False
+    as_process_1: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from hpk.supervisor import linux
 from hpk.supervisor.children import (
     HeldContainer,
     become_program,
+    catches,
     kill_inhabitants,
     make_user_namespace,
     read_pause_pid,
@@ -217,6 +218,8 @@ class _Init:
     def _signal(self, command: Signal) -> None:
         program = self._programs.get(command.id)
         if program is not None and program.status is None:
+            if command.as_process_1 and not catches(program.pid, command.number):
+                return
             with contextlib.suppress(ProcessLookupError):
                 # Each program leads a group of its own, from before it can be signalled.
                 send_signal = os.killpg if command.group else os.kill

@@ -356,6 +356,11 @@ class ContainerStart:
         if self.step is Step.RUNNING and self._stopping is not None:
             self._stopping.end_within(grace_s)
 
+    def signal_as_process_1(self, number: int, not_before_s: int) -> None:
+        """Signal the program from within, if it runs; see hpk.supervisor.stopping."""
+        if self.step is Step.RUNNING and self._stopping is not None:
+            self._stopping.signal_as_process_1(number, not_before_s)
+
     def kill(self, *, at_once: bool) -> None:
         """The grace period is over."""
         if self.step is Step.RUNNING and self._stopping is not None:

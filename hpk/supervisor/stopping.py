@@ -50,11 +50,13 @@ class Stopping:
         self._is_killed = False
         self._kill_mono_s: Optional[float] = None
         self._srun_mono_s: Optional[float] = None
+        self._started_mono_s = time.monotonic()
+        self._later: Optional[tuple[float, int]] = None
 
     @property
     def wake_mono_s(self) -> Optional[float]:
         """When `tick` wants to be called."""
-        times = [self._kill_mono_s, self._srun_mono_s]
+        times = [self._kill_mono_s, self._srun_mono_s, self._later[0] if self._later else None]
         times.append(self._hook.wake_mono_s if self._hook else None)
         return min((item for item in times if item is not None), default=None)
 
@@ -73,7 +75,7 @@ class Stopping:
         self._is_terminating = True
         if self._hook is None and not self._was_signalled:
             self._was_signalled = True
-            self._signal(signal.SIGTERM)
+            self.signal(self._stop_signal())
 
     def end_within(self, grace_s: int) -> None:
         """All of it, on the container's own account."""
@@ -92,7 +94,7 @@ class Stopping:
             self._hook = None
         if at_once or self._was_signalled:
             self._kill_mono_s, self._is_killed = None, True
-            self._signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
         else:
             self._kill_mono_s = time.monotonic() + _LEAST_GRACE_S
             self.terminate()
@@ -109,11 +111,16 @@ class Stopping:
             if self._is_killed:
                 self._loop.command(pod_messages.Signal(self._run_id, signal.SIGKILL))
 
+        if self._later is not None and now >= self._later[0]:
+            _, number = self._later
+            self._later = None
+            self.signal_as_process_1(number)
+
     def end(self) -> None:
         """The container has ended."""
         if self._hook is not None:
             self._hook.cancel()
-        self._hook = self._kill_mono_s = self._srun_mono_s = None
+        self._hook = self._kill_mono_s = self._srun_mono_s = self._later = None
 
     def _on_hook(self, went_well: bool) -> None:
         self._hook = None
@@ -124,11 +131,14 @@ class Stopping:
         if self._is_terminating:
             self.terminate()
 
-    def _signal(self, number: int) -> None:
+    def _stop_signal(self) -> int:
+        if self._plan.mpi is not None:
+            return signal.SIGTERM
+        return launch.stop_signal(self._plan.image.config.stop_signal)
+
+    def signal(self, number: int) -> None:
         """Signal the container's main process; in an MPI run every rank."""
         if self._plan.mpi is None:
-            if number == signal.SIGTERM:
-                number = launch.stop_signal(self._plan.image.config.stop_signal)
             self._loop.command(pod_messages.Signal(self._run_id, number))
             return
         step = rank_files.step_id(self._pod.layout, self._plan.name, self._number)
@@ -138,6 +148,21 @@ class Stopping:
             # srun ends its step with SIGKILL when it is told to terminate.
             self._loop.command(pod_messages.Signal(self._run_id, signal.SIGTERM))
             self._srun_mono_s = time.monotonic() + _SRUN_END_TIMEOUT_S
+
+    def signal_as_process_1(self, number: int, not_before_s: int = 0) -> None:
+        """The same as somebody in the container would, to whom the main process is process 1; the
+        ranks of an MPI run are nobody's process 1.
+
+        :param not_before_s: see hpk.model.frames.SignalContainer; of several signals that wait the
+            last counts.
+        """
+        at_mono_s = self._started_mono_s + not_before_s
+        if time.monotonic() < at_mono_s:
+            self._later = at_mono_s, number
+        elif self._plan.mpi is None:
+            self._loop.command(pod_messages.Signal(self._run_id, number, as_process_1=True))
+        else:
+            self.signal(number)
 
     def _signal_step(self, step: str, number: int) -> None:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

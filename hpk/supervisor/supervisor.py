@@ -479,12 +479,20 @@ class Supervisor:
             self._on_bundle(frame.bundle)
         elif isinstance(frame, frames.Stop):
             self._stop(StopCause.REQUESTED, frame.grace_period_s)
+        elif isinstance(frame, frames.SignalContainer):
+            self._signal_container(frame)
         elif isinstance(frame, frames.Reject):
             if frame.reason != self._rejection:  # it is tried again for as long as the pod lives
                 log("channel: rejected", reason=frame.reason, stop=frame.stop)
             self._rejection = frame.reason
             if frame.stop:
                 self._stop(StopCause.REQUESTED, self._plan.grace_period_s)
+
+    def _signal_container(self, frame: frames.SignalContainer) -> None:
+        log("signal a container", container=frame.container, number=frame.number)
+        for container in self._all:
+            if container.plan.name == frame.container and 0 < frame.number < signal.NSIG:
+                container.signal_as_process_1(frame.number, frame.not_before_s)
 
     def _on_bundle(self, bundle: Bundle) -> None:
         if self._volumes is None or self._failed:

@@ -111,6 +111,15 @@ class KubeletBackend(Protocol):
         :raises LogUnavailableError: there is no log.
         """
 
+    async def signal_container(
+        self, namespace: str, pod: str, container: str, number: int, *, not_before_s: int
+    ) -> None:
+        """Signal a container's main process; of an MPI run every rank.
+
+        :param not_before_s: seconds after its start.
+        :raises HpkError: its supervisor cannot be told.
+        """
+
     async def review_access(self, request: AccessRequest) -> bool:
         """Ask the API server (SubjectAccessReview); the server caches the answer.
 

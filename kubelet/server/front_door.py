@@ -48,14 +48,8 @@ def wants_upgrade(head: bytes) -> bool:
     )
 
 
-def refuse_upgrade(upgrade: Upgrade) -> None:
-    """Says that exec, attach and port-forward are not there."""
-    _answer(
-        upgrade.transport, "501 Not Implemented", "exec, attach and port-forward are not served yet"
-    )
-
-
-def _answer(transport: asyncio.Transport, status: str, message: str) -> None:
+def answer(transport: asyncio.Transport, status: str, message: str) -> None:
+    """Answer a request in plain text and end the connection."""
     body = message.encode()
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -107,11 +101,11 @@ class FrontDoor(asyncio.Protocol):
         if end is None:
             if len(self._received) > MAX_HEAD_BYTES:
                 self._leave()
-                _answer(self._transport, "431 Request Header Fields Too Large", "head too large")
+                answer(self._transport, "431 Request Header Fields Too Large", "head too large")
             return
         self._leave()
         if self._peer is None:
-            _answer(self._transport, "401 Unauthorized", "Unauthorized")
+            answer(self._transport, "401 Unauthorized", "Unauthorized")
             return
         if wants_upgrade(self._received[: end.end()]):
             self._on_upgrade(

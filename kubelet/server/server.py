@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import logging
 import ssl
+from collections.abc import Coroutine
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,8 +20,10 @@ from uvicorn.server import ServerState
 from hpk.model.errors import PermanentError, TransientError
 from hpk.model.settings import KubeletSettings
 from kubelet.server.app import PEER_STATE, make_app
+from kubelet.server.authorization import Authorizer
 from kubelet.server.backend import KubeletBackend
-from kubelet.server.front_door import MAX_HEAD_BYTES, FrontDoor, refuse_upgrade
+from kubelet.server.exec_signal import serve_exec
+from kubelet.server.front_door import MAX_HEAD_BYTES, FrontDoor, Upgrade
 from kubelet.server.peer import Peer
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,17 @@ def tls_context(settings: KubeletSettings) -> ssl.SSLContext:
     return context
 
 
+async def _guarded(upgrade: Upgrade, serving: Coroutine[None, None, None]) -> None:
+    """One connection's failure is its own."""
+    try:
+        await serving
+    except Exception:
+        log.exception("exec failed")
+    finally:
+        if not upgrade.transport.is_closing():
+            upgrade.transport.abort()
+
+
 def _refuse_every_address(address: str) -> None:
     try:
         unspecified = not address or ipaddress.ip_address(address).is_unspecified
@@ -70,6 +84,7 @@ class KubeletServer:
         self._listener: asyncio.Server | None = None
         self._state = ServerState()
         self._unread: set[asyncio.Transport] = set()
+        self._upgrades: set[asyncio.Task[None]] = set()
 
     async def start(self, settings: KubeletSettings, backend: KubeletBackend) -> None:
         """Listen on ``settings.address:settings.port``.
@@ -97,9 +112,16 @@ class KubeletServer:
         def make_http(peer: Peer) -> asyncio.Protocol:
             return H11Protocol(config, self._state, {PEER_STATE: peer})
 
+        authorizer = Authorizer(backend.review_access)
+
+        def on_upgrade(upgrade: Upgrade) -> None:
+            task = asyncio.create_task(_guarded(upgrade, serve_exec(upgrade, backend, authorizer)))
+            self._upgrades.add(task)
+            task.add_done_callback(self._upgrades.discard)
+
         def front_door() -> asyncio.Protocol:
             return FrontDoor(
-                open_connections=self._unread, make_http=make_http, on_upgrade=refuse_upgrade
+                open_connections=self._unread, make_http=make_http, on_upgrade=on_upgrade
             )
 
         try:
@@ -125,6 +147,9 @@ class KubeletServer:
         listener.close()
         for transport in tuple(self._unread):
             transport.abort()
+        for task in (upgrades := tuple(self._upgrades)):
+            task.cancel()
+        await asyncio.gather(*upgrades, return_exceptions=True)
         for connection in tuple(self._state.connections):
             connection.shutdown()
         tasks = tuple(self._state.tasks)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bootstrap.lab import control
 from bootstrap.lab.layout import DEFAULT_NAME
-from tests.bench import footprint, startup
+from tests.bench import argo, footprint, startup
 from tests.e2e.cluster import Cluster
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
         sections = [
             startup.report(*startup.run(cluster, runs)),
             footprint.memory(cluster),
+            argo.report(argo.run(cluster)),
         ]
     finally:
         cluster.run(["kubectl", "delete", "namespace", namespace, "--wait=true"])

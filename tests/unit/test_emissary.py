@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hpk.supervisor.children import catches
 from hpk.supervisor.emissary import signal_tree, without_emissary
 from hpk.supervisor.seccomp import kill_of_one
 
@@ -103,3 +104,14 @@ def test_a_signal_to_the_tree_reaches_every_process_of_it() -> None:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_which_signals_a_process_catches() -> None:
+    pause = [sys.executable, "-c", "import signal\nsignal.signal(10, print)\nprint()\ninput()"]
+    with subprocess.Popen(pause, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        caught = [number for number in (9, 10, 12, 15, 19) if catches(process.pid, number)]
+        process.communicate(b"\n")
+    assert caught == [10]
+    assert not catches(process.pid, 10)

@@ -7,6 +7,8 @@ import contextlib
 import json
 import socket
 import ssl
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,8 +25,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hpk.model.errors import PermanentError, TransientError
 from hpk.model.settings import KubeletSettings
-from kubelet.server import front_door
+from kubelet.server import front_door, spdy
 from kubelet.server.backend import AccessRequest, LogSource, LogUnavailableError
+from kubelet.server.exec_signal import signal_of
 from kubelet.server.server import KubeletServer
 
 LOG = b"2026-01-02T03:04:05.000000001Z stdout F one\n2026-01-02T03:04:06.000000001Z stderr F two\n"
@@ -137,6 +140,8 @@ class Backend:
     reviews: list[AccessRequest] = field(default_factory=list)
     problem: str | None = None
     api_down: bool = False
+    signals: list[tuple[str, str, str, int]] = field(default_factory=list)
+    lost: bool = False
 
     def pods(self) -> list[dict[str, Any]]:
         return [
@@ -155,6 +160,14 @@ class Backend:
     ) -> LogSource:
         assert (namespace, pod, container, previous) == ("default", "web", "main", False)
         return self.log
+
+    async def signal_container(
+        self, namespace: str, pod: str, container: str, number: int, *, not_before_s: int
+    ) -> None:
+        assert not_before_s == 0
+        if self.lost:
+            raise TransientError("the supervisor is not connected")
+        self.signals.append((namespace, pod, container, number))
 
     async def review_access(self, request: AccessRequest) -> bool:
         self.reviews.append(request)
@@ -543,6 +556,7 @@ async def test_a_slow_reader_holds_back_the_log_not_the_server(running: Running)
 
 
 async def test_an_upgrade_is_refused_clearly(running: Running) -> None:
+    running.backend.rights.add(("api-server", "create", "proxy", "main"))
     context = running.context(running.clients.issue("api-server"))
     answer = await raw(
         running,
@@ -552,6 +566,77 @@ async def test_an_upgrade_is_refused_clearly(running: Running) -> None:
     )
     assert answer.startswith(b"HTTP/1.1 501 ")
     assert b"exec" in answer
+
+
+def exec_head(query: str, user: str = "api-server") -> bytes:
+    return (
+        f"POST /exec/default/web/main?{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+        "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v5.channel.k8s.io\r\n"
+        "X-Stream-Protocol-Version: v4.channel.k8s.io\r\n"
+        "X-Stream-Protocol-Version: channel.k8s.io\r\n\r\n"
+    ).encode()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_an_exec_of_kill_signals_the_containers_main_process(
+    running: Running, lost: bool
+) -> None:
+    running.backend.rights.add(("api-server", "create", "proxy", "main"))
+    running.backend.lost = lost
+    context = running.context(running.clients.issue("api-server"))
+    reader, writer = await asyncio.open_connection("localhost", running.settings.port, ssl=context)
+    query = "command=/var/run/argo/argoexec&command=kill&command=15&command=1&output=1&error=1"
+    writer.write(exec_head(query))
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    packer = zlib.compressobj(zdict=spdy.dictionary())
+    for number, kind in ((1, b"error"), (3, b"stdout"), (5, b"stderr")):
+        pairs = struct.pack(">II", 1, 10) + b"streamtype" + struct.pack(">I", len(kind)) + kind
+        block = packer.compress(pairs) + packer.flush(zlib.Z_SYNC_FLUSH)
+        body = struct.pack(">IIH", number, 0, 0) + block
+        writer.write(struct.pack(">HHI", 0x8003, spdy.SYN_STREAM, len(body)) + body)
+    replies: list[int] = []
+    ends: dict[int, bytes] = {}
+    while len(ends) < 3:
+        first, second = struct.unpack(">II", await reader.readexactly(8))
+        payload = await reader.readexactly(second & 0xFFFFFF)
+        if first >> 31:
+            assert first & 0xFFFF == spdy.SYN_REPLY
+            replies.append(struct.unpack_from(">I", payload)[0])
+        else:
+            assert second >> 24 == spdy.FIN
+            ends[first] = payload
+    assert replies == [1, 3, 5]
+    assert (ends[3], ends[5]) == (b"", b"")
+    assert json.loads(ends[1])["status"] == ("Failure" if lost else "Success")
+    assert running.backend.signals == ([] if lost else [("default", "web", "main", 15)])
+    writer.close()
+
+
+async def test_a_signal_needs_the_right_to_the_node(running: Running) -> None:
+    context = running.context(running.clients.issue("somebody"))
+    answer = await raw(running, context, exec_head("command=kill&command=-9&command=1"))
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert running.backend.signals == []
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("/var/run/argo/argoexec", "kill", "15", "1"), 15),
+        (("/bin/sh", "-c", "kill -9 1"), 9),
+        (("sh", "-c", "kill -s TERM 1"), 15),
+        (("kill", "-SIGUSR1", "1"), 10),
+        (("/bin/kill", "1"), None),
+        (("kill", "-9", "-1"), None),
+        (("kill", "-9", "12"), None),
+        (("kill", "-99", "1"), None),
+        (("sh", "-c", "kill -9 1; reboot"), None),
+        (("/var/run/argo/argoexec", "kill", "15", "2"), None),
+        (("echo", "kill -9 1"), None),
+    ],
+)
+def test_which_commands_are_a_signal(command: tuple[str, ...], expected: int | None) -> None:
+    assert signal_of(command) == expected
 
 
 async def test_a_head_without_end_is_cut_off(running: Running) -> None:

@@ -1,0 +1,391 @@
+"""Argo Workflows as upstream ships it, with steps that are MPI runs.
+
+One installation for the module. The workflows are created together and looked at one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.cluster import BUSYBOX, LAMMPS, Cluster, Json, eventually, pod, terminated
+
+KUSTOMIZATION = "/opt/software/examples/argo"
+NAMESPACE = "argo"
+SCALING = Path(__file__).parents[2] / "examples/argo/scaling.yaml"
+RANKS = (2, 4, 8)
+SMALL_STEPS = 8
+TWO_NODES = {
+    "slurm-job.hpk.io/flags": "--ntasks=4 --nodes=2",
+    "slurm-job.hpk.io/mpi-flags": "true",
+}
+TIMEOUT_S = 300
+"""For all workflows together, on a busy machine."""
+
+
+def workflow(name: str, *templates: Json, **spec: Any) -> Json:
+    """A Workflow that begins with its first template."""
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"name": name},
+        "spec": {"entrypoint": templates[0]["name"], "templates": list(templates), **spec},
+    }
+
+
+def step(name: str, *command: str, image: str = BUSYBOX, **template: Any) -> Json:
+    """A template of one container."""
+    return {"name": name, "container": {"image": image, "command": list(command)}, **template}
+
+
+def mpi_step(name: str, *command: str, **template: Any) -> Json:
+    made = step(name, *command, image=LAMMPS, metadata={"annotations": TWO_NODES}, **template)
+    made["container"]["resources"] = {"requests": {"cpu": "1", "memory": "128Mi"}}
+    return made
+
+
+def output(name: str, path: str) -> Json:
+    return {"parameters": [{"name": name, "valueFrom": {"path": path}}]}
+
+
+def parameter(name: str, value: str) -> Json:
+    return {"parameters": [{"name": name, "value": value}]}
+
+
+def example() -> Json:
+    whole: Json = yaml.safe_load(SCALING.read_text())
+    whole["metadata"] = {"name": "scaling"}
+    return whole
+
+
+def proof() -> Json:
+    """The example, but each run proves what MPI did, and nobody makes a table of that."""
+    whole = example()
+    whole["metadata"] = {"name": "proof"}
+    dag, melt, _ = whole["spec"]["templates"]
+    dag["dag"]["tasks"] = dag["dag"]["tasks"][:1]
+    melt["container"]["args"] = [
+        'mpi-proof > /tmp/out; [ "$PMIX_RANK" != 0 ] || grep "^{" /tmp/out > /tmp/run'
+    ]
+    return whole
+
+
+def parts() -> Json:
+    """Parameters, results, artifacts and volumes between and within steps."""
+    tasks: list[Json] = [
+        {"name": "answer", "template": "answer"},
+        {"name": "double", "template": "double"},
+        {
+            "name": "compare",
+            "template": "compare",
+            "depends": "answer && double",
+            "arguments": {
+                "parameters": [
+                    {"name": "n", "value": "{{tasks.answer.outputs.parameters.n}}"},
+                    {"name": "twice", "value": "{{tasks.double.outputs.result}}"},
+                ]
+            },
+        },
+        {"name": "given", "template": "given"},
+        {"name": "set", "template": "set"},
+    ]
+    double: Json = {"image": BUSYBOX, "command": ["sh"], "source": "echo $((21 * 2))"}
+    return workflow(
+        "parts",
+        {"name": "dag", "dag": {"tasks": tasks}},
+        step("answer", "sh", "-c", "printf 21 > /tmp/n", outputs=output("n", "/tmp/n")),
+        {"name": "double", "script": double},
+        {
+            "name": "compare",
+            "inputs": {"parameters": [{"name": "n"}, {"name": "twice"}]},
+            "script": {
+                **double,
+                "source": "test $(({{inputs.parameters.n}} * 2)) = {{inputs.parameters.twice}}",
+            },
+        },
+        # Argo's init container puts the artifact into an emptyDir; both nodes' ranks read it.
+        mpi_step(
+            "given",
+            *("bash", "-euc", 'echo "$PMIX_RANK $SLURMD_NODENAME $(cat /data/given)"; mpi-proof'),
+            inputs={
+                "artifacts": [{"name": "given", "path": "/data/given", "raw": {"data": "it's $1"}}]
+            },
+        ),
+        {
+            "name": "set",
+            "volumes": [{"name": "work", "emptyDir": {}}],
+            "containerSet": {
+                "volumeMounts": [{"name": "work", "mountPath": "/work"}],
+                "containers": [
+                    {
+                        "name": "first",
+                        "image": BUSYBOX,
+                        "command": ["sh", "-c", "echo handed over > /work/it"],
+                    },
+                    {
+                        "name": "main",
+                        "image": BUSYBOX,
+                        "command": ["sh", "-c", "cat /work/it"],
+                        "dependencies": ["first"],
+                    },
+                ],
+            },
+            "outputs": output("it", "/work/it"),
+        },
+    )
+
+
+def many(name: str, count: int) -> Json:
+    """Small steps side by side, no more than the lab has room for."""
+    return workflow(
+        name,
+        {
+            "name": "all",
+            "steps": [
+                [
+                    {
+                        "name": "one",
+                        "template": "one",
+                        "withSequence": {"count": str(count)},
+                        "arguments": parameter("n", "{{item}}"),
+                    }
+                ]
+            ],
+        },
+        step(
+            "one",
+            *("sh", "-c", "echo {{inputs.parameters.n}} > /tmp/n"),
+            inputs={"parameters": [{"name": "n"}]},
+            outputs=output("n", "/tmp/n"),
+        ),
+    )
+
+
+def workflows() -> list[Json]:
+    sleep = ("sh", "-c", "trap 'exit 5' TERM; echo ready; sleep 600 & wait")
+    return [
+        example(),
+        proof(),
+        parts(),
+        many("many", SMALL_STEPS),
+        workflow("three", mpi_step("main", "mpi-proof", "--exit", "2:3")),
+        workflow(
+            "retry",
+            step("main", "sh", "-c", "exit $((3 * (1 - {{retries}})))", retryStrategy={"limit": 3}),
+        ),
+        workflow("suspended", step("main", "true"), suspend=True),
+        workflow("stopped", step("main", *sleep)),
+        workflow("stopped-mpi", mpi_step("main", *sleep)),
+        workflow("deadline", step("main", *sleep, activeDeadlineSeconds=3)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def argo(control_plane: Cluster) -> Iterator[Cluster]:
+    """Argo, installed as a user does it; the namespace of its workflows."""
+    cluster = Cluster(machine=control_plane.machine, user=control_plane.user, namespace=NAMESPACE)
+    with _installed(cluster):
+        cluster.create(*workflows())
+        yield cluster
+
+
+@contextlib.contextmanager
+def _installed(cluster: Cluster) -> Iterator[None]:
+    cluster.kubectl("apply", "-k", KUSTOMIZATION)
+    cluster.kubectl(
+        *("rollout", "status", "deployment/workflow-controller", "--timeout=120s"), timeout_s=150
+    )
+    yield
+    cluster.kubectl("delete", "workflows", "--all", "--timeout=60s")
+    eventually(lambda: len(jobs(cluster)) == 1, what="only the controller's job is left")
+    cluster.kubectl("delete", "-k", KUSTOMIZATION, "--timeout=120s", timeout_s=150)
+    eventually(lambda: not jobs(cluster), what="no job of Argo's namespace is left")
+
+
+def jobs(cluster: Cluster) -> list[str]:
+    """The names of the namespace's jobs in Slurm's queue."""
+    names = cluster.run(["squeue", "--me", "-h", "-o", "%j"]).stdout.split()
+    return [name for name in names if name.startswith(f"{cluster.namespace}/")]
+
+
+def ended(cluster: Cluster, name: str, *, timeout_s: float = TIMEOUT_S) -> Json:
+    """The status of a Workflow, once it has one for good."""
+
+    def look() -> Json | None:
+        status: Json = cluster.get("workflow", name).get("status", {})
+        return status if status.get("finishedAt") else None
+
+    try:
+        found = eventually(look, timeout_s=timeout_s, what=f"the end of workflow {name}")
+    except BaseException:
+        print(cluster.kubectl("get", "pods", "-o", "wide", check=False).stdout)
+        print(cluster.kubectl("logs", "deployment/workflow-controller", "--tail=50").stdout)
+        raise
+    assert found is not None
+    return found
+
+
+def pods_of(cluster: Cluster, name: str) -> list[Json]:
+    """The Pods of a Workflow."""
+    found: list[Json] = cluster.get("pods", "-l", f"workflows.argoproj.io/workflow={name}")["items"]
+    return found
+
+
+def outputs(status: Json, template: str) -> list[str]:
+    """The first output parameter of each of a template's steps."""
+    return [
+        node["outputs"]["parameters"][0]["value"]
+        for node in status["nodes"].values()
+        if node.get("templateName") == template and node["type"] == "Pod"
+    ]
+
+
+def result(status: Json, name: str) -> str:
+    """What a script's step has printed."""
+    (node,) = (node for node in status["nodes"].values() if node["displayName"] == name)
+    answer: str = node["outputs"]["result"]
+    return answer
+
+
+def main_exit_code(found: Json) -> int:
+    (code,) = (
+        item["state"]["terminated"]["exitCode"]
+        for item in found["status"]["containerStatuses"]
+        if item["name"] == "main"
+    )
+    answer: int = code
+    return answer
+
+
+@pytest.mark.parametrize(("name", "ranks"), [("stopped", 1), ("stopped-mpi", 4)])
+def test_a_stopped_workflow_ends_its_steps_by_sigterm(argo: Cluster, name: str, ranks: int) -> None:
+    def ready() -> bool:
+        found = pods_of(argo, name)
+        if not found:
+            return False
+        log = argo.kubectl("logs", found[0]["metadata"]["name"], "-c", "main", check=False)
+        return log.stdout.count("ready") == ranks
+
+    eventually(ready, timeout_s=TIMEOUT_S, what="the step's program, in all its ranks")
+    argo.kubectl("patch", "workflow", name, "--type=merge", '-p={"spec":{"shutdown":"Stop"}}')
+    status = ended(argo, name)
+    assert status["phase"] == "Failed"
+    assert "Stop" in status["message"]
+    (pod,) = pods_of(argo, name)
+    found = argo.wait_phase(pod["metadata"]["name"], "Failed")
+    assert main_exit_code(found) == 5
+
+
+def test_every_run_of_the_fan_out_has_its_ranks_on_several_hosts(argo: Cluster) -> None:
+    status = ended(argo, "proof")
+    assert status["phase"] == "Succeeded", status
+    proofs = sorted(map(json.loads, outputs(status, "melt")), key=lambda item: item["world"])
+    sums = [ranks * (ranks + 1) // 2 for ranks in RANKS]
+    assert all(2 <= item.pop("hosts") <= 4 for item in proofs)
+    assert proofs == [
+        {"world": ranks, "sum": right, "expected": right, "ok": True}
+        for ranks, right in zip(RANKS, sums, strict=True)
+    ]
+
+
+def test_the_scaling_table_is_made_of_what_the_runs_measured(argo: Cluster) -> None:
+    status = ended(argo, "scaling")
+    assert status["phase"] == "Succeeded", status
+    runs = sorted(text.split() for text in outputs(status, "melt"))
+    (table,) = (pod for pod in pods_of(argo, "scaling") if "-table-" in pod["metadata"]["name"])
+    head, *rows = [
+        line.split()
+        for line in argo.logs(table["metadata"]["name"], "-c", "main").splitlines()
+        if not line.startswith("time=")
+    ]
+    assert head == ["ranks", "hosts", "seconds", "speed-up"]
+    assert [row[0] for row in rows] == [str(ranks) for ranks in RANKS]
+    first = float(runs[0][2])
+    for run, row in zip(runs, rows, strict=True):
+        assert row[:2] == run[:2]
+        assert 2 <= int(row[1]) <= 4
+        assert float(row[2]) == pytest.approx(float(run[2]), abs=0.001)
+        assert float(row[3]) == pytest.approx(first / float(run[2]), abs=0.01)
+
+
+def test_parameters_results_artifacts_and_volumes_reach_whom_they_should(argo: Cluster) -> None:
+    status = ended(argo, "parts")
+    assert status["phase"] == "Succeeded", status
+    assert outputs(status, "answer") == ["21"]
+    assert result(status, "double") == "42"
+    assert outputs(status, "set") == ["handed over"]
+    (given,) = (pod for pod in pods_of(argo, "parts") if "-given-" in pod["metadata"]["name"])
+    lines = argo.logs(given["metadata"]["name"], "-c", "main").splitlines()
+    read = sorted(line.split(" ", 2) for line in lines if line.endswith(" it's $1"))
+    assert [line[0] for line in read] == ["0", "1", "2", "3"]
+    assert len({line[1] for line in read}) == 2
+    assert sum('"world":4' in line for line in lines) == 1
+
+
+def test_small_steps_all_succeed(argo: Cluster) -> None:
+    status = ended(argo, "many")
+    assert status["phase"] == "Succeeded", status
+    assert sorted(map(int, outputs(status, "one"))) == list(range(SMALL_STEPS))
+
+
+def test_the_exit_code_of_a_rank_is_the_steps(argo: Cluster) -> None:
+    status = ended(argo, "three")
+    assert status["phase"] == "Failed"
+    (pod,) = pods_of(argo, "three")
+    assert main_exit_code(pod) == 3
+    assert "exit code 3" in status["message"]
+
+
+def test_a_failed_step_is_tried_again(argo: Cluster) -> None:
+    status = ended(argo, "retry")
+    assert status["phase"] == "Succeeded", status
+    assert sorted(map(main_exit_code, pods_of(argo, "retry"))) == [0, 3]
+
+
+def test_a_suspended_workflow_starts_when_it_is_resumed(argo: Cluster) -> None:
+    eventually(
+        lambda: argo.get("workflow", "suspended").get("status"), what="the controller's first look"
+    )
+    assert pods_of(argo, "suspended") == []
+    argo.kubectl("patch", "workflow", "suspended", "--type=merge", '-p={"spec":{"suspend":null}}')
+    assert ended(argo, "suspended")["phase"] == "Succeeded"
+
+
+def test_a_step_over_its_deadline_fails(argo: Cluster) -> None:
+    status = ended(argo, "deadline")
+    assert status["phase"] == "Failed"
+    (pod,) = pods_of(argo, "deadline")
+    assert pod["status"]["reason"] == "DeadlineExceeded"
+
+
+def test_kubectl_exec_of_kill_does_what_argo_does(argo: Cluster) -> None:
+    command = (
+        "sh",
+        "-c",
+        "trap 'echo caught' USR1; trap 'exit 7' TERM; echo ready; while :; do sleep 1; done",
+    )
+    argo.create(pod("killed", *command))
+    eventually(lambda: "ready" in argo.kubectl("logs", "killed", check=False).stdout)
+    refused = argo.kubectl("exec", "killed", "--", "ls", check=False)
+    assert refused.returncode != 0
+    assert "exec serves only" in refused.stderr
+    argo.kubectl("exec", "killed", "--", "kill", "-USR2", "1")  # which it does not catch
+    argo.kubectl("exec", "killed", "--", "kill", "-USR1", "1")
+    eventually(lambda: "caught" in argo.logs("killed"))
+    argo.kubectl("exec", "killed", "--", "sh", "-c", "kill -TERM 1")
+    assert terminated(argo.wait_phase("killed", "Failed"))["exitCode"] == 7
+    argo.kubectl("delete", "pod", "killed")
+
+
+@pytest.mark.long
+def test_fifty_small_steps(argo: Cluster) -> None:
+    argo.create(many("fifty", 50))
+    status = ended(argo, "fifty", timeout_s=900)
+    assert status["phase"] == "Succeeded", status
+    assert sorted(map(int, outputs(status, "one"))) == list(range(50))
