@@ -27,17 +27,18 @@ def pod_conditions(
     :param now: RFC 3339.
     """
     ready, not_ready = _readiness(pod["spec"], phase, statuses)
+    old = list((pod.get("status") or {}).get("conditions") or [])
+    kept = [c for c in old if c.get("type") not in OUR_CONDITIONS]
+    gates = _closed_gates(pod["spec"], kept) if ready else {}
     ours: list[Json] = [
         {
             "type": "PodReadyToStartContainers",
             "status": _bool(has_sandbox and phase not in TERMINAL),
         },
         _initialized(pod["spec"], phase, statuses),
-        {"type": "Ready", "status": _bool(ready), **not_ready},
+        {"type": "Ready", "status": _bool(ready and not gates), **not_ready, **gates},
         {"type": "ContainersReady", "status": _bool(ready), **not_ready},
     ]
-    old = list((pod.get("status") or {}).get("conditions") or [])
-    kept = [c for c in old if c.get("type") not in OUR_CONDITIONS]
     generation = pod["metadata"].get("generation")
     return kept + [_with_transition(c, old, now, generation) for c in ours]
 
@@ -78,6 +79,25 @@ def _readiness(
         "reason": "ContainersNotReady",
         "message": f"containers with unready status: [{listed}]",
     }
+
+
+def _closed_gates(spec: Mapping[str, Any], conditions: Sequence[Json]) -> Json:
+    """What ``readinessGates`` still wait for; nothing where they do not."""
+    by_type = {condition.get("type"): condition.get("status") for condition in conditions}
+    messages = []
+    for gate in spec.get("readinessGates") or []:
+        kind = gate["conditionType"]
+        if kind not in by_type:
+            messages.append(
+                f'corresponding condition of pod readiness gate "{kind}" does not exist.'
+            )
+        elif by_type[kind] != "True":
+            messages.append(
+                f'the status of pod readiness gate "{kind}" is not "True", but {by_type[kind]}'
+            )
+    if not messages:
+        return {}
+    return {"reason": "ReadinessGatesNotReady", "message": ", ".join(messages)}
 
 
 def _with_transition(

@@ -273,6 +273,14 @@ class SbatchOption:
 
 
 @dataclass(frozen=True)
+class HostAlias:
+    """``spec.hostAliases[]``, checked: an address, and names without white space."""
+
+    ip: str
+    hostnames: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PodPlan:
     """A Pod as a Slurm job.
 
@@ -283,6 +291,10 @@ class PodPlan:
     :param runtime: name in hpk.runtimes' registry (``apptainer``).
     :param init_containers: run one after the other, in this order, before the containers.
     :param nodes: how many nodes the job asks for at least, where that is known.
+    :param hostname: the containers' host name, "" for the Pod's own; a full name where
+        ``setHostnameAsFQDN`` asks for it.
+    :param domain: ``SUBDOMAIN.NAMESPACE.svc.CLUSTER_DOMAIN``, "" without a subdomain.
+    :param host_network: ``spec.hostNetwork``: the containers have their node's host name.
     """
 
     pod: PodRef
@@ -300,6 +312,9 @@ class PodPlan:
     empty_dirs: tuple[EmptyDirVolume, ...] = ()
     host_paths: tuple[HostPathVolume, ...] = ()
     nodes: int = 1
+    domain: str = ""
+    host_network: bool = False
+    host_aliases: tuple[HostAlias, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from hpk.planning.known_fields import SPEC
 from hpk.planning.lifecycle import plan_lifecycle
 from hpk.planning.mounts import plan_mounts
 from hpk.planning.mpi import plan_mpi
+from hpk.planning.names import plan_names
 from hpk.planning.probes import plan_probes
 from hpk.planning.runtime import plan_runtime
 from hpk.planning.security import check_security
@@ -41,6 +42,7 @@ def admit_pod(pod: JsonObject, site: SiteSettings) -> None:
     plan_mpi(annotations, site)
     plan_runtime(annotations, site)
     _check_names(pod)
+    plan_names(pod, site.cluster_domain)
     resources = each_resources(pod, site.gpus)
     pod_resources(pod, resources)
     downward = DownwardContext(pod=pod, resources=resources, job=JobResources())

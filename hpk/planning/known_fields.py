@@ -35,6 +35,12 @@ def _ports(value: Any, path: str) -> None:
 # The runtime's default profile is what runs; Unconfined is less.
 _SECCOMP = one_object({"type": only("RuntimeDefault", "Unconfined")})
 
+# No profile is asked of AppArmor: what the node does by itself is what runs.
+_APP_ARMOR = one_object({"type": only("RuntimeDefault", "Unconfined")})
+
+# Where Pods lie is Slurm's choice; what they would only prefer has no part in it.
+_PREFERENCE = one_object({"preferredDuringSchedulingIgnoredDuringExecution": anything})
+
 _CONTAINER: Mapping[str, Check] = {
     "name": anything,
     "image": anything,
@@ -56,6 +62,7 @@ _CONTAINER: Mapping[str, Check] = {
             # False is how every container runs: no program in it gains privileges by being
             # executed.
             "allowPrivilegeEscalation": only(False),
+            "appArmorProfile": _APP_ARMOR,
             "capabilities": one_object({"drop": anything}),
             "procMount": only("Default"),
             "readOnlyRootFilesystem": only(True, False),
@@ -82,12 +89,16 @@ _CONTAINER: Mapping[str, Check] = {
 
 SPEC: Mapping[str, Check] = {
     "activeDeadlineSeconds": anything,
-    "affinity": one_object({"nodeAffinity": anything}),
+    "affinity": one_object(
+        {"nodeAffinity": anything, "podAffinity": _PREFERENCE, "podAntiAffinity": _PREFERENCE}
+    ),
     "automountServiceAccountToken": anything,
     "containers": objects(_CONTAINER),
     "dnsPolicy": only("ClusterFirst", "ClusterFirstWithHostNet", "Default"),
     "enableServiceLinks": anything,
+    "hostAliases": objects({"ip": anything, "hostnames": anything}),
     "hostname": anything,
+    "hostnameOverride": anything,
     "hostNetwork": anything,
     "hostUsers": anything,
     "initContainers": objects({**_CONTAINER, "restartPolicy": only("Always")}),
@@ -98,10 +109,12 @@ SPEC: Mapping[str, Check] = {
     "priority": anything,
     # The API server has made it the priority, which is the scheduler's.
     "priorityClassName": anything,
+    "readinessGates": objects({"conditionType": anything}),
     "restartPolicy": only("Always", "OnFailure", "Never"),
     "schedulerName": anything,
     "securityContext": one_object(
         {
+            "appArmorProfile": _APP_ARMOR,
             "fsGroup": anything,
             "fsGroupChangePolicy": only("Always", "OnRootMismatch"),
             "runAsGroup": anything,
@@ -114,6 +127,10 @@ SPEC: Mapping[str, Check] = {
     ),
     "serviceAccount": anything,
     "serviceAccountName": anything,
+    "setHostnameAsFQDN": only(True, False),
+    # A pod has one PID namespace anyway.
+    "shareProcessNamespace": only(True, False),
+    "subdomain": anything,
     "terminationGracePeriodSeconds": anything,
     "tolerations": anything,
     "topologySpreadConstraints": anything,

@@ -23,7 +23,6 @@ from hpk.planning.admission import admit_pod
 from hpk.planning.annotations import Annotation, read_annotations
 from hpk.planning.containers import (
     PodContainer,
-    check_label,
     main_container,
     regular_containers,
 )
@@ -38,6 +37,7 @@ from hpk.planning.implied import imply_resources, imply_time
 from hpk.planning.lifecycle import plan_lifecycle
 from hpk.planning.mounts import plan_mounts
 from hpk.planning.mpi import MpiRequest, plan_mpi
+from hpk.planning.names import plan_names
 from hpk.planning.probes import plan_probes, refuse_exec
 from hpk.planning.resources import gpu_resource
 from hpk.planning.runtime import plan_runtime
@@ -79,6 +79,7 @@ def plan_pod(
         _plan_container(item, parts, mpi.plan if item.path == main else None)
         for item in regular_containers(pod)
     )
+    names = plan_names(pod, site.cluster_domain)
     check_groups(pod, (*init_containers, *containers))
     for item, planned in zip(regular_containers(pod), containers, strict=True):
         if planned.mpi is not None:
@@ -94,11 +95,14 @@ def plan_pod(
         active_deadline_s=get_integer(spec, "activeDeadlineSeconds", "spec", None),
         runtime=plan_runtime(annotations, site),
         service_account=get_text(spec, "serviceAccountName", "spec") or "default",
-        hostname=check_label(spec, "hostname", "spec") if spec.get("hostname") else "",
+        hostname=names.hostname,
         init_containers=init_containers,
         empty_dirs=tuple(v for v in volumes if isinstance(v, EmptyDirVolume)),
         host_paths=tuple(v for v in volumes if isinstance(v, HostPathVolume)),
         nodes=plan_tasks(options).nodes,
+        domain=names.domain,
+        host_network=names.host_network,
+        host_aliases=names.host_aliases,
     )
 
 

@@ -52,6 +52,7 @@ class SiteSettings:
     default_partition: str = ""
     gpus: Mapping[str, str] = field(default_factory=lambda: DEFAULT_GPUS)
     own_directories: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
 
     def options_for(self, namespace: str) -> dict[str, SbatchOption]:
         """The options of a Pod of this namespace that does not say itself, by name."""
@@ -81,6 +82,7 @@ def site_settings(loaded: LoadedConfig, own_directories: tuple[str, ...] = ()) -
         default_partition=config.slurm.partition,
         gpus=config.gpus,
         own_directories=own_directories,
+        cluster_domain=config.control_plane.cluster_domain,
     )
 
 

@@ -71,8 +71,11 @@ class Inits:
                 time.sleep(0.005)
 
 
-def start_inits(*, for_containers: bool, for_launcher: bool) -> Inits:
-    """Fork them; before any thread is started."""
-    pod = Init(*podinit.spawn(namespaces=True), is_host=False) if for_containers else None
-    host = Init(*podinit.spawn(namespaces=False), is_host=True) if for_launcher else None
+def start_inits(*, for_containers: bool, for_launcher: bool, hostname: str) -> Inits:
+    """Fork them; before any thread is started.
+
+    :param hostname: what the pod's containers are called.
+    """
+    pod = Init(*podinit.spawn(hostname), is_host=False) if for_containers else None
+    host = Init(*podinit.spawn(None), is_host=True) if for_launcher else None
     return Inits(pod, host)

@@ -110,7 +110,7 @@ def _prepare(rank: RankContext, bundle: Bundle, dirs: LocalDirs) -> Open:
     unusable = runtime.unusable(facts)
     if unusable:
         raise PermanentError(unusable)
-    mounts.write_node_files(dirs.work)
+    mounts.write_node_files(dirs.work, spec.plan, "")
     scratch = os.path.join(dirs.work, "overlay")
     os.mkdir(scratch, 0o700)
     volumes = PodVolumes(spec, _volume_dirs(rank, dirs))

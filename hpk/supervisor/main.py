@@ -17,6 +17,7 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
 from hpk.supervisor import linux
 from hpk.supervisor.files import claim, close_files_but, log, read_file
+from hpk.supervisor.hosts import pod_hostname
 from hpk.supervisor.inits import start_inits
 from hpk.supervisor.keeper import PodPlace
 from hpk.supervisor.node import host_name
@@ -100,6 +101,7 @@ def run(layout: AttemptLayout) -> int:
     inits = start_inits(
         for_containers=any(plan.mpi is None for plan in plans),
         for_launcher=any(plan.mpi is not None for plan in plans),
+        hostname=pod_hostname(spec.plan, os.uname().nodename),
     )
     identity = Identity(spec=spec, layout=layout, job_id=job_id, program=program_argv(), env=env)
     return Supervisor(identity, inits).run()

@@ -8,10 +8,11 @@ import posixpath
 from collections.abc import Iterable, Sequence
 
 from hpk.model.errors import PermanentError
-from hpk.model.plan import ContainerPlan
+from hpk.model.plan import ContainerPlan, PodPlan
 from hpk.runtimes.base import PAUSE_PATH, BindMount
 from hpk.supervisor import environment
 from hpk.supervisor.files import read_file, write_new
+from hpk.supervisor.hosts import hosts_file
 from hpk.supervisor.localdir import LocalDirs
 from hpk.supervisor.pause import pause_elf
 from hpk.supervisor.sub_path import make_directories
@@ -21,9 +22,10 @@ from hpk.supervisor.switch_user import switch_user_elf
 _MESSAGE_PATH = "/.hpk/termination-log"
 
 
-def write_node_files(work_dir: str) -> None:
+def write_node_files(work_dir: str, plan: PodPlan, pod_ip: str) -> None:
     """The pause program and /etc/hosts, as every container of the job on this node has them.
 
+    :param pod_ip: see hosts_file.
     :raises PermanentError: this machine's architecture has no pause program.
     """
     machine = os.uname().machine
@@ -33,11 +35,11 @@ def write_node_files(work_dir: str) -> None:
         raise PermanentError(f"HPK has no pause program for {machine}") from error
     write_new(os.path.join(work_dir, "pause"), program, mode=0o755)
     try:
-        hosts = read_file("/etc/hosts")
+        hosts = read_file("/etc/hosts").decode(errors="surrogateescape")
     except OSError:
-        hosts = b"127.0.0.1\tlocalhost\n"
-    head = b"# Kubernetes-managed hosts file (host network).\n"
-    write_new(os.path.join(work_dir, "hosts"), head + hosts, mode=0o644)
+        hosts = "127.0.0.1\tlocalhost\n"
+    text = hosts_file(hosts, plan, pod_ip).encode(errors="surrogateescape")
+    write_new(os.path.join(work_dir, "hosts"), text, mode=0o644)
 
 
 def container_mounts(

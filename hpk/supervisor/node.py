@@ -7,7 +7,11 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 
+from hpk.model import codec
+from hpk.model.errors import ParseError
+from hpk.model.settings import Endpoint
 from hpk.runtimes.base import NodeFacts
+from hpk.supervisor.files import read_file
 
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -43,6 +47,14 @@ def host_name(env: Mapping[str, str]) -> str:
     return env.get("SLURMD_NODENAME") or socket.gethostname()
 
 
+def control_plane_address(endpoint_path: str) -> str:
+    """Where the control plane said it is, "" where it does not say."""
+    try:
+        return codec.loads(Endpoint, read_file(endpoint_path)).address
+    except (OSError, ParseError):
+        return ""
+
+
 def address_towards(address: str, fallback_name: str) -> str:
     """The address of ours that a peer sees; that of our name where there is no peer."""
     if address:
@@ -50,7 +62,7 @@ def address_towards(address: str, fallback_name: str) -> str:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
                 probe.connect((address, 9))
                 return str(probe.getsockname()[0])
-        except OSError:
+        except (OSError, ValueError, TypeError):  # whatever a damaged endpoint.json says
             pass
     try:
         return socket.gethostbyname(fallback_name)

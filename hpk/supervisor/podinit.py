@@ -55,8 +55,11 @@ class _Program:
     status: Optional[int] = None
 
 
-def spawn(*, namespaces: bool) -> tuple[int, socket.socket]:
-    """Fork the pod's init; its pid and the socket to it. Call before any thread is started."""
+def spawn(hostname: Optional[str]) -> tuple[int, socket.socket]:
+    """Fork the pod's init; its pid and the socket to it. Call before any thread is started.
+
+    :param hostname: of the namespaces it makes; None: it makes none.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
     pid = os.fork()
@@ -68,8 +71,8 @@ def spawn(*, namespaces: bool) -> tuple[int, socket.socket]:
         linux.die_with_parent(parent)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
-        if namespaces:
-            _isolate(theirs)
+        if hostname is not None:
+            _isolate(theirs, hostname)
         _Init(theirs).serve()
         os._exit(0)
     except BaseException as error:  # a forked child must never return into its parent's code
@@ -77,13 +80,15 @@ def spawn(*, namespaces: bool) -> tuple[int, socket.socket]:
         os._exit(1)
 
 
-def _isolate(sock: socket.socket) -> None:
-    """Return in process 1 of new user, PID, IPC and mount namespaces; this process waits for it."""
+def _isolate(sock: socket.socket, hostname: str) -> None:
+    """Return in process 1 of new namespaces of every kind but network and cgroup; this process
+    waits for it."""
     uid, gid = os.getuid(), os.getgid()
     try:
-        kinds = linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWNS
+        kinds = linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWNS | linux.CLONE_NEWUTS
         linux.unshare(linux.CLONE_NEWUSER | kinds)
         linux.map_single_id(0, uid, 0, gid)
+        socket.sethostname(hostname)
     except OSError as error:
         send(sock, Ready(f"cannot make a user namespace on this node: {error}"))
         os._exit(1)

@@ -41,6 +41,7 @@ from hpk.supervisor.channel import Channel, ChannelConfig
 from hpk.supervisor.container import Container
 from hpk.supervisor.environment import with_api_port
 from hpk.supervisor.files import log
+from hpk.supervisor.hosts import pod_hostname
 from hpk.supervisor.inits import Init, Inits
 from hpk.supervisor.launch import PodContext
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
@@ -114,6 +115,7 @@ class Supervisor:
         self._init_failed = False
         self._is_leaving = False
         self._host = node.host_name(identity.env)
+        self._control_plane = node.control_plane_address(identity.spec.settings.endpoint_path)
         self._channel = Channel(
             ChannelConfig(
                 spec=identity.spec,
@@ -291,7 +293,8 @@ class Supervisor:
     @property
     def pod_ip(self) -> str:
         """See Loop.pod_ip."""
-        return node.address_towards(self._channel.host_address, self._host)
+        towards = self._channel.host_address or self._control_plane
+        return node.address_towards(towards, self._host)
 
     def changed(self) -> None:
         """See Loop.changed."""
@@ -345,7 +348,7 @@ class Supervisor:
             raise PermanentError(unusable)
         dirs = make_local_dirs(spec.settings.local_root, str(self._me.job_id))
         self._dirs = dirs
-        mounts.write_node_files(dirs.work)
+        mounts.write_node_files(dirs.work, plan, self.pod_ip)
         write_runtime_files(runtime, facts, dirs.work)
         self._forward()
         volumes = PodVolumes(spec, pod_dirs(self._me.layout, dirs, self._me.env))
@@ -364,7 +367,7 @@ class Supervisor:
             volumes=volumes,
             runtime=runtime,
             facts=facts,
-            hostname=plan.hostname or plan.pod.name,
+            hostname=pod_hostname(plan, os.uname().nodename),
             tool_env=tool_env,
             job_env=self._me.env,
             rank_program=self._me.program,

@@ -248,22 +248,19 @@ def _unsupported_of_pod(found: Refusals) -> None:
     for path, value in {
         "hostPID": True,
         "hostIPC": True,
-        "shareProcessNamespace": True,
-        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["canary"]}],
-        "subdomain": "canary",
-        "setHostnameAsFQDN": True,
         "imagePullSecrets": [{"name": "canary"}],
         "dnsConfig": {"nameservers": ["10.0.0.1"]},
-        "readinessGates": [{"conditionType": "example.org/canary"}],
         "securityContext.fsGroup": 1,
         "securityContext.supplementalGroups": [1],
         "securityContext.sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}],
-        "affinity.podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]},
-        "affinity.podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]},
     }.items():
         outer, _, inner = path.partition(".")
         spec = {outer: {inner: value} if inner else value}
         found.spec(f"spec-{path.replace('.', '-').lower()}", path, spec)
+    for kind in ("podAffinity", "podAntiAffinity"):
+        needed = "requiredDuringSchedulingIgnoredDuringExecution"
+        spec = {"affinity": {kind: {needed: [term]}}}
+        found.spec(f"spec-{kind.lower()}", f"affinity.{kind}.{needed}", spec)
     dns = {"dnsConfig": {"nameservers": ["10.0.0.1"]}, "dnsPolicy": "None"}
     found.spec("dns-none", "dnsPolicy", dns)
 

@@ -156,8 +156,8 @@ def test_a_container_gets_what_pod_and_image_say(
 def test_a_container_is_root_of_its_own_and_gains_no_privileges(
     shared: Cluster, ended: dict[str, Json]
 ) -> None:
-    uid, _, hostname, privileges = shared.logs("identity").splitlines()
-    assert (uid, hostname) == ("0", "identity")
+    uid, kernels, hostname, privileges = shared.logs("identity").splitlines()
+    assert (uid, kernels, hostname) == ("0", "identity", "identity")
     assert privileges.split()
 
 

@@ -314,3 +314,64 @@ def endpoints(cluster: Cluster) -> dict[str, bool]:
         for found in slices
         for item in found.get("endpoints") or []
     }
+
+
+def test_a_stateful_set_gives_its_pods_their_names(cluster: Cluster) -> None:
+    service: Json = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "db"},
+        "spec": {"clusterIP": "None", "selector": {"app": "db"}, "ports": [{"port": 80}]},
+    }
+    script = f"hostname; hostname -f; cat /etc/hosts; {IDLE}"
+    template: Json = {
+        "metadata": {"labels": {"app": "db"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "hostAliases": [{"ip": "10.9.8.7", "hostnames": ["far", "far.away"]}],
+            "readinessGates": [{"conditionType": "example.org/gate"}],
+            "containers": [
+                {
+                    "name": "main",
+                    "image": BUSYBOX,
+                    "command": ["sh", "-c", script],
+                    "resources": SMALL,
+                }
+            ],
+        },
+    }
+    stateful_set: Json = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "db"},
+        "spec": {
+            "serviceName": "db",
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "db"}},
+            "template": template,
+        },
+    }
+    cluster.create(service, stateful_set)
+
+    def waits_for_its_gate() -> Json | None:
+        found = cluster.kubectl("get", "pod", "db-0", "-o", "json", check=False).stdout
+        status = json.loads(found or "{}").get("status", {})
+        by_type = {item["type"]: item for item in status.get("conditions") or []}
+        is_waiting = by_type.get("Ready", {}).get("reason") == "ReadinessGatesNotReady"
+        return by_type if is_waiting else None
+
+    by_type = eventually(waits_for_its_gate, what="a Pod that is ready but for its gate")
+    assert by_type is not None
+    assert by_type["ContainersReady"]["status"] == "True"
+    assert by_type["Ready"]["message"] == (
+        'corresponding condition of pod readiness gate "example.org/gate" does not exist.'
+    )
+    gate = {"status": {"conditions": [{"type": "example.org/gate", "status": "True"}]}}
+    cluster.kubectl("patch", "pod", "db-0", "--subresource=status", f"-p={json.dumps(gate)}")
+    found = wait_ready(cluster, "db-0")
+    assert conditions(found)["example.org/gate"] == "True"
+    full = f"db-0.db.{cluster.namespace}.svc.cluster.local"
+    lines = cluster.logs("db-0").splitlines()
+    assert lines[:2] == ["db-0", full]
+    assert f"{found['status']['podIP']}\t{full}\tdb-0" in lines
+    assert lines[-2:] == ["# Entries added by HostAliases.", "10.9.8.7\tfar\tfar.away"]

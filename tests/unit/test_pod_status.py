@@ -305,3 +305,31 @@ def test_a_queued_job_shows_slurms_reason() -> None:
     assert waiting.reason == "SlurmResources"
     assert "job 9" in waiting.message
     assert "1970-01-01T00:00:00Z" in waiting.message
+
+
+@pytest.mark.parametrize(("started", "ready"), [(False, False), (True, False), (True, True)])
+def test_what_the_supervisor_says_of_probes_counts(started: bool, ready: bool) -> None:
+    observation = seen(ContainerState(ContainerPhase.RUNNING, started_at_s=0.0))
+    told = dataclasses.replace(observation.record.containers[0], started=started, ready=ready)
+    record = dataclasses.replace(observation.record, containers=(told,))
+    status = status_of(dataclasses.replace(observation, record=record))
+    container = status["containerStatuses"][0]
+    assert (container["started"], container["ready"]) == (started, ready)
+    assert condition(status, "Ready")["status"] == str(ready)
+    assert status["phase"] == "Running"
+
+
+def test_gates_of_others_keep_a_pod_from_being_ready() -> None:
+    running = seen(ContainerState(ContainerPhase.RUNNING, started_at_s=0.0))
+    gated = pod(conditions=[{"type": "a", "status": "True"}, {"type": "b", "status": "False"}])
+    gated["spec"]["readinessGates"] = [{"conditionType": kind} for kind in "abc"]
+    status = status_of(running, of=gated)
+    assert condition(status, "ContainersReady")["status"] == "True"
+    assert condition(status, "Ready")["status"] == "False"
+    assert condition(status, "Ready")["reason"] == "ReadinessGatesNotReady"
+    assert condition(status, "Ready")["message"] == (
+        'the status of pod readiness gate "b" is not "True", but False, '
+        'corresponding condition of pod readiness gate "c" does not exist.'
+    )
+    gated["status"]["conditions"] = [{"type": kind, "status": "True"} for kind in "abc"]
+    assert condition(status_of(running, of=gated), "Ready")["status"] == "True"
