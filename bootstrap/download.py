@@ -22,12 +22,44 @@ from hpk.config.schema import BinariesConfig
 from hpk.model.errors import ParseError, TransientError
 
 _CONNECT_TIMEOUT_S = 5.0
+_READ_TIMEOUT_S = 60.0
+"""Between two pieces: a slow link and a busy mirror take their time, and lose nothing by it."""
 _MAX_CHECKSUM_BYTES = 1 << 20
 _MAX_PROGRAM_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
 """Called with bytes so far and bytes in all (0 where the server does not say)."""
+
+
+class _PlainConnection(http.client.HTTPConnection):
+    """Gives up soon where nobody answers, and late where somebody has."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(_READ_TIMEOUT_S)
+
+
+class _TlsConnection(http.client.HTTPSConnection):
+    """The same."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(_READ_TIMEOUT_S)
+
+
+class _PlainHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_PlainConnection, req)
+
+
+class _TlsHandler(urllib.request.HTTPSHandler):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._tls = context
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_TlsConnection, req, context=self._tls)
 
 
 class Downloader:
@@ -43,7 +75,7 @@ class Downloader:
         context = ssl.create_default_context()
         if config.ca_file:
             context.load_verify_locations(config.ca_file)
-        handlers.append(urllib.request.HTTPSHandler(context=context))
+        handlers += (_PlainHandler(), _TlsHandler(context))
         self._opener = urllib.request.build_opener(*handlers)
         self._unreachable: dict[str, str] = {}
 

@@ -15,6 +15,9 @@ from hpk.model.handlers import NO_LIFECYCLE, NO_PROBES, ContainerProbes, Lifecyc
 from hpk.model.ids import Nonce, PodRef
 from hpk.model.resources import ContainerResources
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""A container's PATH where neither its image nor its Pod gives one, as other runtimes have it."""
+
 
 class RestartPolicy(str, Enum):
     """``spec.restartPolicy``."""

@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpk.model.errors import AdmissionError
-from hpk.model.plan import EnvSource, EnvVar, ImageConfig
+from hpk.model.plan import DEFAULT_PATH, EnvSource, EnvVar, ImageConfig
 from hpk.planning.containers import PodContainer
 from hpk.planning.downward import DownwardContext
 from hpk.planning.env_sources import plan_env_from, plan_value_from
 from hpk.planning.expansion import Lookup, escape, expand, references
 from hpk.planning.fields import INVALID, get_objects, get_text, get_texts
 from hpk.planning.services import SERVICE_VARIABLES
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hpk.model.duration import format_duration, parse_duration
 from hpk.model.errors import AdmissionError
 from hpk.model.job import Partition
 from hpk.model.plan import SbatchOption
 from hpk.planning.downward import JobResources
-from hpk.planning.duration import duration_s, format_duration
 from hpk.planning.flags import INVALID_ANNOTATION
 from hpk.planning.mpi import MpiRequest
 from hpk.planning.resources import CPU, MEMORY
@@ -79,7 +79,7 @@ def _check_time(options: Options, partition: Partition) -> None:
         option = options.get(name)
         if option is None or partition.max_time_s is None:
             continue
-        time_s = duration_s(option.value or "")
+        time_s = parse_duration(option.value or "")
         if time_s is None or time_s > partition.max_time_s:
             raise AdmissionError(
                 INVALID_ANNOTATION,

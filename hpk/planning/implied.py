@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hpk.model.duration import format_duration, parse_duration
 from hpk.model.job import Partition
 from hpk.model.plan import SbatchOption
-from hpk.planning.duration import duration_s, format_duration
 from hpk.planning.effective import PodResources
 from hpk.planning.resources import CPU, MEMORY
 from hpk.planning.site import SiteSettings
@@ -152,7 +152,7 @@ def imply_time(
             "time", format_duration(deadline_s + _START_MARGIN_S), "spec.activeDeadlineSeconds"
         )
     if default is not None and deadline_s is None:
-        default_s = duration_s(default.value or "")
+        default_s = parse_duration(default.value or "")
         if default_s is not None and (longest is None or default_s <= longest):
             return default
     elif not site.use_partition_max_time:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from hpk.model.duration import UNLIMITED, parse_duration
 from hpk.model.errors import ParseError
 from hpk.model.job import Partition
 
 _MIB = 1024 * 1024
 _KEY = re.compile(r"(?:^|(?<= ))([A-Z][A-Za-z0-9_]*(?:[:/][A-Za-z]+)?)=")
-_UNLIMITED = ("UNLIMITED", "INFINITE", "NONE", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,32 +134,11 @@ def _partition(pairs: Mapping[str, str], nodes: list[Node], line: str) -> Partit
 def _capped(cpus: int, pairs: Mapping[str, str], line: str) -> int:
     """MaxCPUsPerNode limits what one job of this partition gets of a node."""
     limit = pairs.get("MaxCPUsPerNode", "UNLIMITED")
-    return cpus if limit in _UNLIMITED else min(cpus, _count(limit, line))
-
-
-def parse_duration(text: str, line: str = "") -> int | None:
-    """Seconds in ``[D-]HH:MM:SS``, ``MM:SS`` or ``MM``; None for UNLIMITED and NONE."""
-    if text in _UNLIMITED:
-        return None
-    found = re.fullmatch(
-        r"(?:(?P<d>[0-9]{1,7})-)?(?P<a>[0-9]{1,9})(?::(?P<b>[0-9]{1,2}))?(?::(?P<c>[0-9]{1,2}))?",
-        text,
-        re.ASCII,
-    )
-    if found is None:
-        raise ParseError(f"no duration of Slurm: {text!r} in {line!r}")
-    days, a, b, c = (None if found[k] is None else int(found[k]) for k in "dabc")
-    if days is not None:
-        hours, minutes, seconds = a or 0, b or 0, c or 0
-    elif c is not None:
-        hours, minutes, seconds = a or 0, b or 0, c
-    else:
-        hours, minutes, seconds = 0, a or 0, b or 0
-    return (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    return cpus if limit in UNLIMITED else min(cpus, _count(limit, line))
 
 
 def _memory(text: str, line: str) -> int | None:
-    return None if text in (*_UNLIMITED, "0") else _count(text, line) * _MIB
+    return None if text in (*UNLIMITED, "0") else _count(text, line) * _MIB
 
 
 def _names(text: str) -> tuple[str, ...]:

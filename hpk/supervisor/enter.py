@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 
+from hpk.model.plan import DEFAULT_PATH
 from hpk.supervisor import linux
 
 # User first: it gives the right to join the others. Each only where it differs from ours: joining
@@ -23,7 +24,6 @@ _NAMESPACES = (
     ("cgroup", linux.CLONE_NEWCGROUP),
     ("mnt", linux.CLONE_NEWNS),
 )
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MOST_KILLABLE = 1000
 
 

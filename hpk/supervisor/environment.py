@@ -7,8 +7,7 @@ from typing import Optional
 
 from hpk.model.bundle import API_PORT_MARK, Bundle, ContainerBundle
 from hpk.model.errors import PermanentError
-from hpk.model.plan import ContainerPlan, EnvVar
-from hpk.supervisor.enter import DEFAULT_PATH
+from hpk.model.plan import DEFAULT_PATH, ContainerPlan, EnvVar
 
 
 def container_environment(plan: ContainerPlan, bundle: Bundle, hostname: str) -> dict[str, str]:

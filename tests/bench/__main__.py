@@ -1,15 +1,20 @@
-"""``python -m tests.bench [RUNS]``: measure in the lab, write docs/benchmarks.md."""
+"""``python -m tests.bench [RUNS [SECTION…]]``: measure in the lab, write docs/benchmarks.md.
+
+With sections named it prints those and writes nothing.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bootstrap.lab import control
 from bootstrap.lab.layout import DEFAULT_NAME
-from tests.bench import argo, footprint, startup
+from tests.bench import argo, footprint, mpi, several, startup
 from tests.e2e.cluster import Cluster
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -17,29 +22,47 @@ _KEPT = "<!-- written by hand from here on -->"
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and write; needs a lab that is up."""
-    runs = int(arguments[0]) if arguments else 20
+    """Measure and write; needs a lab that is up.
+
+    :param arguments: how many runs the start-up figures take, 15 without; sections.
+    """
+    runs = int(arguments[0]) if arguments else 15
     namespace = "bench"
     cluster = Cluster(
         machine=control.find(os.environ.get("HPK_TEST_LAB", DEFAULT_NAME)),
         user="alice",
         namespace=namespace,
     )
+    fewer = max(2, runs // 2)
+    sections: dict[str, Callable[[], str]] = {
+        "startup": lambda: startup.report(*startup.run(cluster, runs)),
+        "several": lambda: several.report(several.run(cluster, fewer)),
+        "mpi": lambda: mpi.report(*mpi.run(cluster, fewer)),
+        "argo": lambda: argo.report(argo.run(cluster)),
+        "memory": lambda: footprint.memory(cluster),
+        "up": lambda: footprint.warm_up(cluster, 3),
+    }
+    chosen = arguments[1:] or list(sections)
     cluster.run(["hpk", "up"], timeout_s=180)
     cluster.run(["kubectl", "delete", "namespace", namespace, "--ignore-not-found"])
     cluster.run(["kubectl", "create", "namespace", namespace])
     try:
-        sections = [
-            startup.report(*startup.run(cluster, runs)),
-            footprint.memory(cluster),
-            argo.report(argo.run(cluster)),
-        ]
+        text = "\n\n".join(_measure(name, sections[name]) for name in chosen)
     finally:
         cluster.run(["kubectl", "delete", "namespace", namespace, "--wait=true"])
-    sections.append(footprint.warm_up(cluster, 3))
-    _write("\n\n".join(sections))
+    if arguments[1:]:
+        print(text)
+        return 0
+    _write(text)
     print(f"written to {_DOCUMENT}")
     return 0
+
+
+def _measure(name: str, section: Callable[[], str]) -> str:
+    started = time.monotonic()
+    text = section()
+    print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return text
 
 
 def _write(measured: str) -> None:

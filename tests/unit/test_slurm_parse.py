@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpk.model.duration import format_duration, parse_duration
 from hpk.model.errors import HpkError, ParseError, PermanentError, TransientError
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation, JobState
@@ -13,7 +14,6 @@ from hpk.slurm.base import parse_submit_output
 from hpk.slurm.parse import parse_kill_wait, parse_sacct, parse_squeue, parse_state
 from hpk.slurm.parse_partitions import (
     Membership,
-    parse_duration,
     parse_gres_gpus,
     parse_nodes,
     parse_oneliner,
@@ -218,6 +218,12 @@ def test_gres(text: str, gpus: int) -> None:
 )
 def test_durations(text: str, seconds: int | None) -> None:
     assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("seconds", [0, 60, 3600, 86400, 123 * 60, 10 * 86400 + 3660])
+def test_durations_written_are_read_again(seconds: int) -> None:
+    assert parse_duration(format_duration(seconds)) == seconds
+    assert parse_duration(format_duration(seconds + 1)) == seconds + 60
 
 
 @pytest.mark.parametrize("text", ["gpu:many", "gpu:a:b"])
