@@ -41,11 +41,11 @@ class Times:
     argo: float
 
 
-def workflow(name: str) -> Json:
+def workflow(name: str, chains: int, length: int) -> Json:
     """The chains as a DAG."""
     tasks: list[Json] = []
-    for chain in range(CHAINS):
-        for step in range(LENGTH):
+    for chain in range(chains):
+        for step in range(length):
             task: Json = {"name": f"c{chain}-s{step}", "template": "step"}
             if step:
                 task["depends"] = f"c{chain}-s{step - 1}"
@@ -70,8 +70,8 @@ def run(bench: Cluster) -> Times:
     cluster.kubectl("apply", "-k", KUSTOMIZATION)
     try:
         cluster.kubectl("rollout", "status", "deployment/workflow-controller", "--timeout=120s")
-        _argo(cluster, "warm")  # converts the executor's image
-        return Times(bare=bare, argo=_argo(cluster, "measured"))
+        _argo(cluster, workflow("warm", 1, 1))  # converts the executor's image
+        return Times(bare=bare, argo=_argo(cluster, workflow("measured", CHAINS, LENGTH)))
     finally:
         cluster.kubectl("delete", "workflows", "--all")
         cluster.kubectl("delete", "-k", KUSTOMIZATION)
@@ -95,10 +95,10 @@ def _bare(cluster: Cluster, image: str) -> float:
     return took
 
 
-def _argo(cluster: Cluster, name: str) -> float:
-    manifest = json.dumps(workflow(name))
+def _argo(cluster: Cluster, manifest: Json) -> float:
+    name = manifest["metadata"]["name"]
     started = time.monotonic()
-    cluster.kubectl("create", "-f", "-", stdin=manifest)
+    cluster.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
     phase = eventually(
         lambda: (
             cluster.get("workflow", name).get("status", {}).get("finishedAt")

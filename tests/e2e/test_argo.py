@@ -182,6 +182,7 @@ def workflows() -> list[Json]:
         workflow("suspended", step("main", "true"), suspend=True),
         workflow("stopped", step("main", *sleep)),
         workflow("stopped-mpi", mpi_step("main", *sleep)),
+        workflow("lost", step("main", "sh", "-c", "kill -9 $PPID; sleep 600")),
         workflow("deadline", step("main", *sleep, activeDeadlineSeconds=3)),
     ]
 
@@ -229,6 +230,15 @@ def ended(cluster: Cluster, name: str, *, timeout_s: float = TIMEOUT_S) -> Json:
         raise
     assert found is not None
     return found
+
+
+def reasons(status: Json) -> list[str]:
+    """What Argo says of the steps that did not succeed."""
+    return [
+        f"{node['displayName']}: {node['phase']}: {node.get('message')}"
+        for node in status["nodes"].values()
+        if node["phase"] != "Succeeded"
+    ]
 
 
 def pods_of(cluster: Cluster, name: str) -> list[Json]:
@@ -284,7 +294,7 @@ def test_a_stopped_workflow_ends_its_steps_by_sigterm(argo: Cluster, name: str, 
 
 def test_every_run_of_the_fan_out_has_its_ranks_on_several_hosts(argo: Cluster) -> None:
     status = ended(argo, "proof")
-    assert status["phase"] == "Succeeded", status
+    assert status["phase"] == "Succeeded", reasons(status)
     proofs = sorted(map(json.loads, outputs(status, "melt")), key=lambda item: item["world"])
     sums = [ranks * (ranks + 1) // 2 for ranks in RANKS]
     assert all(2 <= item.pop("hosts") <= 4 for item in proofs)
@@ -296,7 +306,7 @@ def test_every_run_of_the_fan_out_has_its_ranks_on_several_hosts(argo: Cluster) 
 
 def test_the_scaling_table_is_made_of_what_the_runs_measured(argo: Cluster) -> None:
     status = ended(argo, "scaling")
-    assert status["phase"] == "Succeeded", status
+    assert status["phase"] == "Succeeded", reasons(status)
     runs = sorted(text.split() for text in outputs(status, "melt"))
     (table,) = (pod for pod in pods_of(argo, "scaling") if "-table-" in pod["metadata"]["name"])
     head, *rows = [
@@ -316,7 +326,7 @@ def test_the_scaling_table_is_made_of_what_the_runs_measured(argo: Cluster) -> N
 
 def test_parameters_results_artifacts_and_volumes_reach_whom_they_should(argo: Cluster) -> None:
     status = ended(argo, "parts")
-    assert status["phase"] == "Succeeded", status
+    assert status["phase"] == "Succeeded", reasons(status)
     assert outputs(status, "answer") == ["21"]
     assert result(status, "double") == "42"
     assert outputs(status, "set") == ["handed over"]
@@ -326,11 +336,12 @@ def test_parameters_results_artifacts_and_volumes_reach_whom_they_should(argo: C
     assert [line[0] for line in read] == ["0", "1", "2", "3"]
     assert len({line[1] for line in read}) == 2
     assert sum('"world":4' in line for line in lines) == 1
+    assert sum("sub-process exited" in line for line in lines) == 1  # of one emissary
 
 
 def test_small_steps_all_succeed(argo: Cluster) -> None:
     status = ended(argo, "many")
-    assert status["phase"] == "Succeeded", status
+    assert status["phase"] == "Succeeded", reasons(status)
     assert sorted(map(int, outputs(status, "one"))) == list(range(SMALL_STEPS))
 
 
@@ -344,7 +355,7 @@ def test_the_exit_code_of_a_rank_is_the_steps(argo: Cluster) -> None:
 
 def test_a_failed_step_is_tried_again(argo: Cluster) -> None:
     status = ended(argo, "retry")
-    assert status["phase"] == "Succeeded", status
+    assert status["phase"] == "Succeeded", reasons(status)
     assert sorted(map(main_exit_code, pods_of(argo, "retry"))) == [0, 3]
 
 
@@ -355,6 +366,13 @@ def test_a_suspended_workflow_starts_when_it_is_resumed(argo: Cluster) -> None:
     assert pods_of(argo, "suspended") == []
     argo.kubectl("patch", "workflow", "suspended", "--type=merge", '-p={"spec":{"suspend":null}}')
     assert ended(argo, "suspended")["phase"] == "Succeeded"
+
+
+def test_a_step_whose_emissary_is_killed_ends(argo: Cluster) -> None:
+    """It leaves no exit code, for which Argo's other container waits until it is signalled."""
+    assert ended(argo, "lost")["phase"] == "Failed"
+    (found,) = pods_of(argo, "lost")
+    assert main_exit_code(argo.wait_phase(found["metadata"]["name"], "Failed")) == 137
 
 
 def test_a_step_over_its_deadline_fails(argo: Cluster) -> None:
@@ -387,5 +405,5 @@ def test_kubectl_exec_of_kill_does_what_argo_does(argo: Cluster) -> None:
 def test_fifty_small_steps(argo: Cluster) -> None:
     argo.create(many("fifty", 50))
     status = ended(argo, "fifty", timeout_s=900)
-    assert status["phase"] == "Succeeded", status
+    assert status["phase"] == "Succeeded", reasons(status)
     assert sorted(map(int, outputs(status, "one"))) == list(range(50))
