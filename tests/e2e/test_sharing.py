@@ -11,7 +11,8 @@ import functools
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -22,6 +23,8 @@ from tests.e2e.cluster import API_CLIENT, BUSYBOX, Cluster, Json, eventually, po
 
 pytestmark = pytest.mark.e2e
 ELSEWHERE = "n4"
+CLIENTS = {"client": 1, "podman": 1, "ranks": 2}
+"""Pods that ask the API server all the time, and on how many hosts."""
 CLIENT = """
 import os, socket, ssl, sys, time
 from kubernetes import client, config
@@ -32,6 +35,7 @@ api = client.CoreV1Api()
 secret = "/var/run/secrets/kubernetes.io/serviceaccount"
 namespace = open(f"{secret}/namespace").read()
 print(socket.gethostname(), "address", os.environ["KUBERNETES_SERVICE_HOST"], flush=True)
+print(socket.gethostname(), "port", os.environ["KUBERNETES_SERVICE_PORT"], flush=True)
 address = (os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]))
 try:
     with socket.create_connection(address) as plain:
@@ -47,13 +51,22 @@ while True:
     try:
         seen = api.read_namespaced_pod(os.environ["POD"], namespace)
         word = seen.metadata.labels["word"]
-        print(socket.gethostname(), "saw", seen.metadata.uid, word, flush=True)
+        print(socket.gethostname(), "saw", word, flush=True)
     except Exception as error:
         print(socket.gethostname(), "failed", type(error).__name__, flush=True)
     time.sleep(0.5)
 """
 ENDS = 'echo $POD >> /shared/ran; until [ -e "/shared/$POD.go" ]; do sleep 0.2; done; exit 3'
 
+STRANGER = """
+import socket, sys
+try:
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=60) as client:
+        client.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        print("answered" if client.recv(100) else "closed")
+except ConnectionError:
+    print("closed")
+"""
 LATER = """
 set -euo pipefail
 source=$(realpath -- "$(dirname -- "$(realpath -- "$(command -v hpk)")")/..")
@@ -100,11 +113,16 @@ class Plane:
             component["pid"] for component in status["components"]
         }
 
-    def job_state(self, name: str) -> str:
-        """The state of the Pod's only job, "" while accounting does not know it."""
-        (job,) = self.cluster.job_ids(name)
-        done = self.cluster.run(["sacct", "-nXP", "-j", str(job), "-o", "State"])
-        return done.stdout.strip()
+    def jobs(self) -> dict[str, list[str]]:
+        """The state of every Slurm job that ever was, by the Pod's name."""
+        done = self.cluster.run(["sacct", "-nXP", "-S", "now-1days", "-o", "State,JobName"])
+        found: dict[str, list[str]] = {}
+        for line in done.stdout.splitlines():
+            state, _, job = line.partition("|")
+            namespace, _, name = job.partition("@")[0].partition("/")
+            if namespace == self.cluster.namespace:
+                found.setdefault(name, []).append(state)
+        return found
 
     def artifact(self, name: str) -> str:
         """The supervisor's program that the Pod's job runs, by its hash."""
@@ -125,7 +143,7 @@ class Plane:
 
     def ran(self) -> list[str]:
         """The pod's name for each start of a container of its, MPI ranks counted one by one."""
-        return sorted(self.cluster.read(f"{self.directory}/shared/ran").split())
+        return self.cluster.read(f"{self.directory}/shared/ran").split()
 
     def identity(self) -> Json:
         """What makes this cluster the one it is."""
@@ -161,17 +179,23 @@ class Plane:
         made["metadata"]["labels"] = {"word": "first"}
         return made
 
-    def wait_seen(self, name: str, hosts: int = 1) -> None:
-        """Give the pod a new label, and wait until each of its hosts has read it back."""
+    def wait_seen(self, hosts: Mapping[str, int]) -> None:
+        """Give pods a new label, and wait until each host of each has read it back.
+
+        :param hosts: how many, by the pod's name.
+        """
         word = secrets.token_hex(4)
-        uid = self.cluster.get("pod", name)["metadata"]["uid"]
-        self.cluster.kubectl("label", "--overwrite", "pod", name, f"word={word}")
+        self.cluster.kubectl("label", "--overwrite", "pod", *hosts, f"word={word}")
+        missing = dict(hosts)
 
         def look() -> bool:
-            lines = self.cluster.logs(name, "--tail=40").splitlines()
-            return len({line for line in lines if line.endswith(f" saw {uid} {word}")}) == hosts
+            for name, count in list(missing.items()):
+                lines = self.cluster.logs(name, "--tail=40").splitlines()
+                if len({line for line in lines if line.endswith(f" saw {word}")}) == count:
+                    del missing[name]
+            return not missing
 
-        eventually(look, timeout_s=120, what=f"{hosts} hosts of {name} to read {word}")
+        eventually(look, timeout_s=120, what=f"{missing} to read {word}")
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +231,7 @@ def plane(machine: Machine) -> Iterator[Plane]:
         cluster.wait_pods(
             ("client", "podman", "ranks", "ends"), lambda item: item["status"]["phase"] == "Running"
         )
+        made.wait_seen(CLIENTS)
         yield made
     finally:
         cluster.run(["hpk", "down", "--cancel-jobs"], check=False)
@@ -214,10 +239,9 @@ def plane(machine: Machine) -> Iterator[Plane]:
 
 
 def test_unmodified_clients_reach_the_api_server_on_every_node(plane: Plane) -> None:
-    for name, hosts in (("client", 1), ("podman", 1), ("ranks", 2)):
-        plane.wait_seen(name, hosts)
+    for name in CLIENTS:
         lines = plane.cluster.logs(name).splitlines()
-        said = {line.partition(" ")[2] for line in lines if " saw " not in line}
+        said = {line.partition(" ")[2] for line in lines if not re.search(" (saw|port) ", line)}
         assert said == {
             "address 127.0.0.1",
             "without the CA: refused",
@@ -227,17 +251,27 @@ def test_unmodified_clients_reach_the_api_server_on_every_node(plane: Plane) -> 
         }
 
 
+def test_the_way_to_the_api_server_is_the_pods_users_own(plane: Plane) -> None:
+    cluster = plane.cluster
+    log = cluster.logs("client")
+    port = next(line.rpartition(" ")[2] for line in log.splitlines() if " port " in line)
+    (job,) = cluster.job_ids("client")
+    node = cluster.run(["squeue", "-h", "-j", str(job), "-o", "%N"]).stdout.strip()
+    ask = ["python3", "-I", "-c", STRANGER, port]
+    assert cluster.run(ask, host=node).stdout == "answered\n"
+    assert cluster.run(ask, host=node, user="bob").stdout == "closed\n"
+
+
 def everything_goes_on(plane: Plane) -> None:
     """Clients read what the control plane of this moment has, and nothing ran twice or ended."""
-    for name, hosts in (("client", 1), ("podman", 1), ("ranks", 2)):
-        plane.wait_seen(name, hosts)
-        assert plane.cluster.get("pod", name)["status"]["phase"] == "Running"
-        assert plane.job_state(name) == "RUNNING"
-    started = plane.ran()
-    assert started.count("ranks") == 4
-    assert {started.count(name) for name in ("client", "podman", "ends")} == {1}
-    assert {len(plane.cluster.job_ids(name)) for name in ("ends", "queued")} == {1}
-    assert plane.job_state("queued") in ("PENDING", "RUNNING")
+    pods, jobs, started = plane.cluster.pods(), plane.jobs(), Counter(plane.ran())
+    for name in CLIENTS:
+        assert pods[name]["status"]["phase"] == "Running"
+        assert jobs[name] == ["RUNNING"]
+    assert [started[name] for name in ("client", "podman", "ranks", "ends")] == [1, 1, 4, 1]
+    assert len(plane.cluster.job_ids("queued")) == 1  # accounting shows it once it is eligible
+    assert len(jobs["ends"]) == 1
+    plane.wait_seen(CLIENTS)
 
 
 def test_up_elsewhere_while_it_is_up_says_where_and_changes_nothing(plane: Plane) -> None:
@@ -258,7 +292,7 @@ def test_moved_to_another_host(plane: Plane) -> None:
     found = terminated(plane.cluster.wait_phase("ends", "Failed"))
     assert (found["exitCode"], found["reason"]) == (3, "Error")
     everything_goes_on(plane)
-    job = plane.cluster.job_ids("queued")[0]
+    (job,) = plane.cluster.job_ids("queued")
     plane.cluster.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
     plane.cluster.wait_phase("queued", "Running", timeout_s=180)
     eventually(lambda: plane.ran().count("queued") == 1, what="the queued pod's only start")
@@ -326,7 +360,7 @@ def test_a_later_version_takes_over_and_an_earlier_one_again(plane: Plane) -> No
 
     cluster.create(plane.pod("new", "python3", "-c", CLIENT, image=API_CLIENT))
     cluster.wait_phase("new", "Running", timeout_s=180)
-    plane.wait_seen("new")
+    plane.wait_seen({"new": 1})
     assert plane.artifact("new") != plane.artifact("old") == plane.artifact("client")
     cluster.kubectl("delete", "pod", "old", "--timeout=60s")
 
@@ -337,7 +371,7 @@ def test_a_later_version_takes_over_and_an_earlier_one_again(plane: Plane) -> No
         what="an Event about the protocol",
     )
     assert "speaks protocol 1000, this kubelet" in event[0]["message"]
-    plane.wait_seen("new")  # by what it writes to the disk
+    plane.wait_seen({"new": 1})  # by what it writes to the disk
     everything_goes_on(plane)
     assert plane.ran().count("new") == 1
     cluster.kubectl("delete", "pod", "new", "--timeout=60s")
@@ -348,20 +382,20 @@ def test_a_pod_without_a_control_plane_gives_its_node_back(plane: Plane) -> None
     plane.down()
     cluster.run(
         ["tee", f"{plane.directory}/.hpk/config.toml"],
-        stdin="[control-plane]\norphan-timeout-s = 30\n",
+        stdin="[control-plane]\norphan-timeout-s = 10\n",
     )
     plane.up()
     cluster.create(plane.pod("orphan", "sh", "-c", ENDS))
     cluster.wait_phase("orphan", "Running", timeout_s=180)
     plane.down()
     eventually(
-        lambda: plane.job_state("orphan") not in ("RUNNING", ""),
+        lambda: plane.jobs()["orphan"] != ["RUNNING"],
         timeout_s=180,
         what="the orphan's job to end",
     )
     plane.up()
     status = cluster.wait_phase("orphan", "Failed", timeout_s=180)["status"]
     assert status["reason"] == "ControlPlaneLost"
-    assert "30 s" in status["message"]
+    assert "10 s" in status["message"]
     assert plane.ran().count("orphan") == 1
     everything_goes_on(plane)
