@@ -248,11 +248,11 @@ def pods_of(cluster: Cluster, name: str) -> list[Json]:
 
 
 def outputs(status: Json, template: str) -> list[str]:
-    """The first output parameter of each of a template's steps."""
+    """The first output parameter of each of a template's steps that succeeded."""
     return [
         node["outputs"]["parameters"][0]["value"]
         for node in status["nodes"].values()
-        if node.get("templateName") == template and node["type"] == "Pod"
+        if (node.get("templateName"), node["type"], node["phase"]) == (template, "Pod", "Succeeded")
     ]
 
 
