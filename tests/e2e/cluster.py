@@ -7,42 +7,21 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN
+from tests.waiting import eventually as eventually
 
 Json = dict[str, Any]
-T = TypeVar("T")
 BUSYBOX = "registry.lab:5000/busybox:latest"
 API_CLIENT = "registry.lab:5000/api-client:latest"
 LAMMPS = "registry.lab:5000/lammps:latest"
 ENTRYPOINT = "registry.lab:5000/entrypoint:latest"
 POSTGRES = "registry.lab:5000/postgres:latest"
 NGINX = "registry.lab:5000/nginx:latest"
-
-
-def eventually(
-    look: Callable[[], T],
-    *,
-    until: Callable[[T], bool] = bool,
-    timeout_s: float = 60,
-    what: str = "",
-) -> T:
-    """The first true answer of ``look``; where there is none in time, fails and shows the last.
-
-    :param until: what else is awaited of an answer, e.g. ``operator.not_`` for an empty list.
-    """
-    deadline = time.monotonic() + timeout_s
-    while True:
-        answer = look()
-        if until(answer):
-            return answer
-        if time.monotonic() > deadline:
-            pytest.fail(f"not in {timeout_s:g} s: {what or look}; last answer: {answer!r}")
-        time.sleep(0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +99,7 @@ class Cluster:
         answer: Json = json.loads(self.kubectl("get", *what, "-o", "json").stdout)
         return answer
 
-    def wait_phase(self, pod: str, *phases: str, timeout_s: float = 90) -> Json:
+    def wait_phase(self, pod: str, *phases: str, timeout_s: float = 180) -> Json:
         """The Pod, once it is in one of the phases."""
 
         def look() -> Json | None:

@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 Json = dict[str, Any]
-T = TypeVar("T")
 COMPONENTS = {
     "etcd",
     "kube-apiserver",
@@ -44,16 +43,6 @@ for address, port in json.load(sys.stdin):
     except OSError as error:
         print("refused", type(error).__name__)
 """
-
-
-def eventually(look: Callable[[], T | None], *, timeout_s: float = 60, what: str) -> T:
-    """The first true answer of ``look``."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := look()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not in {timeout_s:g} s: {what}; last answer: {answer!r}")
-        time.sleep(0.1)
-    return answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +230,7 @@ def test_a_killed_supervising_process_leaves_nothing_and_is_followed(home: Home)
     home.run("hpk", "up")
     home.run("kubectl", "create", "configmap", "kept", "--from-literal=a=b")
     home.run("kill", "-9", str(home.status()["pid"]))
-    eventually(lambda: not home.processes(), timeout_s=10, what="no process left")
+    eventually(lambda: not home.processes(), what="no process left")
     status = home.status(exit_code=3)
     assert "hpk up starts it again" in status["problems"][0]
     home.run("hpk", "up")
@@ -278,6 +267,7 @@ def _job_state(home: Home, job: int) -> str:
 def test_in_a_job_found_and_stopped_from_the_login_node(home: Home) -> None:
     job = _start_job(home)
     status = eventually(lambda: _ready(home), what="ready in the job")
+    assert status is not None
     assert status["job_id"] == job
     assert status["host"] != LOGIN
     again = home.run("hpk", "up")

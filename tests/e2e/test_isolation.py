@@ -34,7 +34,7 @@ ON_NODE = {"slurm-job.hpk.io/flags": f"--nodelist={NODE}"}
 _LISTEN = "0A"
 
 _PROBE = """
-import json, socket, ssl, sys
+import concurrent.futures, json, socket, ssl, sys
 
 PATHS = ("/", "/healthz", "/version", "/metrics", "/pods", "/api/v1/secrets", "/debug/pprof/")
 
@@ -54,16 +54,19 @@ def client(certificate, key):
         context.load_cert_chain(certificate, key)
     return context
 
-addresses, certificate, key = json.loads(sys.argv[1])
-answers = []
-for address in addresses:
+def ask(address):
+    answers = []
     for context in (None, client("", ""), client(certificate, key)):
         for path in PATHS:
             answer = exchange(tuple(address), context, path)
             answers.append([address, path, *answer])
             if not answer or not answer[0].startswith("HTTP/"):
                 break  # it does not speak this at all
-print(json.dumps(answers))
+    return answers
+
+addresses, certificate, key = json.loads(sys.argv[1])
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    print(json.dumps([answer for answers in pool.map(ask, addresses) for answer in answers]))
 """
 
 _WATCH_ARGUMENTS = """

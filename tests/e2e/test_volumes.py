@@ -1,26 +1,24 @@
 """Volumes, mounts and what containers of one pod share, read inside real containers.
 
 With both runtimes, as uid 0 and as another uid. What ConfigMaps and Secrets give is in
-test_wide_pods.py.
+test_values.py.
 """
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import BUSYBOX, LAMMPS, Cluster, Json, eventually
+from tests.e2e import nasty
+from tests.e2e.cluster import BUSYBOX, LAMMPS, Cluster, Json, eventually, has_ended
+from tests.e2e.leftovers import Leftovers
 
 RUNTIME = "slurm-job.hpk.io/runtime"
 FLAGS = "slurm-job.hpk.io/flags"
 MPI_FLAGS = "slurm-job.hpk.io/mpi-flags"
-NASTY = "a 'b' \"c\" $(touch canary) `x` $HOME \\ * \n#SBATCH --uid=0\té 中 \x1b[0m end"
-NASTY_PATH = "a, 'b' \"c\" $(touch canary) `x` é=:"
 RUNTIMES = ("apptainer", "podman")
 USERS = (0, 1234)
-NODES = ("n1", "n2", "n3", "n4")
 
 
 def container(name: str, script: str, **more: Any) -> Json:
@@ -60,7 +58,8 @@ ls /disk/inner
 cat /disk/inner/k; echo
 touch /etc/hosts 2>/dev/null && echo hosts
 while [ "$(cat /dev/shm/said 2>/dev/null)" != hello ]; do sleep 0.1; done; echo heard
-while ! nc 127.0.0.1 "$2" < /dev/null > /tmp/answer 2>/dev/null; do sleep 0.1; done
+mkfifo /tmp/silent  # an input that never ends: nc stays until it is answered
+while ! nc 127.0.0.1 "$2" <> /tmp/silent > /tmp/answer 2>/dev/null; do sleep 0.1; done
 cat /tmp/answer
 """
 
@@ -70,13 +69,13 @@ def shared_things(name: str, runtime: str, user: int, port: int) -> Json:
     main = container(
         "main",
         EMPTY,
-        args=["sh", NASTY_PATH, str(port)],
+        args=["sh", nasty.PATH, str(port)],
         volumeMounts=mounts(
             ("c", "/disk/inner"),
             ("e", "/disk"),
             ("e", "/again"),
             ("m", "/memory"),
-            ("e", "/part", {"subPath": NASTY_PATH}),
+            ("e", "/part", {"subPath": nasty.PATH}),
             ("e", "/frozen", {"readOnly": True}),
         ),
     )
@@ -108,6 +107,15 @@ echo made > /made/by-pod
 (touch /frozen/x) 2>&1 | grep -o 'Read-only file system'
 cat "/part/given file"
 stat -c %u /whole
+echo touched > /touched && cat /touched
+[ -S /socket ] && echo socket
+[ -c /dev/fuse ] && : <> /dev/fuse && echo device
+"""
+_MAKE_SOCKET = """
+import os, socket, sys
+os.chdir(sys.argv[1])
+if not os.path.exists("socket"):
+    socket.socket(socket.AF_UNIX).bind("socket")
 """
 
 
@@ -121,6 +129,9 @@ def host_things(name: str, runtime: str, user: int, home: str) -> Json:
             ("made", "/made"),
             ("d", "/frozen", {"readOnly": True}),
             ("parent", "/part", {"subPath": "dir"}),
+            ("touched", "/touched"),
+            ("socket", "/socket"),
+            ("device", "/dev/fuse"),
         ),
     )
     volumes = [
@@ -128,38 +139,9 @@ def host_things(name: str, runtime: str, user: int, home: str) -> Json:
         {"name": "f", "hostPath": {"path": f"{home}/dir/given file", "type": "File"}},
         {"name": "made", "hostPath": {"path": f"{home}/{name}/x", "type": "DirectoryOrCreate"}},
         {"name": "parent", "hostPath": {"path": home}},
-    ]
-    return pod(name, runtime, user, main, volumes=volumes)
-
-
-CONFIG = """
-base64 -w0 < "$1"; echo
-base64 -w0 < /etc/app.conf; echo
-base64 -w0 < "/secret/$2"; echo
-stat -L -c %a "/secret/$2"
-cat /pod/labels
-(echo x > /etc/app.conf) 2>/dev/null || echo read-only
-"""
-
-
-def config_things(name: str, runtime: str, user: int) -> Json:
-    main = container(
-        "main",
-        CONFIG,
-        args=["sh", "/config/nasty", NASTY_PATH],
-        volumeMounts=mounts(
-            ("c", "/config"),
-            ("c", "/etc/app.conf", {"subPath": "nasty"}),
-            ("s", "/secret"),
-            ("p", "/pod"),
-        ),
-    )
-    item = {"key": "raw", "path": NASTY_PATH, "mode": 0o400}
-    labels = {"path": "labels", "fieldRef": {"fieldPath": "metadata.name"}}
-    volumes = [
-        {"name": "c", "configMap": {"name": "c"}},
-        {"name": "s", "secret": {"secretName": "s", "items": [item]}},
-        {"name": "p", "downwardAPI": {"items": [labels]}},
+        {"name": "touched", "hostPath": {"path": f"{home}/{name}.f", "type": "FileOrCreate"}},
+        {"name": "socket", "hostPath": {"path": f"{home}/socket", "type": "Socket"}},
+        {"name": "device", "hostPath": {"path": "/dev/fuse", "type": "CharDevice"}},
     ]
     return pod(name, runtime, user, main, volumes=volumes)
 
@@ -216,16 +198,19 @@ def root_things(name: str, runtime: str) -> Json:
 
 
 @pytest.fixture(scope="module")
-def ran(shared: Cluster) -> dict[str, Json]:
+def leftovers(shared: Cluster) -> Leftovers:
+    """What this module's pods leave."""
+    return Leftovers.since_now(shared)
+
+
+@pytest.fixture(scope="module")
+def ran(shared: Cluster, leftovers: Leftovers) -> dict[str, Json]:
     """Every pod of this module that only runs and ends."""
-    config = {"nasty": NASTY, "k": "v"}
-    secret = {"raw": base64.b64encode(bytes(range(256))).decode()}
     home = shared.home("host 'paths'")
     shared.run(["sh", "-c", f'mkdir -p "{home}/dir" && echo given > "{home}/dir/given file"'])
-    shared.create(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": config},
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": secret},
-    )
+    shared.run(["python3", "-I", "-c", _MAKE_SOCKET, home])
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
+    shared.create({**config, "data": {"nasty": nasty.TEXT, "k": "v"}})
     pods = []
     port = 23450
     for runtime in RUNTIMES:
@@ -235,7 +220,6 @@ def ran(shared: Cluster) -> dict[str, Json]:
             tail = f"{runtime}-{user}"
             pods.append(shared_things(f"shared-{tail}", runtime, user, port))
             pods.append(host_things(f"host-{tail}", runtime, user, home))
-            pods.append(config_things(f"config-{tail}", runtime, user))
             pods.append(security_things(f"security-{tail}", runtime, user))
             pods.append(memory_things(f"memory-{tail}", runtime, user))
     shared.create(*pods)
@@ -278,19 +262,11 @@ def test_host_paths(shared: Cluster, ran: dict[str, Json], runtime: str, user: i
     name = f"host-{runtime}-{user}"
     assert main_log(shared, ran[name]) == [
         *("given", "given", "Read-only file system", "given", str(user)),
+        *("touched", "socket", "device"),
     ]
     made = shared.home("host 'paths'", name, "x", "by-pod")
     assert shared.read(made) == "made\n"
     assert shared.run(["stat", "-c", "%U", made]).stdout == "alice\n"
-
-
-@each
-def test_files_arrive_byte_for_byte(
-    shared: Cluster, ran: dict[str, Json], runtime: str, user: int
-) -> None:
-    name = f"config-{runtime}-{user}"
-    nasty, raw = (base64.b64encode(data).decode() for data in (NASTY.encode(), bytes(range(256))))
-    assert main_log(shared, ran[name]) == [nasty, nasty, raw, "400", f"{name}read-only"]
 
 
 @each
@@ -311,17 +287,9 @@ def test_what_only_real_root_may_do_is_answered(
     ]
 
 
-def test_nothing_of_them_is_left_on_the_nodes(shared: Cluster, ran: dict[str, Json]) -> None:
-    def left() -> str:
-        script = (
-            "find /tmp/hpk-* /dev/shm/hpk-* -mindepth 1 -not -name .lock 2>/dev/null;"
-            " ipcs -m | grep alice; true"
-        )
-        return "".join(
-            shared.run(["sh", "-c", script], host=node, check=False).stdout for node in NODES
-        )
-
-    eventually(lambda: not left(), what="directories of the pods to go")
+def test_nothing_of_them_is_left_on_the_nodes(ran: dict[str, Json], leftovers: Leftovers) -> None:
+    assert all(map(has_ended, ran.values()))
+    leftovers.wait_none()
 
 
 def test_ranks_and_sidecars_of_a_pod_over_two_nodes_share_its_directories(
@@ -359,22 +327,44 @@ def test_ranks_and_sidecars_of_a_pod_over_two_nodes_share_its_directories(
     eventually(lambda: cluster.run(["sh", "-c", attempts]).stdout == "", what="the shared emptyDir")
 
 
+WRONG = {
+    "Directory": "is not a directory",
+    "File": "is not a file",
+    "Socket": "is not a socket file",
+    "CharDevice": "is not a character device",
+    "BlockDevice": "is not a block device",
+}
+"""What a hostPath of each type says of what is not there."""
+
+
 def test_a_host_path_waits_for_what_it_names(cluster: Cluster) -> None:
     path = cluster.home("comes later")
-    main = container("main", "cat /f", volumeMounts=mounts(("h", "/f")))
-    volumes = [{"name": "h", "hostPath": {"path": path, "type": "File"}}]
-    cluster.create(pod("waits", "apptainer", 0, main, volumes=volumes))
 
-    def message() -> str:
-        (status,) = cluster.get("pod", "waits")["status"].get("containerStatuses") or [{}]
+    def waiter(kind: str) -> Json:
+        main = container("main", "cat /f", volumeMounts=mounts(("h", "/f")))
+        volumes = [{"name": "h", "hostPath": {"path": path, "type": kind}}]
+        return pod(f"waits-{kind.lower()}", "apptainer", 0, main, volumes=volumes)
+
+    cluster.create(*map(waiter, WRONG))
+
+    def message(kind: str) -> str:
+        name = f"waits-{kind.lower()}"
+        (status,) = cluster.get("pod", name)["status"].get("containerStatuses") or [{}]
         waiting: Json = (status.get("state") or {}).get("waiting") or {}
         return str(waiting.get("message", ""))
 
-    wanted = f"hostPath type check failed: {path} is not a file"
-    eventually(lambda: message().endswith(wanted), timeout_s=90, what=wanted)
+    for kind, says in WRONG.items():
+        wanted = f"hostPath type check failed: {path} {says}"
+        eventually(
+            lambda kind=kind: message(kind),  # type: ignore[misc]
+            until=lambda said, wanted=wanted: said.endswith(wanted),  # type: ignore[misc]
+            timeout_s=150,
+            what=wanted,
+        )
     cluster.run(["sh", "-c", f"echo there > '{path}'"])
-    assert cluster.wait_phase("waits", "Succeeded", "Failed")["status"]["phase"] == "Succeeded"
-    assert cluster.logs("waits") == "there\n"
+    found = cluster.wait_phase("waits-file", "Succeeded", "Failed")
+    assert found["status"]["phase"] == "Succeeded"
+    assert cluster.logs("waits-file") == "there\n"
     cluster.run(["rm", path])
 
 

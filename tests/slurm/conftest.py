@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from bootstrap.lab import control
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import DEFAULT_NAME, LOGIN
+from tests.waiting import eventually as eventually
 
 LAB = os.environ.get("HPK_TEST_LAB", DEFAULT_NAME)
 """Which lab to test in; one that is not up is brought up, and down again in the end."""
@@ -30,15 +30,6 @@ class Silent:
 
     def done(self, name: str, text: str) -> None:
         pass
-
-
-def eventually(look: Callable[[], bool], *, what: str, timeout_s: float = 90) -> None:
-    """Ask until the answer is yes; the time limit only ends a test that fails."""
-    deadline = time.monotonic() + timeout_s
-    while not look():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout_s:g} s: {what}")
-        time.sleep(0.05)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,8 @@ def installed(lab: LabUnderTest) -> Iterator[Site]:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(ROOT / "hpk", "hpk", filter=_sources)
-        tar.add(ROOT / "tests" / "supervisor_peer.py", "tests/supervisor_peer.py")
+        for name in ("tests/supervisor_peer.py", "tests/certificates.py"):
+            tar.add(ROOT / name, name)
         tar.add(ROOT / "tests" / "slurm" / "supervisor_driver.py", "supervisor_driver.py")
     data = base64.b64encode(buffer.getvalue()).decode()
     lab.run("login", "alice", ["rm", "-rf", DIRECTORY], check=True)

@@ -9,15 +9,10 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from hpk.model import codec
 from hpk.model.bundle import Bundle
@@ -40,6 +35,7 @@ from hpk.model.record import RECORD_VERSION, PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
 from hpk.statefs import HpkPaths, private_directory, write_atomically
 from kubelet.channel import ChannelServer, decode_log_data
+from tests.certificates import make_certificates
 
 UID, NONCE, TOKEN = PodUid("uid-1"), Nonce("0123456789abcdef"), "secret-token"
 
@@ -113,34 +109,6 @@ async def receive(reader: asyncio.StreamReader) -> Any:
     return codec.parse_frame(await reader.readexactly(length))
 
 
-def certificate(directory: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for hpk-channel, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hpk-channel")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hpk-channel")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_path, key_path = directory / "c.crt", directory / "c.key"
-    cert_path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    key_path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return cert_path, key_path
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -150,7 +118,7 @@ def free_port() -> int:
 
 @pytest.fixture
 async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
-    cert, key = certificate(tmp_path)
+    ca, cert, key = make_certificates(tmp_path)
     paths = HpkPaths(home=tmp_path / "home", cache=tmp_path / "cache")
     layout = paths.attempt(UID, NONCE)
     private_directory(Path(layout.root))
@@ -167,7 +135,7 @@ async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
         channel_port=port,
         channel_cert=str(cert),
         channel_key=str(key),
-        channel_ca=str(cert),
+        channel_ca=str(ca),
         api_host="",
         api_port=0,
         orphan_timeout_s=1,
@@ -175,7 +143,7 @@ async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
     kubelet = Kubelet()
     server = ChannelServer(settings=settings, paths=paths, handler=kubelet)
     task = asyncio.ensure_future(server.run())
-    made = Channel(server, kubelet, port, cert)
+    made = Channel(server, kubelet, port, ca)
     while True:
         try:
             async with made.dial():

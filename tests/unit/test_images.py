@@ -19,22 +19,18 @@ import tarfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from hpk.images.build_lock import build_lock
 from hpk.images.errors import ImageError
 from hpk.images.manager import ImageManager, ImageSettings
 from hpk.model.plan import ImageConfig
 from hpk.statefs import HpkPaths
+from tests.certificates import make_certificates
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1000:\n"
@@ -74,34 +70,6 @@ root = struct.pack("<iBIIIqq", 0x4004, 1, 2, 1, 0, at, len(data)).ljust(201, b"\
 root = (root + struct.pack("<ii3s", 1, 2, b"02\0")).ljust(585, b"\0")
 sif.write_bytes(((header.ljust(4096, b"\0")) + labels + root).ljust(at, b"\0") + data)
 """
-
-
-def make_certificate(directory: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "registry of a test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, secret = directory / "registry.crt", directory / "registry.key"
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return pem, secret
 
 
 def write_oci_layout(directory: Path, config: dict[str, Any], *, foreign_index: bool) -> None:
@@ -190,7 +158,7 @@ class RegistryServer:
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistryServer]:
     directory = tmp_path / "registry"
     directory.mkdir()
-    certificate, key = make_certificate(directory)
+    ca, certificate, key = make_certificates(directory, "localhost")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -208,7 +176,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
             }
         )
     )
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca))
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     with (directory / "log").open("wb") as log:
