@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +33,15 @@ TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 @dataclass(frozen=True)
 class Site:
-    """The lab with this checkout in alice's home."""
+    """The lab with this checkout in alice's home.
+
+    :param before: what was on each compute node (`seen_on`).
+    """
 
     lab: LabUnderTest
     address: str
     runtime: str
+    before: Mapping[str, frozenset[str]]
 
     def run(
         self,
@@ -92,7 +96,8 @@ def installed(lab: LabUnderTest) -> Iterator[Site]:
         source = f"docker://registry.lab:5000/{name}:latest"
         lab.run("login", "alice", [*argv, source], timeout_s=300, check=True)
     address = lab.run("login", "alice", ["getent", "hosts", "login"], check=True).stdout.split()[0]
-    yield Site(lab, address, "apptainer")
+    before = {host: frozenset(seen_on(lab, host)) for host in ("n1", "n2", "n3", "n4")}
+    yield Site(lab, address, "apptainer", before)
     lab.run("login", "alice", ["rm", "-rf", DIRECTORY], check=True)
 
 
@@ -111,14 +116,21 @@ def state(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def left_on(site: Site, host: str) -> str:
-    """alice's processes and node-local files of supervisors on a host."""
+    """What came to a host since this module began."""
+    return "".join(
+        line for line in seen_on(site.lab, host) if line not in site.before.get(host, frozenset())
+    )
+
+
+def seen_on(lab: LabUnderTest, host: str) -> list[str]:
+    """alice's processes and node-local files of supervisors on a host, a line each."""
     script = (
         "ps -u alice -o args= | grep -E '[a]ttempt-dir|[p]ause|[s]quashfuse|[o]verlay|[A]pptainer|"
         "[m]arker|[c]onmon|[p]odman'"
         "; find /tmp/hpk-20001 /dev/shm/hpk-20001 -mindepth 1 -not -name .lock; "
         "find /tmp /dev/shm /run /var/tmp -user alice -not -path '*/hpk-20001*'; true"
     )
-    return site.lab.run(host, "root", ["bash", "-c", script]).stdout
+    return lab.run(host, "root", ["bash", "-c", script]).stdout.splitlines(keepends=True)
 
 
 def test_a_container_runs_and_its_exit_code_is_slurms(site: Site) -> None:
