@@ -40,6 +40,7 @@ from hpk.model.ids import Nonce, PodUid, is_valid_uid
 from hpk.model.record import PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
 from hpk.statefs import HpkPaths
+from kubelet.tls_listener import serve_tls
 
 log = logging.getLogger(__name__)
 
@@ -160,16 +161,15 @@ class ChannelServer:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._settings.channel_cert, self._settings.channel_key)
-        server = await asyncio.start_server(
+        await serve_tls(
             self._accept,
             self._settings.address,
             self._settings.channel_port,
-            ssl=context,
-            ssl_handshake_timeout=_HELLO_TIMEOUT_S,
+            context,
+            most_handshakes=_MAX_STRANGERS,
+            handshake_timeout_s=_HELLO_TIMEOUT_S,
             limit=MAX_FRAME_BYTES,
         )
-        async with server:
-            await server.serve_forever()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _notice_silence(writer.get_extra_info("socket"))

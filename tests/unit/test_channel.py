@@ -242,6 +242,24 @@ async def test_a_stranger_is_refused(channel: Channel, changes: dict[str, str]) 
     assert channel.server.session(NONCE) is None
 
 
+async def test_strangers_without_a_handshake_are_sent_away_and_hinder_nobody(
+    channel: Channel,
+) -> None:
+    silent: list[socket.socket] = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            at = ("127.0.0.1", channel.port)
+            silent.append(await asyncio.to_thread(socket.create_connection, at, 10))
+            stack.enter_context(silent[-1])
+        assert await asyncio.to_thread(silent[0].recv, 1) == b""
+        async with channel.dial() as (reader, writer):
+            writer.write(channel.hello())
+            assert isinstance(await receive(reader), Welcome)
+        silent[-1].settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            silent[-1].recv(1)
+
+
 @pytest.mark.parametrize("protocol", range(1, PROTOCOL_VERSION + 1))
 async def test_supervisors_of_all_earlier_versions_are_welcome(
     channel: Channel, protocol: int
