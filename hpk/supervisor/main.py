@@ -21,8 +21,9 @@ from hpk.supervisor.hosts import pod_hostname
 from hpk.supervisor.inits import start_inits
 from hpk.supervisor.keeper import PodPlace
 from hpk.supervisor.node import host_name
+from hpk.supervisor.preparing import Identity, program_argv
 from hpk.supervisor.rank import run_rank
-from hpk.supervisor.supervisor import Identity, Supervisor, program_argv
+from hpk.supervisor.supervisor import Supervisor
 
 _USAGE = (
     "usage: run --attempt-dir DIR | rank --attempt-dir DIR --container NAME --restart N "

@@ -7,52 +7,39 @@ events to it; processes are podinit's. The record is what everybody outside beli
 from __future__ import annotations
 
 import contextlib
-import os
-import selectors
 import signal
-import sys
-import threading
 import time
 import traceback
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Callable, Optional
 
 from hpk.model import frames
 from hpk.model.bundle import Bundle
-from hpk.model.errors import HpkError, ParseError, PermanentError
-from hpk.model.ids import SlurmJobId
-from hpk.model.layout import AttemptLayout
-from hpk.model.plan import ContainerPlan, JobSpec
+from hpk.model.errors import HpkError, ParseError
 from hpk.model.record import (
     RECORD_VERSION,
     ContainerEvent,
-    ContainerPhase,
     ContainerRecord,
     PodPhase,
     StopCause,
     SupervisorRecord,
 )
-from hpk.mpi.registry import LAUNCHERS
-from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor import forwarder, mounts, node, pod_messages, sequence, termination
+from hpk.supervisor import forwarder, mounts, node, pod_messages, unfinished
 from hpk.supervisor.channel import Channel, ChannelConfig
-from hpk.supervisor.container import Container
 from hpk.supervisor.environment import with_api_port
+from hpk.supervisor.event_loop import EventLoop
 from hpk.supervisor.files import log
-from hpk.supervisor.hosts import pod_hostname
 from hpk.supervisor.inits import Init, Inits
-from hpk.supervisor.launch import PodContext
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
 from hpk.supervisor.loop import Listener, Step, T
-from hpk.supervisor.memory import OomCounter
 from hpk.supervisor.notes import Notes
 from hpk.supervisor.opening import write_runtime_files
+from hpk.supervisor.pod_containers import PodContainers
 from hpk.supervisor.pod_volumes import PodVolumes, pod_dirs
+from hpk.supervisor.preparing import Identity, find_tools, pod_context
 from hpk.supervisor.records import RecordStore
 from hpk.supervisor.size_limits import watch_size_limits
-from hpk.supervisor.stop_request import read_stop_request
+from hpk.supervisor.vigil import Vigil
 
 _POLL_S = 2.0
 _END_MARGIN_S = 3
@@ -64,21 +51,6 @@ _FINAL_READERS_S = 10.0
 _PODINIT_END_S = 10.0
 
 
-@dataclass(frozen=True)
-class Identity:
-    """This run of the supervisor.
-
-    :param program: argv that runs this same program on any node of the job.
-    :param env: the environment of the batch script.
-    """
-
-    spec: JobSpec
-    layout: AttemptLayout
-    job_id: SlurmJobId
-    program: tuple[str, ...]
-    env: Mapping[str, str]
-
-
 class Supervisor:
     """Runs one pod to its end. `run` returns the exit code for Slurm."""
 
@@ -86,14 +58,11 @@ class Supervisor:
         self._me = identity
         self._plan = identity.spec.plan
         self._inits = inits
-        self._selector = selectors.DefaultSelector()
-        self._events: deque[Callable[[], None]] = deque()
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._loop = EventLoop()
         self._last_id = 0
         self._listeners: dict[int, Listener] = {}
         self._notes = Notes()
-        self._init_containers: list[Container] = []
-        self._containers: list[Container] = []
+        self._containers: Optional[PodContainers] = None
         self._volumes: Optional[PodVolumes] = None
         self._dirs: Optional[LocalDirs] = None
         self._api_port = 0
@@ -107,22 +76,19 @@ class Supervisor:
         self._seq = 0
         self._started_at_s = time.time()
         self._started_mono_s = time.monotonic()
-        self._alive_mono_s = time.monotonic()
-        self._heartbeat: Optional[tuple[int, int]] = None
         self._poll_mono_s = 0.0
         self._failed: tuple[ContainerRecord, ...] = ()
         self._failed_inits: tuple[ContainerRecord, ...] = ()
-        self._init_failed = False
-        self._is_leaving = False
         self._host = node.host_name(identity.env)
         self._control_plane = node.control_plane_address(identity.spec.settings.endpoint_path)
+        self._vigil = Vigil(identity.spec, identity.layout, self._started_mono_s)
         self._channel = Channel(
             ChannelConfig(
                 spec=identity.spec,
                 job_id=identity.job_id,
                 token_path=identity.layout.token,
                 read_log=self._read_log,
-                on_frame=lambda frame: self._post(lambda: self._on_frame(frame)),
+                on_frame=lambda frame: self._loop.post(lambda: self._on_frame(frame)),
             )
         )
         self._store = RecordStore(identity.layout.record, self._channel.publish)
@@ -132,15 +98,10 @@ class Supervisor:
     def run(self) -> int:
         """To the end of the pod; the exit code for Slurm."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: self._post(self._on_signal))
+            signal.signal(number, lambda *_: self._loop.post(self._on_signal))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
         for init in self._inits.all:
-            self._selector.register(
-                init.socket,
-                selectors.EVENT_READ,
-                lambda init=init: self._on_init(init),
-            )
+            self._loop.watch(init.socket.fileno(), partial(self._on_init, init))
         self._channel.start()
         try:
             self._live()
@@ -157,11 +118,8 @@ class Supervisor:
             self._turn()
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(self._timeout()):
-            key.data()
-        while self._events:
-            self._events.popleft()()
-        for container in self._all:
+        self._loop.turn(self._timeout())
+        for container in self._containers or ():
             container.tick()
         self._advance()
         if time.monotonic() >= self._poll_mono_s:
@@ -170,82 +128,31 @@ class Supervisor:
         if self._kill_mono_s is not None and time.monotonic() >= self._kill_mono_s:
             self._kill_mono_s = None
             log("grace period over, kill")
-            at_once = self._cause is StopCause.SIGNALLED or not self._has_grace
-            for container in self._all:
-                container.stop()
-                container.kill(at_once=at_once)
+            if self._containers is not None:
+                at_once = self._cause is StopCause.SIGNALLED or not self._has_grace
+                self._containers.kill(at_once=at_once)
 
     def _timeout(self) -> float:
-        times = [self._poll_mono_s]
-        times += [c.wake_mono_s for c in self._all if c.wake_mono_s is not None]
-        if self._kill_mono_s is not None:
-            times.append(self._kill_mono_s)
-        return max(0.0, min(times) - time.monotonic())
-
-    @property
-    def _all(self) -> list[Container]:
-        """Every container of the pod, in the order they begin."""
-        return self._init_containers + self._containers
+        times = [self._poll_mono_s, self._kill_mono_s]
+        times.append(self._containers.wake_mono_s if self._containers is not None else None)
+        return max(0.0, min(t for t in times if t is not None) - time.monotonic())
 
     @property
     def _is_over(self) -> bool:
         if self._failed:
             return True
-        return bool(self._containers) and all(c.is_done for c in self._all)
+        return self._containers is not None and self._containers.is_over
 
     def _advance(self) -> None:
-        """Begin those whose turn it is; at the end stop the sidecars, the last first."""
-        if self._failed or not self._containers:
+        if self._failed or self._containers is None:
             return
-        if self._phase is not PodPhase.STOPPING and not self._init_failed:
-            self._begin_next()
-        if any(not c.is_done for c in self._containers):
-            return
-        for container in reversed(self._init_containers):
-            if container.is_done:
-                continue
-            if not self._is_leaving:
-                self._is_leaving = True
-                for sidecar in self._init_containers:
-                    sidecar.pod_stops(with_hook=True)
-                if self._kill_mono_s is None and self._phase is not PodPhase.STOPPING:
-                    self._kill_mono_s = time.monotonic() + self._plan.grace_period_s
-            container.stop()
-            if not container.is_done:
-                return
+        if self._phase is not PodPhase.STOPPING:
+            self._containers.begin_next()
+        begins = self._containers.leave()
+        if begins and self._kill_mono_s is None and self._phase is not PodPhase.STOPPING:
+            self._kill_mono_s = time.monotonic() + self._plan.grace_period_s
 
-    def _begin_next(self) -> None:
-        while True:
-            views = [_view(container) for container in self._init_containers]
-            turn, index = sequence.next_turn(views)
-            if turn is sequence.Turn.INIT:
-                self._init_containers[index].begin()
-                self.changed()
-                continue
-            if turn is sequence.Turn.FAILED:
-                log(
-                    "an init container has failed", container=self._init_containers[index].plan.name
-                )
-                self._init_failed = True
-                for container in self._containers:
-                    container.stop()
-            waiting = [c for c in self._containers if c.step is Step.WAITING]
-            if turn is sequence.Turn.MAIN and waiting:
-                for container in waiting:
-                    container.begin()
-                self.changed()
-            return
-
-    def _post(self, event: Callable[[], None]) -> None:
-        self._events.append(event)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"e")
-
-    def _on_wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
-
-    # What containers ask (hpk.supervisor.container.Loop).
+    # What containers ask (hpk.supervisor.loop.Loop).
 
     def command(self, message: Any, fds: tuple[int, ...] = ()) -> None:
         """See Loop.command."""
@@ -253,18 +160,21 @@ class Supervisor:
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """See hpk.supervisor.output.Watcher."""
-        self._selector.register(fd, selectors.EVENT_READ, callback)
+        self._loop.watch(fd, callback)
 
     def unwatch(self, fd: int) -> None:
         """See hpk.supervisor.output.Watcher."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(fd)
+        self._loop.unwatch(fd)
+
+    def in_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """See Loop.in_thread."""
+        self._loop.in_thread(work, then)
 
     def log_grew(self) -> None:
         """See Loop.log_grew."""
         self._channel.wake()
-        if self._draining:
-            self._post(self._on_log_written)
+        if self._containers is not None and self._containers.is_any(Step.DRAINING):
+            self._loop.post(self._on_log_written)
 
     def new_id(self, listener: Optional[Listener] = None) -> int:
         """See Loop.new_id."""
@@ -281,15 +191,6 @@ class Supervisor:
         if self._notes.add(event):
             self.changed()
 
-    def in_thread(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """See Loop.in_thread."""
-
-        def do() -> None:
-            result = work()
-            self._post(lambda: then(result))
-
-        threading.Thread(target=do, name="check", daemon=True).start()
-
     @property
     def pod_ip(self) -> str:
         """See Loop.pod_ip."""
@@ -298,21 +199,18 @@ class Supervisor:
 
     def changed(self) -> None:
         """See Loop.changed."""
-        if self._phase is PodPhase.STARTING and any(c.step is Step.RUNNING for c in self._all):
+        made = self._containers
+        if self._phase is PodPhase.STARTING and made is not None and made.is_any(Step.RUNNING):
             self._phase = PodPhase.RUNNING
         self._seq += 1
         self._store.put(self._record())
 
-    @property
-    def _draining(self) -> bool:
-        return any(c.step is Step.DRAINING for c in self._all)
-
     def _on_log_written(self) -> None:
-        for container in self._all:
+        for container in self._containers or ():
             container.log_written()
 
     def _record(self) -> SupervisorRecord:
-        finished = self._phase is PodPhase.FINISHED
+        finished, made = self._phase is PodPhase.FINISHED, self._containers
         return SupervisorRecord(
             version=RECORD_VERSION,
             uid=self._plan.pod.uid,
@@ -323,11 +221,11 @@ class Supervisor:
             host=self._host,
             host_ip=self.pod_ip,
             started_at_s=self._started_at_s,
-            containers=self._failed or tuple(c.record for c in self._containers),
+            containers=self._failed or (made.records if made is not None else ()),
             finished_at_s=time.time() if finished else None,
             stop_cause=self._cause,
             message=self._message,
-            init_containers=self._failed_inits or tuple(c.record for c in self._init_containers),
+            init_containers=self._failed_inits or (made.init_records if made is not None else ()),
             events=self._notes.tell(time.time()),
         )
 
@@ -335,21 +233,11 @@ class Supervisor:
 
     def _prepare(self) -> None:
         spec, plan = self._me.spec, self._plan
-        runtime = RUNTIMES.get(plan.runtime)
-        if runtime is None:
-            raise PermanentError(f"no container runtime named {plan.runtime!r}")
-        for container in plan.containers:
-            if container.mpi is not None and container.mpi.launcher not in LAUNCHERS:
-                raise PermanentError(f"no MPI launcher named {container.mpi.launcher!r}")
-        tool_env = node.tool_environment(self._me.env)
-        facts = node.probe_node(runtime.programs, spec.settings.runtime_path, tool_env["PATH"])
-        unusable = runtime.unusable(facts)
-        if unusable:
-            raise PermanentError(unusable)
+        tools = find_tools(self._me)
         dirs = make_local_dirs(spec.settings.local_root, str(self._me.job_id))
         self._dirs = dirs
         mounts.write_node_files(dirs.work, plan, self.pod_ip)
-        write_runtime_files(runtime, facts, dirs.work)
+        write_runtime_files(tools.runtime, tools.facts, dirs.work)
         self._forward()
         volumes = PodVolumes(spec, pod_dirs(self._me.layout, dirs, self._me.env))
         self._volumes = volumes
@@ -359,38 +247,10 @@ class Supervisor:
             self._inits.send(pod_messages.Show(self.new_id(), where.tmpfs, where.alias))
         watch_size_limits(
             {volumes.empty_dir(item): item for item in plan.empty_dirs},
-            lambda message: self._post(lambda: self._evict(message)),
+            lambda message: self._loop.post(lambda: self._evict(message)),
         )
-        pod = PodContext(
-            layout=self._me.layout,
-            dirs=dirs,
-            volumes=volumes,
-            runtime=runtime,
-            facts=facts,
-            hostname=pod_hostname(plan, os.uname().nodename),
-            tool_env=tool_env,
-            job_env=self._me.env,
-            rank_program=self._me.program,
-            host=self._host,
-            oom=OomCounter(),
-            is_alone=len(plan.init_containers) + len(plan.containers) == 1,
-            initializes=bool(plan.init_containers),
-            grace_period_s=plan.grace_period_s,
-            began_mono_s=self._started_mono_s,
-        )
-        self._init_containers = [
-            Container(
-                item,
-                sequence.init_restart_policy(item, plan.restart_policy),
-                pod,
-                self,
-                is_init=True,
-            )
-            for item in plan.init_containers
-        ]
-        self._containers = [
-            Container(item, plan.restart_policy, pod, self) for item in plan.containers
-        ]
+        pod = pod_context(self._me, tools, dirs, volumes, self._started_mono_s)
+        self._containers = PodContainers(plan, pod, self)
         self._advance()
         self.changed()
 
@@ -400,48 +260,25 @@ class Supervisor:
         forwarder.Forwarder(listener, self._me.spec.settings.endpoint_path).start()
 
     def _fail_setup(self, why: str) -> None:
-        """Nothing could be started: every container gets the reason."""
+        """Nothing could be started."""
         log("cannot set the pod up", why=why)
         self._cause, self._message = StopCause.SETUP_FAILED, why
-        self._failed = tuple(self._not_started(plan, why) for plan in self._plan.containers)
-        self._failed_inits = tuple(
-            self._not_started(plan, why) for plan in self._plan.init_containers
-        )
+        layout, plan = self._me.layout, self._plan
+        self._failed = unfinished.not_started(layout, plan.containers, why)
+        self._failed_inits = unfinished.not_started(layout, plan.init_containers, why)
 
     def _fail(self, error: Exception) -> None:
-        """The loop itself failed: what has ended stays as it ended, the rest ends here."""
+        """The loop itself failed."""
         log("the supervisor failed", trace=traceback.format_exc())
         why = f"the supervisor failed: {type(error).__name__}: {error}"
         self._cause = self._cause or StopCause.SETUP_FAILED
         self._message = self._message or why
-        plan = self._plan
-        self._failed = self._failed or tuple(
-            self._cut_off(item, self._containers, why) for item in plan.containers
-        )
-        self._failed_inits = self._failed_inits or tuple(
-            self._cut_off(item, self._init_containers, why) for item in plan.init_containers
-        )
-
-    def _cut_off(
-        self, plan: ContainerPlan, containers: list[Container], why: str
-    ) -> ContainerRecord:
-        made = (c.record for c in containers if c.plan.name == plan.name)
-        record = next(made, None) or self._not_started(plan, why)
-        state = record.state
-        if state.phase is ContainerPhase.RUNNING:
-            state = termination.overtaken(why, started_at_s=state.started_at_s, at_s=time.time())
-        elif state.phase is ContainerPhase.WAITING:
-            state = termination.not_started(plan.name, why, time.time())
-        return replace(record, state=state)
-
-    def _not_started(self, plan: ContainerPlan, why: str) -> ContainerRecord:
-        return ContainerRecord(
-            name=plan.name,
-            state=termination.not_started(plan.name, why, time.time()),
-            last_state=None,
-            restart_count=0,
-            container_id="",
-            log_path=self._me.layout.log_path(plan.name, 0),
+        layout, plan, made = self._me.layout, self._plan, self._containers
+        records = made.records if made is not None else ()
+        inits = made.init_records if made is not None else ()
+        self._failed = self._failed or unfinished.cut_off(layout, plan.containers, records, why)
+        self._failed_inits = self._failed_inits or unfinished.cut_off(
+            layout, plan.init_containers, inits, why
         )
 
     # What others say.
@@ -449,7 +286,7 @@ class Supervisor:
     def _on_init(self, init: Init) -> None:
         received = pod_messages.receive(init.socket)
         if received is None:
-            self._selector.unregister(init.socket)
+            self._loop.unwatch(init.socket.fileno())
             self._on_init_lost(init)
             return
         event, _ = received
@@ -468,14 +305,13 @@ class Supervisor:
         if self._failed or self._is_over:
             return
         log("podinit has ended, and with it the pod's processes")
-        for container in self._all:
-            if (container.plan.mpi is not None) == init.is_host:
-                container.lost()
+        if self._containers is not None:
+            self._containers.lost(is_host=init.is_host)
 
     def _on_frame(self, frame: Any) -> None:
         if isinstance(frame, frames.Welcome):
             log("channel: welcome")
-            self._alive_mono_s = time.monotonic()
+            self._vigil.heard()
             if not self._has_bundle:
                 self._channel.send(frames.BundleRequest(id=self.new_id()))
         elif isinstance(frame, frames.BundleReply):
@@ -493,7 +329,7 @@ class Supervisor:
 
     def _signal_container(self, frame: frames.SignalContainer) -> None:
         log("signal a container", container=frame.container, number=frame.number)
-        for container in self._all:
+        for container in self._containers or ():
             if container.plan.name == frame.container and 0 < frame.number < signal.NSIG:
                 container.signal_as_process_1(frame.number, frame.not_before_s)
 
@@ -509,10 +345,9 @@ class Supervisor:
                 self._stop(StopCause.SETUP_FAILED, 0)
             return
         self._has_bundle = True
-        here = with_api_port(bundle, self._api_port)
-        for container in self._all:
-            # Ranks run on other nodes, too, and each of these has a port of its own.
-            container.give_bundle(here if container.plan.mpi is None else bundle)
+        if self._containers is not None:
+            # Each node of an MPI run has a port of its own.
+            self._containers.give_bundle(bundle, with_api_port(bundle, self._api_port))
 
     def _on_signal(self) -> None:
         allowed_s = max(1, self._me.spec.settings.kill_wait_s - _END_MARGIN_S)
@@ -520,11 +355,11 @@ class Supervisor:
         self._stop(StopCause.SIGNALLED, grace_s)
 
     def _evict(self, why: str) -> None:
-        if self._phase is not PodPhase.STOPPING and not self._is_over:
-            self._message = why
-            self._stop(StopCause.EVICTED, min(_EVICTED_GRACE_S, self._plan.grace_period_s))
+        if not self._is_over:
+            grace_s = min(_EVICTED_GRACE_S, self._plan.grace_period_s)
+            self._stop(StopCause.EVICTED, grace_s, why)
 
-    def _stop(self, cause: StopCause, grace_s: int) -> None:
+    def _stop(self, cause: StopCause, grace_s: int, message: str = "") -> None:
         """Stop the pod; what stopped it first stays the cause, a shorter grace wins.
 
         Sidecars are stopped when all others have ended.
@@ -541,53 +376,27 @@ class Supervisor:
             return
         log("stop the pod", cause=cause.value, grace_s=grace_s)
         self._cause, self._phase = cause, PodPhase.STOPPING
+        self._message = message or self._message
         self._kill_mono_s = kill_mono_s
-        self.changed()
         self._has_grace = grace_s > 0
-        for container in self._all:
-            container.pod_stops(with_hook=self._has_grace)
-        for container in self._all:
-            if not container.plan.restart_always:
-                container.stop()
+        self.changed()
+        if self._containers is not None:
+            self._containers.stop(with_hook=self._has_grace)
         self._advance()
 
     def _poll(self) -> None:
-        """What nobody tells us: the stop file, the control plane's life, the deadline."""
-        now = time.monotonic()
         if self._notes.is_overdue(time.time()):
             self.changed()
-        stop = read_stop_request(self._me.layout.stop_request)
-        if stop is not None:
-            self._stop(StopCause.REQUESTED, stop.grace_period_s)
-        settings = self._me.spec.settings
-        with contextlib.suppress(OSError):
-            info = os.stat(settings.heartbeat_path)
-            beat = (info.st_ino, info.st_mtime_ns)
-            if self._heartbeat is not None and beat != self._heartbeat:
-                self._alive_mono_s = now
-            self._heartbeat = beat
         if self._channel.is_welcome:
-            self._alive_mono_s = now
-        if now - self._alive_mono_s > settings.orphan_timeout_s:
-            if self._phase is not PodPhase.STOPPING:
-                self._message = (
-                    f"no control plane for {settings.orphan_timeout_s} s: the pod gave its "
-                    "node back"
-                )
-            self._stop(StopCause.ORPHANED, self._plan.grace_period_s)
-        deadline_s = self._plan.active_deadline_s
-        if deadline_s is not None and now - self._started_mono_s > deadline_s:
-            self._stop(StopCause.DEADLINE, self._plan.grace_period_s)
+            self._vigil.heard()
+        for reason in self._vigil.look():
+            self._stop(reason.cause, reason.grace_period_s, reason.message)
 
     def _read_log(self, path: str, offset: int, limit: int) -> tuple[int, bytes, bool]:
         """Called by the channel's thread."""
-        for container in self._all:
-            writer = container.writer(path)
-            if writer is not None:
-                closed = writer.closed  # before reading: nothing can follow what is read after it
-                offset, data = writer.read(offset, limit)
-                return offset, data, closed and offset + len(data) >= writer.end
-        raise ParseError(f"{path!r} is no log of this pod")
+        if self._containers is None:
+            raise ParseError(f"{path!r} is no log of this pod")
+        return self._containers.read_log(path, offset, limit)
 
     # Ending.
 
@@ -598,8 +407,8 @@ class Supervisor:
         if not self._store.wait_written(self._seq, _FINAL_SYNC_S):
             log("the final record is not on the disk")
         for init in self._inits.all:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(init.socket)
+            with contextlib.suppress(ValueError):  # closed already
+                self._loop.unwatch(init.socket.fileno())
         self._inits.end(_PODINIT_END_S)
         # Before any waiting: where Slurm is ending the job it may kill us at any moment.
         if self._volumes is not None:
@@ -609,8 +418,7 @@ class Supervisor:
             sweep_local_dirs(self._me.spec.settings.local_root)
         self._wait_for_kubelet()
         self._channel.close(1.0)
-        decisive = [c for c in self._all if not c.plan.restart_always]
-        code = 1 if self._failed else next((c.exit_code for c in decisive if c.exit_code), 0)
+        code = 1 if self._failed or self._containers is None else self._containers.exit_code
         log("pod finished", cause=self._cause.value, code=code)
         return code
 
@@ -623,20 +431,4 @@ class Supervisor:
             acked = self._channel.acked_seq >= self._seq
             if (acked or now > ack_deadline) and (self._channel.is_idle or now > read_deadline):
                 return
-            self._selector.select(0.05)
-            self._on_wake()
-
-
-def _view(container: Container) -> sequence.InitView:
-    return sequence.InitView(
-        is_sidecar=container.plan.restart_always,
-        begun=container.step is not Step.WAITING,
-        started=container.has_started,
-        done=container.is_done,
-        failed=container.is_done and container.exit_code != 0,
-    )
-
-
-def program_argv() -> tuple[str, ...]:
-    """argv that runs this program again, on a node that sees the same file systems."""
-    return (sys.executable, "-I", "-S", os.path.realpath(sys.argv[0]))
+            self._loop.pause(0.05)
