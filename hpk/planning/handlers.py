@@ -47,6 +47,7 @@ _NUMBERS = (
 PROBE: Mapping[str, Check] = {
     **dict.fromkeys(_NUMBERS, anything),
     "exec": EXEC,
+    "grpc": one_object({"mode": only("Plaintext"), "port": anything, "service": anything}),
     "httpGet": HTTP_GET,
     "tcpSocket": _TCP_SOCKET,
 }

@@ -75,6 +75,10 @@ def _check(action: Action, pod_ip: str) -> CheckResult:
             from hpk.supervisor.http_check import check_http
 
             return check_http(handler.http_get, pod_ip, action.timeout_s, action.agent)
+        if handler.grpc is not None:
+            from hpk.supervisor.grpc_check import check_grpc
+
+            return check_grpc(handler.grpc, pod_ip, action.timeout_s, action.agent)
         if handler.tcp_socket is not None:
             return check_tcp(handler.tcp_socket, pod_ip, action.timeout_s)
     except Exception as error:  # a thread of its own: nobody else would hear of it

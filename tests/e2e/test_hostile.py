@@ -267,7 +267,6 @@ def _unsupported_of_pod(found: Refusals) -> None:
 
 def _unsupported_of_container(found: Refusals) -> None:
     for path, value in {
-        "livenessProbe.grpc": {"port": 1},
         "stdin": True,
         "tty": True,
         "securityContext.allowPrivilegeEscalation": True,
@@ -300,6 +299,8 @@ def _unsupported_of_container(found: Refusals) -> None:
     other = {"limits": {"example.org/canary": "1"}}
     path = "resources.limits[example.org/canary]"
     found.container("resource-other", path, {"resources": other})
+    hook = {"preStop": {"tcpSocket": {"port": 1}}}
+    found.container("container-hook", "lifecycle.preStop.tcpSocket", {"lifecycle": hook})
     ports = [{"containerPort": 80, "hostIP": "127.0.0.1"}]
     found.container("port-host-ip", "ports[0].hostIP", {"ports": ports})
 

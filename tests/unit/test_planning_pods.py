@@ -253,7 +253,7 @@ def test_unsupported_fields_of_the_spec(name: str, value: object, field: str) ->
 
 
 UNSUPPORTED_CONTAINER: list[tuple[str, Any, str]] = [
-    ("livenessProbe", {"grpc": {"port": 80}}, "livenessProbe.grpc"),
+    ("livenessProbe", {"grpc": {"port": 80, "mode": "TLS"}}, "livenessProbe.grpc.mode"),
     (
         "readinessProbe",
         {"httpGet": {"port": 80, "protocol": "HTTP2"}},

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from hpk.model.errors import AdmissionError
-from hpk.model.handlers import ContainerProbes, Handler, HttpGetAction, ProbePlan, TcpSocketAction
+from hpk.model.handlers import (
+    ContainerProbes,
+    GrpcAction,
+    Handler,
+    HttpGetAction,
+    ProbePlan,
+    TcpSocketAction,
+)
 from hpk.planning.containers import PodContainer
 from hpk.planning.probes import plan_probes, refuse_exec
 
@@ -46,10 +53,12 @@ def test_what_a_probe_says_arrives() -> None:
         container(
             readinessProbe={"httpGet": get, **numbers},
             startupProbe={"tcpSocket": {"port": "81"}},
+            livenessProbe={"grpc": {"port": 5, "service": "a.b"}},
         )
     )
     action = HttpGetAction(1, "/a?b", "h", "HTTPS", (("X-A", "1"), ("X-A", "")))
     assert found.readiness == ProbePlan(Handler(http_get=action), 1, 2, 3, 4, 5, 6)
+    assert found.liveness == ProbePlan(Handler(grpc=GrpcAction(5, "a.b")))
     # A port's name wins over the number it looks like.
     assert found.startup == ProbePlan(Handler(tcp_socket=TcpSocketAction(82)))
 
