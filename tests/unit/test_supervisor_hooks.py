@@ -32,8 +32,15 @@ def told(record: SupervisorRecord) -> list[tuple[str, str, bool]]:
 
 
 def until_stopped(tell: Path) -> tuple[str, str, str]:
-    script = f"trap 'echo TERM >> {tell}; exit 0' TERM; while :; do sleep 0.05; done"
+    """A program that says in ``tell`` that it was told to end; ``tell.up`` is there when it can."""
+    script = (
+        f"trap 'echo TERM >> {tell}; exit 0' TERM; touch {tell}.up; while :; do sleep 0.05; done"
+    )
     return "sh", "-c", script
+
+
+def is_up(tell: Path) -> bool:
+    return tell.with_suffix(".up").exists()
 
 
 def test_a_container_runs_when_its_post_start_hook_is_done(bench: Bench) -> None:
@@ -57,17 +64,16 @@ def test_a_container_runs_when_its_post_start_hook_is_done(bench: Bench) -> None
 
 
 def test_a_failed_post_start_hook_ends_the_container(bench: Bench) -> None:
-    hook = shell("echo a secret >&2; exit 1")
-    layout = bench.attempt(
-        *until_stopped(bench.directory / "told"), lifecycle=Lifecycle(post_start=hook)
-    )
+    tell = bench.directory / "told"
+    hook = shell(f"while [ ! -e {tell}.up ]; do sleep 0.05; done; echo a secret >&2; exit 1")
+    layout = bench.attempt(*until_stopped(tell), lifecycle=Lifecycle(post_start=hook))
     assert bench.start(layout).wait(30) == 0
     finished = bench.peer.wait_finished()
     assert told(finished) == [
         ("FailedPostStartHook", "PostStartHook failed", True),
         ("Killing", "FailedPostStartHook", False),
     ]
-    assert (bench.directory / "told").read_text() == "TERM\n"
+    assert tell.read_text() == "TERM\n"
 
 
 def test_pre_stop_comes_before_the_signal_within_the_grace_period(bench: Bench) -> None:
@@ -76,7 +82,7 @@ def test_pre_stop_comes_before_the_signal_within_the_grace_period(bench: Bench) 
         *until_stopped(tell), lifecycle=Lifecycle(pre_stop=shell(f"echo hook >> {tell}"))
     )
     process = bench.start(layout)
-    bench.peer.wait_running()
+    wait_until(lambda: is_up(tell))
     bench.peer.send(frames.Stop(30))
     assert process.wait(60) == 0
     assert tell.read_text() == "hook\nTERM\n"
@@ -89,7 +95,7 @@ def test_a_pre_stop_hook_that_takes_too_long_leaves_two_seconds(bench: Bench) ->
         lifecycle=Lifecycle(pre_stop=shell(f"echo hook >> {tell}; exec sleep 1000")),
     )
     process = bench.start(layout)
-    bench.peer.wait_running()
+    wait_until(lambda: is_up(tell))
     bench.peer.send(frames.Stop(1))
     assert process.wait(60) == 0
     assert tell.read_text() == "hook\nTERM\n"
@@ -108,7 +114,7 @@ def test_no_pre_stop_without_grace(bench: Bench) -> None:
 
 
 def test_pre_stop_that_fails_and_sleep(bench: Bench) -> None:
-    tell = bench.directory / "told"
+    tell, other = bench.directory / "told", bench.directory / "other"
     containers = (
         container(
             until_stopped(tell),
@@ -116,7 +122,7 @@ def test_pre_stop_that_fails_and_sleep(bench: Bench) -> None:
             lifecycle=Lifecycle(pre_stop=Handler(exec=("false",))),
         ),
         container(
-            until_stopped(tell),
+            until_stopped(other),
             "/image.sif",
             name="other",
             lifecycle=Lifecycle(pre_stop=Handler(sleep_s=1)),
@@ -126,9 +132,10 @@ def test_pre_stop_that_fails_and_sleep(bench: Bench) -> None:
     bench.peer.wait_record(
         lambda r: all(c.state.phase is ContainerPhase.RUNNING for c in r.containers)
     )
+    wait_until(lambda: is_up(tell) and is_up(other))
     bench.peer.send(frames.Stop(30))
     assert process.wait(60) == 0
-    assert tell.read_text() == "TERM\nTERM\n"
+    assert tell.read_text() == other.read_text() == "TERM\n"
     assert told(bench.peer.wait_finished()) == [("FailedPreStopHook", "PreStopHook failed", True)]
 
 
@@ -138,7 +145,7 @@ def test_pre_stop_of_a_container_that_fails_its_liveness_probe(bench: Bench) -> 
         *until_stopped(tell),
         lifecycle=Lifecycle(pre_stop=shell(f"echo hook >> {tell}")),
         probes=ContainerProbes(
-            liveness=ProbePlan(Handler(exec=("false",)), period_s=1, failure_threshold=1)
+            liveness=ProbePlan(shell(f"test ! -e {tell}.up"), period_s=1, failure_threshold=1)
         ),
         restart_policy=RestartPolicy.NEVER,
     )
@@ -155,7 +162,8 @@ def test_sidecars_run_their_hook_and_end_when_the_others_have(bench: Bench) -> N
         restart_always=True,
         lifecycle=Lifecycle(pre_stop=shell(f"echo hook >> {tell}")),
     )
-    plan = container(("sh", "-c", f"echo main >> {tell}"), "/image.sif")
+    script = f"while [ ! -e {tell}.up ]; do sleep 0.05; done; echo main >> {tell}"
+    plan = container(("sh", "-c", script), "/image.sif")
     assert bench.start(bench.attempt_of(plan, init_containers=(side,))).wait(60) == 0
     assert tell.read_text() == "main\nhook\nTERM\n"
 
