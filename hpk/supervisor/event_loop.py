@@ -24,7 +24,9 @@ class EventLoop:
     def turn(self, timeout_s: float) -> None:
         """Wait for something, for so long at most, and do all that is to be done."""
         for key, _ in self._selector.select(timeout_s):
-            key.data()
+            # One called before this may have closed it, and its number may be another's now.
+            if self._selector.get_map().get(key.fileobj) is key:
+                key.data()
         while self._events:
             self._events.popleft()()
 

@@ -54,6 +54,8 @@ class ExecCheck:
             self._loop.command(pod_messages.Signal(self._id, signal.SIGKILL, group=True))
 
     def _on_readable(self) -> None:
+        if self._is_over:
+            return
         try:
             data = os.read(self._read_fd, 65536)
         except BlockingIOError:
