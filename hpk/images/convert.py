@@ -34,6 +34,10 @@ _PASSED_ON = (
 )
 _MAX_ACCOUNTS_BYTES = 1024 * 1024
 _EXTRACT_TIMEOUT_S = 120.0
+_HELP_TIMEOUT_S = 60.0
+_COMPRESSION_OPTION = "--mksquashfs-args"
+_COMPRESSION = "-comp zstd -Xcompression-level 3"
+"""Six times as fast to write as the default (gzip) and twice as fast to read, at the same size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class Converter:
         :raises ImageError: ``ErrImagePull``, with the end of what the program said.
         """
         program = self.program()
-        argv = [program, "pull", "--force"]
+        argv = [program, "build", "--force", *await _compression(program)]
         if insecure:
             argv.append("--no-https" if Path(program).name == "apptainer" else "--nohttps")
         argv += [str(destination), f"docker://{source}"]
@@ -100,6 +104,12 @@ class Converter:
                     ERR_IMAGE_PULL, f"cannot look into the converted image: {_said(done)}"
                 )
             return small_text(root / "etc/passwd"), small_text(root / "etc/group")
+
+
+async def _compression(program: str) -> list[str]:
+    """The option that chooses it, where the program has one (Apptainer since 1.4)."""
+    told = await subproc.run([program, "build", "--help"], timeout_s=_HELP_TIMEOUT_S)
+    return [_COMPRESSION_OPTION, _COMPRESSION] if _COMPRESSION_OPTION in told.stdout else []
 
 
 def find_program(names: tuple[str, ...], directories: tuple[Path, ...]) -> str:

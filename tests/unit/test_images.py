@@ -49,6 +49,9 @@ CONFIG = {
 FAKE_APPTAINER = r"""#!/usr/bin/python3 -I
 import os, pathlib, struct, subprocess, sys, time
 here = pathlib.Path(__file__).resolve().parent
+if sys.argv[1:] == ["build", "--help"]:
+    print("" if (here / "old").exists() else "  --mksquashfs-args string")
+    sys.exit()
 with open(here / "calls", "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\n")
 if (here / "fail").exists():
@@ -287,12 +290,22 @@ async def test_an_image_is_resolved_converted_and_described(
     assert Path(plan.path).name == "image.sif"
     assert Path(plan.path).stat().st_mode & 0o777 == 0o600
     (call,) = apptainer.calls()
-    assert call.startswith("pull --force ")
+    assert call.startswith("build --force --mksquashfs-args -comp zstd")
     assert call.endswith(f" docker://{repository}@{digest}")
     listed = world.manager().listing()
     assert [entry.manifest_digest for entry in listed] == [digest]
     assert reference in listed[0].references
     assert listed[0].size_bytes > Path(plan.path).stat().st_size
+
+
+async def test_a_program_that_cannot_choose_the_compression_is_not_asked_to(
+    registry: RegistryServer, apptainer: FakeApptainer, world: World
+) -> None:
+    (apptainer.directory / "old").touch()
+    registry.push("old:1")
+    await world.manager().ensure(f"{registry.host}/old:1", pull_policy="IfNotPresent")
+    (call,) = apptainer.calls()
+    assert call.startswith("build --force /")
 
 
 async def test_what_is_known_needs_no_registry_and_no_conversion(
