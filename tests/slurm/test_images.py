@@ -26,7 +26,7 @@ PYTHON = "/opt/software/hpk/bin/python"
 REGISTRY = "registry.lab:5000"
 APPTAINER = "/opt/software/apptainer/bin/apptainer"
 COUNTING_APPTAINER = f"""#!/bin/sh
-echo "$(hostname) $*" >> "$(dirname "$0")/calls"
+case $* in *--help) ;; *) echo "$(hostname) $*" >> "$(dirname "$0")/calls" ;; esac
 exec {APPTAINER} "$@"
 """
 PROBE = """
