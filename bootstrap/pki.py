@@ -78,6 +78,11 @@ class Pki:
         """Verifies service-account tokens."""
         return self.root / "service-account.pub"
 
+    @property
+    def encryption(self) -> Path:
+        """The API server's EncryptionConfiguration, with the key of the Secrets in etcd."""
+        return self.root / "encryption.json"
+
 
 def ensure(pki: Pki, leaves: Iterable[Leaf]) -> tuple[str, ...]:
     """Make what is missing or no longer right.

@@ -190,6 +190,7 @@ def _kube_apiserver(site: Site) -> tuple[str, ...]:
         f"--etcd-cafile={pki.authority('etcd')}",
         f"--etcd-certfile={pki.certificate('kube-apiserver-etcd-client')}",
         f"--etcd-keyfile={pki.key('kube-apiserver-etcd-client')}",
+        f"--encryption-provider-config={pki.encryption}",
         # It dials a Node's Hostname first otherwise, and our nodes' names resolve nowhere.
         "--kubelet-preferred-address-types=InternalIP",
         f"--kubelet-certificate-authority={pki.authority('api')}",

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from bootstrap import host, identities, pki, plan
+from bootstrap import encryption, host, identities, pki, plan
 from bootstrap.kubeconfig import kubeconfig, write_kubeconfig
 from bootstrap.plan import Site
 from hpk import subproc
@@ -64,6 +64,7 @@ def prepare(paths: HpkPaths, config: ControlPlaneConfig, programs: Mapping[str, 
             cluster_domain=config.cluster_domain,
         ),
     )
+    encryption.ensure(site.pki.encryption)
     for client in plan.clients():
         write_kubeconfig(site.kubeconfig(client), _credentials(site, client))
     write_kubeconfig(paths.kubeconfig, _credentials(site, "admin"))

@@ -6,7 +6,6 @@ What was up before stays up; what was brought up here is taken down at the end.
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,21 +14,9 @@ import pytest
 
 from bootstrap.lab import control
 from bootstrap.lab.hosts import Machine
-from bootstrap.lab.layout import DEFAULT_NAME, LOGIN
+from bootstrap.lab.layout import LOGIN
+from tests.labs import LAB, Silent
 from tests.waiting import eventually as eventually
-
-LAB = os.environ.get("HPK_TEST_LAB", DEFAULT_NAME)
-"""Which lab to test in; one that is not up is brought up, and down again in the end."""
-
-
-class Silent:
-    """A reporter that reports to nobody."""
-
-    def step(self, name: str, text: str) -> None:
-        pass
-
-    def done(self, name: str, text: str) -> None:
-        pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ import pytest
 
 from bootstrap.lab import control
 from bootstrap.lab.hosts import Machine
-from bootstrap.lab.layout import DEFAULT_NAME, LOGIN
+from bootstrap.lab.layout import LOGIN
+from tests.labs import LAB, Silent
 
 pytestmark = pytest.mark.slurm
 
@@ -54,16 +55,6 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-class _Quiet:
-    """Reports to nobody."""
-
-    def step(self, name: str, text: str) -> None:
-        pass
-
-    def done(self, name: str, text: str) -> None:
-        pass
-
-
 @dataclass(frozen=True)
 class Alice:
     """alice, in a directory of the shared file system that holds this checkout's hpk."""
@@ -93,12 +84,12 @@ class Alice:
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
-    found = control.find(DEFAULT_NAME)
+    found = control.find(LAB)
     was_up = asyncio.run(control.is_up(found))
-    asyncio.run(control.up(DEFAULT_NAME, None, _Quiet()))
-    yield control.find(DEFAULT_NAME)
+    asyncio.run(control.up(LAB, None, Silent()))
+    yield control.find(LAB)
     if not was_up:
-        asyncio.run(control.down(DEFAULT_NAME))
+        asyncio.run(control.down(LAB))
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from bootstrap.lab.layout import LOGIN
-from tests.slurm.conftest import LAB, LabUnderTest, eventually
+from tests.labs import LAB
+from tests.slurm.conftest import LabUnderTest, eventually
 
 pytestmark = pytest.mark.slurm
 

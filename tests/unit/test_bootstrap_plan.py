@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from bootstrap import plan, rbac
+from bootstrap import encryption, plan, rbac
 from bootstrap.host import Ports
 from bootstrap.plan import ComponentPlan, Site
 from hpk.config.schema import ControlPlaneConfig
@@ -72,6 +74,23 @@ def test_authorities_are_not_mixed_up() -> None:
     assert flags["--etcd-cafile"] == str(pki.authority("etcd"))
     assert flags["--requestheader-client-ca-file"] == str(pki.authority("front-proxy"))
     assert plan.kubelet_settings(SITE).channel_ca == str(pki.authority("channel"))
+
+
+def test_secrets_are_encrypted_with_a_key_that_is_made_once(tmp_path: Path) -> None:
+    assert _flags(COMPONENTS["kube-apiserver"])["--encryption-provider-config"] == str(
+        SITE.pki.encryption
+    )
+    path = tmp_path / "encryption.json"
+    encryption.ensure(path)
+    text = path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    (rule,) = json.loads(text)["resources"]
+    assert rule["resources"] == ["secrets"]
+    first, second = rule["providers"]
+    assert len(base64.b64decode(first["secretbox"]["keys"][0]["secret"])) == 32
+    assert second == {"identity": {}}
+    encryption.ensure(path)
+    assert path.read_text() == text
 
 
 def test_pods_are_not_evicted_because_the_kubelet_rests() -> None:
