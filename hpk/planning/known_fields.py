@@ -14,15 +14,16 @@ from hpk.planning.handlers import PROBE
 from hpk.planning.lifecycle import LIFECYCLE
 from hpk.planning.whitelist import Check, anything, objects, one_object, only
 
+_PORT: Mapping[str, Check] = {
+    "name": anything,
+    "containerPort": anything,
+    "protocol": only("TCP", "UDP"),
+    "hostPort": anything,
+}
+
 
 def _ports(value: Any, path: str) -> None:
-    known = {
-        "name": anything,
-        "containerPort": anything,
-        "protocol": only("TCP", "UDP"),
-        "hostPort": anything,
-    }
-    objects(known)(value, path)
+    objects(_PORT)(value, path)
     for index, port in enumerate(value):
         if port.get("hostPort") not in (None, 0, port.get("containerPort")):
             raise AdmissionError(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import pytest
 
 from hpk.model.errors import AdmissionError
 from hpk.planning.annotations import NAMES, PREFIXES
+from hpk.planning.known_fields import SPEC
 from hpk.planning.launcher_options import HINTS, MPIEXEC_SHORT, OPTIONS, SHORT
 from hpk.planning.mpi import parse_launcher_options
 from hpk.planning.sbatch_options import ALLOWED
+from hpk.slurm import refusals
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "annotations.md").read_text()
+POD_FIELDS = (DOCS / "pod-fields.md").read_text()
 
 
 def test_every_option_is_documented() -> None:
@@ -25,6 +32,36 @@ def test_every_option_is_documented() -> None:
 def test_every_annotation_is_documented() -> None:
     assert all(prefix in TEXT for prefix in PREFIXES)
     assert all(name in TEXT for name in NAMES)
+
+
+def names_of(known: Any) -> Iterator[str]:
+    """The names a whitelist knows, at every depth: a check keeps the whitelist it applies."""
+    if isinstance(known, Mapping):
+        for name, check in known.items():
+            yield name
+            yield from names_of(check)
+    elif isinstance(known, FunctionType):
+        kept = inspect.getclosurevars(known)
+        for value in (*kept.nonlocals.values(), *kept.globals.values()):
+            if isinstance(value, Mapping) or getattr(value, "__closure__", None):
+                yield from names_of(value)
+
+
+def test_every_known_field_is_documented() -> None:
+    known = set(names_of(SPEC))
+    assert {"containers", "hostPort", "service", "port", "drop"} <= known
+    words = {word for code in re.findall("`([^`]+)`", POD_FIELDS) for word in re.split(r"\W", code)}
+    assert known - words == set()
+
+
+def test_every_reason_of_a_refusal_is_documented() -> None:
+    source = inspect.getsource(refusals)
+    permanent = set(re.findall(r'"(Slurm[A-Za-z]+)"', source))
+    waiting = {f"Slurm{word}" for word in re.findall(r'^[A-Z_]+ = "(?!Slurm)(\w+)"', source, re.M)}
+    assert {"SlurmRefused", "SlurmQosLimit", "SlurmInvalidNodelist"} <= permanent
+    assert waiting == {"SlurmSubmitLimit", "SlurmUnreachable", "SlurmUnknown", "SlurmNotNow"}
+    words = set(re.findall("`(Slurm[A-Za-z]+)`", POD_FIELDS))
+    assert (permanent | waiting) - words == set()
 
 
 def table(head: str) -> list[tuple[list[str], str]]:
