@@ -40,7 +40,7 @@ from hpk.model.ids import Nonce, PodUid, is_valid_uid
 from hpk.model.record import PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
 from hpk.statefs import HpkPaths
-from kubelet.tls_listener import serve_tls
+from kubelet.tls_listener import listen, serve_tls
 
 log = logging.getLogger(__name__)
 
@@ -161,14 +161,17 @@ class ChannelServer:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._settings.channel_cert, self._settings.channel_key)
+
+        def make_protocol() -> asyncio.StreamReaderProtocol:
+            reader = asyncio.StreamReader(limit=MAX_FRAME_BYTES)
+            return asyncio.StreamReaderProtocol(reader, self._accept)
+
         await serve_tls(
-            self._accept,
-            self._settings.address,
-            self._settings.channel_port,
+            make_protocol,
+            listen(self._settings.address, self._settings.channel_port),
             context,
             most_handshakes=_MAX_STRANGERS,
             handshake_timeout_s=_HELLO_TIMEOUT_S,
-            limit=MAX_FRAME_BYTES,
         )
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -11,35 +11,39 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
 _ACCEPT_AGAIN_S = 1.0
 _BACKLOG = 256
 
-Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+def listen(address: str, port: int) -> socket.socket:
+    """A socket that takes connections, for `serve_tls`.
+
+    :raises OSError: the address is not this host's, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), family=family, backlog=_BACKLOG)
+    listener.setblocking(False)
+    return listener
 
 
 async def serve_tls(
-    connected: Connected,
-    address: str,
-    port: int,
+    make_protocol: Callable[[], asyncio.BaseProtocol],
+    listener: socket.socket,
     context: ssl.SSLContext,
     *,
     most_handshakes: int,
     handshake_timeout_s: float,
-    limit: int,
 ) -> None:
-    """Serve until cancelled.
+    """Serve until cancelled; then the listener is closed, connections with a handshake are not.
 
-    :param connected: called with every connection whose handshake is done.
-    :param limit: of a connection's buffer, in bytes.
+    :param make_protocol: for each connection; told of it once its handshake is done.
+    :param most_handshakes: unfinished ones at a time.
     """
     loop = asyncio.get_running_loop()
-
-    def make_protocol() -> asyncio.StreamReaderProtocol:
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=limit), connected)
 
     async def shake_hands(connection: socket.socket) -> None:
         try:
@@ -51,11 +55,12 @@ async def serve_tls(
             )
         except OSError as error:
             log.debug("no TLS handshake: %s", error)
+        except Exception:
+            log.exception("a TLS handshake failed")
+            connection.close()
 
     handshakes: dict[asyncio.Task[None], None] = {}
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, port), family=family, backlog=_BACKLOG) as listener:
-        listener.setblocking(False)
+    with listener:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 try:
@@ -65,7 +70,14 @@ async def serve_tls(
                     await asyncio.sleep(_ACCEPT_AGAIN_S)
                     continue
                 if len(handshakes) >= most_handshakes:
-                    next(iter(handshakes)).cancel()
+                    oldest = next(iter(handshakes))
+                    # Not left to its callback: until that runs it would be the oldest again.
+                    del handshakes[oldest]
+                    oldest.cancel()
                 task = tasks.create_task(shake_hands(connection))
                 handshakes[task] = None
                 task.add_done_callback(lambda done: handshakes.pop(done, None))
+                # Accepting does not yield while connections queue up: those that were cancelled
+                # must come to close theirs, and this task to its first step. One cancelled before
+                # that would never own its socket.
+                await asyncio.sleep(0)
