@@ -37,12 +37,25 @@ class HeldContainer:
     closing_since_s: float = 0.0
 
 
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe that is closed with the stack."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    for fd in ends:
+        stack.callback(os.close, fd)
+    return ends
+
+
 def start_runtime(command: Open, stderr_fd: int) -> HeldContainer:
-    """Fork and exec the runtime."""
-    stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
-    stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
-    parent = os.getpid()
-    pid = os.fork()
+    """Fork and exec the runtime.
+
+    :raises OSError: there are no more processes or descriptors.
+    """
+    with contextlib.ExitStack() as stack:
+        stdin_read, stdin_write = _pipe(stack)
+        stdout_read, stdout_write = _pipe(stack)
+        parent = os.getpid()
+        pid = os.fork()
+        stack.pop_all()
     if pid == 0:
         try:
             linux.die_with_parent(parent)
@@ -74,9 +87,11 @@ def make_user_namespace(container: HeldContainer) -> None:
     """
     if container.user is None or container.user_ns_fd >= 0:
         return
-    made_read, made_write = os.pipe2(os.O_CLOEXEC)
-    parent = os.getpid()
-    pid = os.fork()
+    with contextlib.ExitStack() as stack:
+        made_read, made_write = _pipe(stack)
+        parent = os.getpid()
+        pid = os.fork()
+        stack.pop_all()
     if pid == 0:
         try:
             linux.die_with_parent(parent)
@@ -110,6 +125,24 @@ def read_pause_pid(fd: int) -> int:
             return 0
         data += chunk
     return int(struct.unpack("=q", data)[0])
+
+
+def start_program(
+    command: Run, container: Optional[HeldContainer], fds: tuple[int, ...]
+) -> tuple[int, int]:
+    """Fork what becomes the program; its pid, and what tells why it could not (see below).
+
+    :raises OSError: there are no more processes or descriptors.
+    """
+    with contextlib.ExitStack() as stack:
+        error_read, error_write = _pipe(stack)
+        parent = os.getpid()
+        pid = os.fork()
+        stack.pop_all()
+    if pid == 0:
+        become_program(command, container, fds, error_write, parent)
+    os.close(error_write)
+    return pid, error_read
 
 
 def become_program(
@@ -151,13 +184,16 @@ def become_program(
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal."""
+    """Whether a process has a handler for a signal, or has it blocked to wait for it, as an image's
+    own init (tini, dumb-init) does. The kernel lets nobody do either with SIGKILL and SIGSTOP."""
     try:
-        status = read_file(f"/proc/{pid}/status").decode()
+        status = read_file(f"/proc/{pid}/status").decode(errors="replace")
     except OSError:
         return False
-    masks = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
-    return bool(masks) and bool(int(masks[0], 16) >> (number - 1) & 1)
+    masks = (line.split() for line in status.splitlines())
+    kinds = ("SigCgt:", "SigBlk:")
+    taken = (int(words[1], 16) for words in masks if len(words) == 2 and words[0] in kinds)
+    return any(mask >> (number - 1) & 1 for mask in taken)
 
 
 def kill_inhabitants(pause_pid: int) -> None:

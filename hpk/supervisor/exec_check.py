@@ -22,6 +22,7 @@ class ExecCheck:
     """One command.
 
     :param on_result: told once how it ended; not after `cancel`.
+    :raises OSError: there are no more descriptors; nothing is told then.
     """
 
     def __init__(
@@ -35,16 +36,22 @@ class ExecCheck:
         self._on_result = on_result
         self._output = b""
         self._is_over = False
-        self._read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._read_fd, False)
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._id = loop.new_id(self._on_event)
-        loop.watch(self._read_fd, self._on_readable)
         try:
-            loop.command(run_message(command, self._id), (null, write_fd, write_fd))
+            self._read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self._read_fd, False)
+            try:
+                self._id = loop.new_id(self._on_event)
+                loop.watch(self._read_fd, self._on_readable)
+                loop.command(run_message(command, self._id), (null, write_fd, write_fd))
+            except OSError:
+                self._is_over = True
+                self._close()
+                raise
+            finally:
+                os.close(write_fd)
         finally:
             os.close(null)
-            os.close(write_fd)
 
     def cancel(self) -> None:
         """Kill it, and hear no more of it."""

@@ -44,11 +44,15 @@ class Handling:
         self._is_over = False
         self._exec: Optional[ExecCheck] = None
         handler = action.handler
-        if handler.exec:
-            self._exec = ExecCheck(loop, handler.exec, action.run_message, self._take)
-        else:
-            pod_ip = loop.pod_ip
-            loop.in_thread(lambda: _check(action, pod_ip), self._take)
+        try:
+            if handler.exec:
+                self._exec = ExecCheck(loop, handler.exec, action.run_message, self._take)
+            else:
+                pod_ip = loop.pod_ip
+                loop.in_thread(lambda: _check(action, pod_ip), self._take)
+        except (OSError, RuntimeError) as error:  # no more descriptors, no more threads
+            result = CheckResult(Outcome.ERROR, f"cannot run it: {error}")
+            loop.post(lambda: self._take(result))
 
     @property
     def is_over(self) -> bool:

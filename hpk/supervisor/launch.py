@@ -128,7 +128,10 @@ def mpi_message(
 
 def step_signal_message(pod: PodContext, step: str, number: int, run_id: int) -> Run:
     """Signal every rank of a step."""
-    name = signal.Signals(number).name[3:]
+    try:
+        name = signal.Signals(number).name[3:]
+    except ValueError:  # a real-time signal between the first and the last has none
+        name = str(number)
     return Run(
         id=run_id,
         container=None,
@@ -141,7 +144,7 @@ def step_signal_message(pod: PodContext, step: str, number: int, run_id: int) ->
 def stop_signal(name: str) -> int:
     """The signal an image names in STOPSIGNAL (``SIGQUIT``, ``3``), SIGTERM where it names none."""
     text = name.strip().upper()
-    if text.isdigit() and 0 < int(text) < signal.NSIG:
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 0 < int(text) < signal.NSIG:
         return int(text)
     if text:
         with contextlib.suppress(KeyError):

@@ -49,7 +49,11 @@ class Loop(Watcher, Protocol):
         """Do what may block elsewhere, then tell the loop.
 
         :param work: must not raise.
+        :raises RuntimeError: there can be no other thread now.
         """
+
+    def post(self, event: Callable[[], None]) -> None:
+        """Have this done soon, not from within this call."""
 
     @property
     def pod_ip(self) -> str:

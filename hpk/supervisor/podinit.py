@@ -20,11 +20,11 @@ from typing import Optional
 from hpk.supervisor import linux
 from hpk.supervisor.children import (
     HeldContainer,
-    become_program,
     catches,
     kill_inhabitants,
     make_user_namespace,
     read_pause_pid,
+    start_program,
     start_runtime,
 )
 from hpk.supervisor.files import close_files_but, log
@@ -45,6 +45,8 @@ from hpk.supervisor.pod_messages import (
 )
 
 _CLOSE_TIMEOUT_S = 5.0
+_FAILED_STATUS = 1 << 8
+"""As waitpid tells that a process ended with 1."""
 
 
 @dataclass
@@ -167,7 +169,13 @@ class _Init:
             log("cannot show a directory", path=command.source, error=error)
 
     def _open(self, command: Open, fds: tuple[int, ...]) -> None:
-        container = start_runtime(command, fds[0])
+        try:
+            container = start_runtime(command, fds[0])
+        except OSError as error:  # no more processes, or descriptors: for now
+            with contextlib.suppress(OSError):
+                os.write(fds[0], f"cannot start the container's runtime: {error}\n".encode())
+            send(self._sock, Closed(command.id, _FAILED_STATUS))
+            return
         self._containers[command.id] = container
         self._selector.register(
             container.stdout_fd, selectors.EVENT_READ, lambda: self._on_pause(container)
@@ -194,12 +202,11 @@ class _Init:
             except OSError as error:
                 send(self._sock, NotStarted(command.id, str(error)))
                 return
-        error_read, error_write = os.pipe2(os.O_CLOEXEC)
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            become_program(command, container, fds, error_write, parent)
-        os.close(error_write)
+        try:
+            pid, error_read = start_program(command, container, fds)
+        except OSError as error:  # no more processes, or descriptors: for now
+            send(self._sock, NotStarted(command.id, f"cannot start a process: {error}"))
+            return
         program = _Program(command.id, pid, error_read)
         self._programs[command.id] = program
         self._selector.register(error_read, selectors.EVENT_READ, lambda: self._on_started(program))
@@ -225,10 +232,13 @@ class _Init:
         if program is not None and program.status is None:
             if command.as_process_1 and not catches(program.pid, command.number):
                 return
+            if command.group:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(program.pid, command.number)
+                    return
+            # One that has just been forked may not lead its group yet.
             with contextlib.suppress(ProcessLookupError):
-                # Each program leads a group of its own, from before it can be signalled.
-                send_signal = os.killpg if command.group else os.kill
-                send_signal(program.pid, command.number)
+                os.kill(program.pid, command.number)
 
     def _close(self, container_id: int) -> None:
         container = self._containers.get(container_id)

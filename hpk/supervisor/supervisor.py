@@ -170,6 +170,10 @@ class Supervisor:
         """See Loop.in_thread."""
         self._loop.in_thread(work, then)
 
+    def post(self, event: Callable[[], None]) -> None:
+        """See Loop.post."""
+        self._loop.post(event)
+
     def log_grew(self) -> None:
         """See Loop.log_grew."""
         self._channel.wake()
@@ -309,6 +313,18 @@ class Supervisor:
             self._containers.lost(is_host=init.is_host)
 
     def _on_frame(self, frame: Any) -> None:
+        # Without its first bundle no container ever starts, and only an end of the pod would tell.
+        is_vital = isinstance(frame, frames.BundleReply) and not self._has_bundle
+        try:
+            self._take_frame(frame)
+        except Exception:  # whatever it asks for, the pod's containers must outlive it
+            if is_vital:
+                raise
+            log(
+                "cannot do what was asked", frame=type(frame).__name__, trace=traceback.format_exc()
+            )
+
+    def _take_frame(self, frame: Any) -> None:
         if isinstance(frame, frames.Welcome):
             log("channel: welcome")
             self._vigil.heard()

@@ -115,3 +115,15 @@ def test_which_signals_a_process_catches() -> None:
         process.communicate(b"\n")
     assert caught == [10]
     assert not catches(process.pid, 10)
+
+
+def test_a_process_that_waits_for_a_signal_catches_it() -> None:
+    """As tini and dumb-init do: blocked, then taken by sigwait."""
+    wait = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\nprint()\ninput()"
+    argv = [sys.executable, "-c", wait]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        caught = [number for number in (9, 10, 15, 19, 64) if catches(process.pid, number)]
+        process.communicate(b"\n")
+    assert caught == [10, 15, 64]

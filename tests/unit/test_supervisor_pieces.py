@@ -9,6 +9,8 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -34,7 +36,7 @@ from hpk.supervisor import (
     termination,
     volumes,
 )
-from hpk.supervisor.launch import stop_signal
+from hpk.supervisor.launch import PodContext, step_signal_message, stop_signal
 from hpk.supervisor.main import parse_options
 from hpk.supervisor_zipapp import build_zipapp
 from tests.supervisor_peer import container, env, log_texts, volume
@@ -420,3 +422,17 @@ def test_output_of_a_container_that_has_ended_is_read_whatever_the_log_does(
     gate.set()
     writer.close()
     writer.join(30)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(15, "TERM"), (34, "RTMIN"), (40, "40"), (64, "RTMAX")]
+)
+def test_every_signal_of_a_step_has_a_name_or_a_number(number: int, name: str) -> None:
+    pod = cast(PodContext, SimpleNamespace(tool_env={}))
+    message = step_signal_message(pod, "7.0", number, 1)
+    assert message.argv == ("scancel", f"--signal={name}", "7.0")
+
+
+@pytest.mark.parametrize("text", ["\u00b2", "\u0663", "9" * 5000, "0", "65"])
+def test_what_is_no_signal_of_an_image_is_sigterm(text: str) -> None:
+    assert stop_signal(text) == 15

@@ -1,0 +1,130 @@
+"""What becomes of a pod while its node has no more processes, threads or descriptors to give."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hpk.model.handlers import Handler, TcpSocketAction
+from hpk.supervisor import pod_messages, podinit
+from hpk.supervisor.check_result import CheckResult, Outcome
+from hpk.supervisor.children import HeldContainer, make_user_namespace
+from hpk.supervisor.event_loop import EventLoop
+from hpk.supervisor.handling import Action, Handling
+from hpk.supervisor.loop import Loop
+
+NO_MORE = "Resource temporarily unavailable"
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture
+def no_more_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, NO_MORE)
+
+    monkeypatch.setattr(os, "fork", refuse)
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def told(sock: socket.socket) -> Any:
+    received = pod_messages.receive(sock)
+    assert received is not None
+    return received[0]
+
+
+@pytest.mark.usefixtures("no_more_processes")
+def test_podinit_outlives_a_fork_that_fails(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, (tmp_path / "errors").open("wb") as errors:
+        init = podinit._Init(theirs)
+        before = open_files()
+        run = pod_messages.Run(1, None, ("true",), (), "")
+        pod_messages.send(ours, run, (errors.fileno(),) * 3)
+        assert init._on_command()
+        assert told(ours) == pod_messages.NotStarted(
+            1, f"cannot start a process: [Errno 11] {NO_MORE}"
+        )
+        pod_messages.send(ours, pod_messages.Open(2, ("true",), (), None, None), (errors.fileno(),))
+        assert init._on_command()
+        assert told(ours) == pod_messages.Closed(2, 256)
+        assert NO_MORE in (tmp_path / "errors").read_text()
+        with pytest.raises(BlockingIOError):
+            make_user_namespace(HeldContainer(3, 0, -1, -1, user=(1, 1)))
+        assert open_files() == before
+
+
+def test_a_group_that_is_not_there_yet_is_signalled_all_the_same() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, subprocess.Popen(["sleep", "1000"]) as process:
+        init = podinit._Init(theirs)
+        init._programs[1] = podinit._Program(1, process.pid, -1)
+        try:
+            init._signal(pod_messages.Signal(1, signal.SIGTERM, group=True))
+            assert process.wait(30) == -signal.SIGTERM
+        finally:
+            process.kill()
+
+
+class _Pod:
+    """As much of a pod's loop as a check needs."""
+
+    pod_ip = "127.0.0.1"
+
+    def __init__(self, loop: EventLoop) -> None:
+        self.post = loop.post
+        self.in_thread = loop.in_thread
+
+
+def check(handler: Handler, refuse: Callable[[], Any]) -> list[CheckResult]:
+    loop, found = EventLoop(), list[CheckResult]()
+    action = Action(handler, 1.0, lambda argv, number: pod_messages.Run(number, 1, argv, (), "/"))
+    with refuse():
+        Handling(cast(Loop, _Pod(loop)), action, found.append)
+    assert found == []  # whoever asked does not have the check yet
+    loop.turn(10)
+    return found
+
+
+def test_a_check_that_gets_no_descriptor_has_failed_to_run() -> None:
+    before = open_files()
+    (result,) = check(Handler(exec=("true",)), no_more_files)
+    assert result.outcome is Outcome.ERROR
+    assert "Too many open files" in result.text
+    assert open_files() <= before + 3  # the loop's own
+
+
+def test_a_check_that_gets_no_thread_has_failed_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def no_more_threads() -> Iterator[None]:
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            yield
+
+    (result,) = check(Handler(tcp_socket=TcpSocketAction(1)), no_more_threads)
+    assert result == CheckResult(Outcome.ERROR, "cannot run it: can't start new thread")
