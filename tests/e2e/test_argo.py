@@ -198,15 +198,20 @@ def argo(control_plane: Cluster) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def _installed(cluster: Cluster) -> Iterator[None]:
-    cluster.kubectl("apply", "-k", KUSTOMIZATION)
-    cluster.kubectl(
-        *("rollout", "status", "deployment/workflow-controller", "--timeout=120s"), timeout_s=150
-    )
-    yield
-    cluster.kubectl("delete", "workflows", "--all", "--timeout=60s")
-    eventually(lambda: len(jobs(cluster)) == 1, what="only the controller's job is left")
-    cluster.kubectl("delete", "-k", KUSTOMIZATION, "--timeout=120s", timeout_s=150)
-    eventually(lambda: not jobs(cluster), what="no job of Argo's namespace is left")
+    try:
+        cluster.kubectl("apply", "-k", KUSTOMIZATION)
+        cluster.kubectl(
+            *("rollout", "status", "deployment/workflow-controller", "--timeout=120s"),
+            timeout_s=150,
+        )
+        yield
+        cluster.kubectl("delete", "workflows", "--all", "--timeout=60s")
+        eventually(lambda: len(jobs(cluster)) == 1, what="only the controller's job is left")
+    finally:
+        cluster.kubectl(
+            *("delete", "-k", KUSTOMIZATION, "--ignore-not-found", "--timeout=120s"), timeout_s=150
+        )
+        eventually(lambda: not jobs(cluster), what="no job of Argo's namespace is left")
 
 
 def jobs(cluster: Cluster) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -140,17 +141,21 @@ def test_a_submit_limit_is_waited_out(shared: Cluster, one_job_more: int) -> Non
 def carol(machine: Machine) -> Iterator[Cluster]:
     """The control plane of the user with no default account, who has two accounts."""
     found = Cluster(machine=machine, user="carol")
-    for words in (
-        "add account special Cluster=lab Description=special Organization=lab",
-        "add user carol Account=special",
-    ):
-        found.run(["sacctmgr", "-i", *words.split()], user="root", check=False)
-    found.run(["hpk", "up"], timeout_s=180)
-    yield found
-    found.run(["hpk", "down", "--cancel-jobs"], timeout_s=120)
-    found.run(["rm", "-f", found.home(".hpk/config.toml")])
-    for words in ("delete user carol Account=special", "delete account special"):
-        found.run(["sacctmgr", "-i", *words.split()], user="root", check=False)
+    with contextlib.ExitStack() as afterwards:
+        for made, removed in (
+            (
+                "add account special Cluster=lab Description=special Organization=lab",
+                "delete account special",
+            ),
+            ("add user carol Account=special", "delete user carol Account=special"),
+        ):
+            argv = ["sacctmgr", "-i", *removed.split()]
+            afterwards.callback(found.run, argv, user="root", check=False)
+            found.run(["sacctmgr", "-i", *made.split()], user="root", check=False)
+        afterwards.callback(found.run, ["rm", "-f", found.home(".hpk/config.toml")])
+        afterwards.callback(found.run, ["hpk", "down", "--cancel-jobs"], timeout_s=120)
+        found.run(["hpk", "up"], timeout_s=180)
+        yield found
 
 
 def account(cluster: Cluster, name: str, namespace: str) -> str:
@@ -195,7 +200,7 @@ def test_a_mistyped_setting_stops_hpk_up_with_its_place(carol: Cluster) -> None:
     argv = ["sh", "-c", f"mkdir -p {other} && echo '[slurm]\nacount = 1' > {other}/config.toml"]
     carol.run(argv)
     done = carol.run(["env", f"HPK_HOME={other}", "hpk", "up"], check=False)
+    carol.run(["rm", "-r", other])
     assert done.returncode == 1
     assert f"{other}/config.toml: slurm.acount: there is no such setting" in done.stderr
     assert "did you mean account?" in done.stderr
-    carol.run(["rm", "-r", other])

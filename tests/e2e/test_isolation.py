@@ -89,15 +89,19 @@ print(json.dumps(sorted(seen)), flush=True)
 def bob(machine: Machine, control_plane: Cluster) -> Iterator[Cluster]:
     """bob's control plane, beside alice's."""
     cluster = Cluster(machine=machine, user="bob", namespace=f"t-{secrets.token_hex(3)}")
-    cluster.run(["hpk", "up"], timeout_s=180)
-    cluster.run(["kubectl", "create", "namespace", cluster.namespace])
-    eventually(
-        lambda: cluster.kubectl("get", "serviceaccount", "default", check=False).returncode == 0,
-        what="bob's default service account",
-    )
-    yield cluster
-    cluster.run(["kubectl", "delete", "namespace", cluster.namespace, "--wait=false"])
-    cluster.run(["hpk", "down", "--cancel-jobs"], timeout_s=120)
+    try:
+        cluster.run(["hpk", "up"], timeout_s=180)
+        cluster.run(["kubectl", "create", "namespace", cluster.namespace])
+        eventually(
+            lambda: (
+                cluster.kubectl("get", "serviceaccount", "default", check=False).returncode == 0
+            ),
+            what="bob's default service account",
+        )
+        yield cluster
+        cluster.run(["kubectl", "delete", "namespace", cluster.namespace, "--wait=false"])
+    finally:
+        cluster.run(["hpk", "down", "--cancel-jobs"], timeout_s=120)
 
 
 class Words(dict[str, str]):

@@ -6,6 +6,7 @@ test_values.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -114,8 +115,7 @@ echo touched > /touched && cat /touched
 _MAKE_SOCKET = """
 import os, socket, sys
 os.chdir(sys.argv[1])
-if not os.path.exists("socket"):
-    socket.socket(socket.AF_UNIX).bind("socket")
+socket.socket(socket.AF_UNIX).bind("socket")
 """
 
 
@@ -204,11 +204,20 @@ def leftovers(shared: Cluster) -> Leftovers:
 
 
 @pytest.fixture(scope="module")
-def ran(shared: Cluster, leftovers: Leftovers) -> dict[str, Json]:
+def host_paths(shared: Cluster) -> Iterator[str]:
+    """A directory in the user's home for hostPath volumes, with what is to be there before."""
+    home = shared.home(f"host 'paths' of {shared.namespace}")
+    try:
+        shared.run(["sh", "-c", f'mkdir -p "{home}/dir" && echo given > "{home}/dir/given file"'])
+        shared.run(["python3", "-I", "-c", _MAKE_SOCKET, home])
+        yield home
+    finally:
+        shared.run(["rm", "-rf", home])
+
+
+@pytest.fixture(scope="module")
+def ran(shared: Cluster, leftovers: Leftovers, host_paths: str) -> dict[str, Json]:
     """Every pod of this module that only runs and ends."""
-    home = shared.home("host 'paths'")
-    shared.run(["sh", "-c", f'mkdir -p "{home}/dir" && echo given > "{home}/dir/given file"'])
-    shared.run(["python3", "-I", "-c", _MAKE_SOCKET, home])
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
     shared.create({**config, "data": {"nasty": nasty.TEXT, "k": "v"}})
     pods = []
@@ -219,7 +228,7 @@ def ran(shared: Cluster, leftovers: Leftovers) -> dict[str, Json]:
             port += 1
             tail = f"{runtime}-{user}"
             pods.append(shared_things(f"shared-{tail}", runtime, user, port))
-            pods.append(host_things(f"host-{tail}", runtime, user, home))
+            pods.append(host_things(f"host-{tail}", runtime, user, host_paths))
             pods.append(security_things(f"security-{tail}", runtime, user))
             pods.append(memory_things(f"memory-{tail}", runtime, user))
     shared.create(*pods)
@@ -258,13 +267,15 @@ def test_memory_in_the_place_of_dev_shm(
 
 
 @each
-def test_host_paths(shared: Cluster, ran: dict[str, Json], runtime: str, user: int) -> None:
+def test_host_paths(
+    shared: Cluster, ran: dict[str, Json], host_paths: str, runtime: str, user: int
+) -> None:
     name = f"host-{runtime}-{user}"
     assert main_log(shared, ran[name]) == [
         *("given", "given", "Read-only file system", "given", str(user)),
         *("touched", "socket", "device"),
     ]
-    made = shared.home("host 'paths'", name, "x", "by-pod")
+    made = f"{host_paths}/{name}/x/by-pod"
     assert shared.read(made) == "made\n"
     assert shared.run(["stat", "-c", "%U", made]).stdout == "alice\n"
 
@@ -338,7 +349,7 @@ WRONG = {
 
 
 def test_a_host_path_waits_for_what_it_names(cluster: Cluster) -> None:
-    path = cluster.home("comes later")
+    path = cluster.home(f"comes later in {cluster.namespace}")
 
     def waiter(kind: str) -> Json:
         main = container("main", "cat /f", volumeMounts=mounts(("h", "/f")))
@@ -361,11 +372,13 @@ def test_a_host_path_waits_for_what_it_names(cluster: Cluster) -> None:
             timeout_s=150,
             what=wanted,
         )
-    cluster.run(["sh", "-c", f"echo there > '{path}'"])
-    found = cluster.wait_phase("waits-file", "Succeeded", "Failed")
-    assert found["status"]["phase"] == "Succeeded"
-    assert cluster.logs("waits-file") == "there\n"
-    cluster.run(["rm", path])
+    try:
+        cluster.run(["sh", "-c", f"echo there > '{path}'"])
+        found = cluster.wait_phase("waits-file", "Succeeded", "Failed")
+        assert found["status"]["phase"] == "Succeeded"
+        assert cluster.logs("waits-file") == "there\n"
+    finally:
+        cluster.run(["rm", "-f", path])
 
 
 def test_an_empty_dir_that_outgrows_its_limit_evicts_the_pod(cluster: Cluster) -> None:

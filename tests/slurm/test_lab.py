@@ -236,10 +236,13 @@ def test_podman_runs_an_image_of_the_registry(lab: LabUnderTest, images: dict[st
     run += ["--cgroups=no-conmon", "--cgroupns=host", "registry.lab:5000/busybox:latest"]
     # In a job, whose end is the end of podman's pause process too; all it writes lies in its place.
     job = ["srun", "--quiet", "-w", "n2", "env", f"TMPDIR={place}/t", f"XDG_RUNTIME_DIR={place}/x"]
-    lab.run("n2", "alice", ["mkdir", "-p", f"{place}/t", f"{place}/x"], check=True)
-    done = lab.run("login", "alice", [*job, *podman, *run, "echo", "from podman"])
-    # Its locks lie in shared memory, under one name for each user, and stay.
-    lab.run("n2", "root", ["sh", "-c", f"rm -rf {place} /dev/shm/libpod_*"], check=True)
+    try:
+        lab.run("n2", "alice", ["mkdir", "-p", f"{place}/t", f"{place}/x"], check=True)
+        done = lab.run("login", "alice", [*job, *podman, *run, "echo", "from podman"])
+    finally:
+        # Its locks lie in shared memory, under one name for each user, and stay.
+        locks = "find /dev/shm -maxdepth 1 -name 'libpod_*' -user alice -delete"
+        lab.run("n2", "root", ["sh", "-c", f"rm -rf {place}; {locks}"], check=True)
     assert done.stdout.strip() == "from podman", done.stderr
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -423,6 +424,27 @@ def test_a_nasty_home_stays_a_path_in_the_script(tmp_path: Path) -> None:
         )
 
 
+PATIENCE_S = 120
+
+
+@contextlib.asynccontextmanager
+async def probing(directory: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, NodeReport]]:
+    """A probe that runs in this directory, and what it has reported; it is not there afterwards."""
+    argv = [sys.executable, "-I", "-S", probe.__file__, str(directory)]
+    process = await asyncio.create_subprocess_exec(*argv)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while (report := read_report(directory)) is None:
+                assert process.returncode is None, "the probe has ended without a report"
+                await asyncio.sleep(0.02)
+        yield process, report
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def test_the_probe_and_this_side_speak(tmp_path: Path) -> None:
     """Both ends on one host: what is refused across hosts is refused between processes too."""
     tokens, directory = Tokens(), tmp_path / "meeting 'place'"
@@ -440,12 +462,8 @@ async def test_the_probe_and_this_side_speak(tmp_path: Path) -> None:
         }
         (directory / "request.json").write_text(json.dumps(request))
         (directory / "lock").touch()
-        argv = [sys.executable, "-I", "-S", probe.__file__, str(directory)]
-        process = await asyncio.create_subprocess_exec(*argv)
-        while (report := read_report(directory)) is None:
-            await asyncio.sleep(0.02)
-        talk = await converse(directory, report, tokens, bell)
-        assert await process.wait() == 0
+        async with probing(directory) as (_, report):
+            talk = await converse(directory, report, tokens, bell)
     assert [one.name for one in report.programs] == ["sh"]
     assert report.hpk_python.startswith("Python 3.")
     assert (report.to_login, talk.from_node, talk.to_node) == ("", True, "")
@@ -468,11 +486,8 @@ async def test_a_probe_whose_directory_goes_ends(tmp_path: Path) -> None:
     }
     (directory / "request.json").write_text(json.dumps(request))
     (directory / "lock").touch()
-    argv = [sys.executable, "-I", "-S", probe.__file__, str(directory)]
-    process = await asyncio.create_subprocess_exec(*argv)
-    while (report := read_report(directory)) is None:
-        await asyncio.sleep(0.02)
-    assert report.to_login
-    assert report.hpk_python == ""
-    directory.rename(tmp_path / "elsewhere")
-    assert await asyncio.wait_for(process.wait(), timeout=30) == 0
+    async with probing(directory) as (process, report):
+        assert report.to_login
+        assert report.hpk_python == ""
+        assert process.returncode is None
+        directory.rename(tmp_path / "elsewhere")

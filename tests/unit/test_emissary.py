@@ -96,9 +96,8 @@ def test_a_signal_to_the_tree_reaches_every_process_of_it() -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
-            ready = b""
-            while len(ready) < 3:
-                ready += os.read(process.stderr.fileno(), 1)
+            for _ in range(3):
+                assert os.read(process.stderr.fileno(), 1) == b"y", "one has ended"
             signal_tree(process.pid, signal.SIGTERM)
             assert process.stdout.read() == b"xxx"
         finally:

@@ -89,7 +89,7 @@ def test_parameters_of_a_workflow_can_be_given() -> None:
     (one,) = (
         one
         for one in explained((GOLDEN / "workloads.yaml").read_text(), cpus="8")
-        if one.origin.startswith("Workflow")
+        if one.origin.startswith("Workflow/")
     )
     assert any(option.line == "--ntasks=8" for option in one.options)
 

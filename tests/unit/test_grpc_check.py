@@ -88,21 +88,25 @@ NOT_SERVING = b"\0\0\7" + b"\0\1" + b"\0\0\0\1" + b"\0\0\0\0\2\x08\2"
 
 
 @pytest.mark.parametrize(
-    ("reply", "text"),
+    ("reply", "timeout_s", "text"),
     [
-        (NOT_SERVING, 'service unhealthy (responded with "NOT_SERVING")'),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "error: health rpc probe failed: what answers"),
-        (b"\0\0\0\7\0\0\0\0\0", "error: health rpc probe failed: the server has ended the call"),
-        (b"\0\0\0\4\0\0\0\0\0", "timeout: health rpc did not complete within 0.5s"),
+        (NOT_SERVING, 60, 'service unhealthy (responded with "NOT_SERVING")'),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", 60, "error: health rpc probe failed: what answers"),
+        (
+            b"\0\0\0\7\0\0\0\0\0",
+            60,
+            "error: health rpc probe failed: the server has ended the call",
+        ),
+        (b"\0\0\0\4\0\0\0\0\0", 0.5, "timeout: health rpc did not complete within 0.5s"),
     ],
 )
-def test_other_answers(reply: bytes, text: str) -> None:
+def test_other_answers(reply: bytes, timeout_s: float, text: str) -> None:
     server = socketserver.ThreadingTCPServer((LOCAL, 0), Replies)
     server.reply = reply  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        result = check(server.server_address[1], timeout_s=0.5)
+        result = check(server.server_address[1], timeout_s=timeout_s)
     finally:
         server.shutdown()
         server.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -52,6 +53,18 @@ def messages(record: SupervisorRecord, reason: str) -> list[str]:
 
 def every_second(handler: Handler, **changes: int) -> ProbePlan:
     return ProbePlan(handler, period_s=1, timeout_s=changes.pop("timeout_s", 5), **changes)
+
+
+def executing(command: str) -> list[int]:
+    """The processes whose command line is this one."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cmdline").read_bytes().rstrip(b"\0").split(b"\0") == [
+                word.encode() for word in command.split()
+            ]:
+                found.append(int(entry.name))
+    return found
 
 
 def file_exists(path: Path) -> Handler:
@@ -140,14 +153,19 @@ def test_a_startup_probe_gates_the_others_and_the_next_container(bench: Bench) -
 
 
 def test_commands_that_take_too_long_are_killed_with_what_they_started(bench: Bench) -> None:
-    left = f"sleep 1000.{os.getpid()}"
-    probe = ProbePlan(Handler(exec=("sh", "-c", f"{left}; true")), period_s=1, timeout_s=1)
+    began, left = bench.directory / "began", f"sleep 1000.{os.getpid()}"
+    command = f"{left} & echo > '{began}'; wait"
+    # Asked once, when the container starts: whatever of it is there then has outlived its time.
+    probe = ProbePlan(Handler(exec=("sh", "-c", command)), period_s=3600, timeout_s=1)
     layout = bench.attempt("sleep", "1000", probes=ContainerProbes(readiness=probe))
     process = bench.start(layout)
     failed = bench.peer.wait_record(lambda r: bool(r.events))
     assert messages(failed, "Unhealthy") == [
-        f'Readiness probe failed: command timed out: "sh -c {left}; true" timed out after 1s'
+        f'Readiness probe failed: command timed out: "sh -c {command}" timed out after 1s'
     ]
+    wait_until(began.exists)
+    wait_until(lambda: not executing(left))
+    assert process.poll() is None
     bench.peer.send(frames.Stop(0))
     assert process.wait(30)
 

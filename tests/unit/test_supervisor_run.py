@@ -205,19 +205,19 @@ def test_an_orphan_gives_its_node_back(bench: Bench) -> None:
 
 
 def test_a_heartbeat_keeps_a_pod_without_channel_alive(bench: Bench) -> None:
-    layout = bench.attempt("sleep", "1000", orphan_timeout_s=3)
+    """Without one it ends by itself, as the test before shows. The time is long for the sake of a
+    machine that stands still."""
+    layout = bench.attempt("sleep", "1000", orphan_timeout_s=8)
     process = bench.start(layout)
     bench.peer.wait_running()
     bench.peer.close()
     heartbeat = bench.directory / "heartbeat"
-    deadline = time.monotonic() + 6
+    deadline = time.monotonic() + 12
     while time.monotonic() < deadline:
         heartbeat.write_text("alive")
         assert process.poll() is None
         time.sleep(0.2)
-    heartbeat.unlink()
-    process.wait(30)
-    assert read_record(layout).stop_cause is StopCause.ORPHANED
+    assert read_record(layout).stop_cause is None
 
 
 def test_the_deadline_stops_the_pod(bench: Bench) -> None:
