@@ -144,7 +144,7 @@ class ChannelServer:
         self._paths = paths
         self._handler = handler
         self._sessions: dict[Nonce, Session] = {}
-        self._strangers = 0
+        self._strangers: dict[asyncio.StreamWriter, None] = {}
 
     def session(self, nonce: Nonce) -> Session | None:
         """The open session of an attempt."""
@@ -176,6 +176,7 @@ class ChannelServer:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _notice_silence(writer.get_extra_info("socket"))
+        session = None
         try:
             session = await self._welcome(reader, writer)
             if session is not None:
@@ -185,22 +186,27 @@ class ChannelServer:
         except Exception:
             log.exception("channel connection failed")
         finally:
+            if session is None:
+                # A stranger need not be told that TLS ends, and could take its time to agree.
+                writer.transport.abort()
             writer.close()
 
     async def _welcome(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> Session | None:
-        if self._strangers >= _MAX_STRANGERS:
-            return None
-        self._strangers += 1
+        if len(self._strangers) >= _MAX_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.transport.abort()
+        self._strangers[writer] = None
         try:
             async with asyncio.timeout(_HELLO_TIMEOUT_S):
                 hello = codec.parse_frame(await _read_payload(reader, _HELLO_MAX_BYTES))
+            if not isinstance(hello, Hello):
+                raise ParseError("the first frame is no Hello")
+            refusal = await asyncio.to_thread(self._refusal, hello)
         finally:
-            self._strangers -= 1
-        if not isinstance(hello, Hello):
-            raise ParseError("the first frame is no Hello")
-        refusal = await asyncio.to_thread(self._refusal, hello)
+            self._strangers.pop(writer, None)
         if refusal is not None:
             log.info("supervisor refused uid=%s reason=%s", hello.uid, refusal.reason)
             if refusal == _refuse_later_protocol(hello):

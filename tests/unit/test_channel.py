@@ -34,6 +34,7 @@ from hpk.model.plan import EnvVar
 from hpk.model.record import RECORD_VERSION, PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
 from hpk.statefs import HpkPaths, private_directory, write_atomically
+from kubelet import channel as channel_module
 from kubelet.channel import ChannelServer, decode_log_data
 from tests.certificates import make_certificates
 
@@ -258,6 +259,45 @@ async def test_strangers_without_a_handshake_are_sent_away_and_hinder_nobody(
         silent[-1].settimeout(0.2)
         with pytest.raises(TimeoutError):
             silent[-1].recv(1)
+
+
+async def test_of_those_that_say_nothing_the_oldest_makes_room(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_module, "_MAX_STRANGERS", 2)
+    monkeypatch.setattr(channel_module, "_HELLO_TIMEOUT_S", 600)
+    async with (
+        channel.dial() as (oldest, _),
+        channel.dial() as (newer, _),
+        channel.dial() as (reader, writer),
+    ):
+        writer.write(channel.hello())
+        assert isinstance(await receive(reader), Welcome)
+        assert await oldest.read() == b""
+        assert not newer.at_eof()
+
+
+@pytest.mark.parametrize(
+    "first", [b"GET / HTTP/1.1\r\n\r\n", codec.frame_bytes(BundleRequest(id=1)), None]
+)
+async def test_a_stranger_cannot_stay_by_not_agreeing_to_the_end_of_tls(
+    channel: Channel, first: bytes | None
+) -> None:
+    context = ssl.create_default_context(cafile=str(channel.ca))
+
+    def outstay() -> bytes:
+        with socket.create_connection(("127.0.0.1", channel.port), 10) as plain:
+            connection = context.wrap_socket(plain, server_hostname="hpk-channel")
+            connection.sendall(first or channel.hello(token="wrong"))
+            with socket.socket(fileno=connection.detach()) as silent:
+                silent.settimeout(10)
+                received = b""
+                while piece := silent.recv(65536):
+                    received += piece
+                return received
+
+    # The session's tickets and a Reject, no more; a recv that times out fails.
+    assert len(await asyncio.to_thread(outstay)) > 0
 
 
 @pytest.mark.parametrize("protocol", range(1, PROTOCOL_VERSION + 1))
