@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
 import ssl
 from collections.abc import Coroutine
 
@@ -25,10 +26,12 @@ from kubelet.server.backend import KubeletBackend
 from kubelet.server.exec_signal import serve_exec
 from kubelet.server.front_door import MAX_HEAD_BYTES, FrontDoor, Upgrade
 from kubelet.server.peer import Peer
+from kubelet.tls_listener import listen, serve_tls
 
 log = logging.getLogger(__name__)
 
 _HANDSHAKE_TIMEOUT_S = 10.0
+_MOST_HANDSHAKES = 256
 _KEEP_ALIVE_S = 90  # upstream's IdleTimeout
 _DRAIN_S = 2.0
 
@@ -52,6 +55,14 @@ def tls_context(settings: KubeletSettings) -> ssl.SSLContext:
             remedy="run hpk down and hpk up, which writes them anew",
         ) from error
     return context
+
+
+async def _log_failure(serving: Coroutine[None, None, None]) -> None:
+    try:
+        await serving
+    except Exception:
+        log.exception("the kubelet API no longer takes connections")
+        raise
 
 
 async def _guarded(upgrade: Upgrade, serving: Coroutine[None, None, None]) -> None:
@@ -81,7 +92,8 @@ class KubeletServer:
     """One HTTPS listener for all virtual nodes."""
 
     def __init__(self) -> None:
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._serving: asyncio.Task[None] | None = None
         self._state = ServerState()
         self._unread: set[asyncio.Transport] = set()
         self._upgrades: set[asyncio.Task[None]] = set()
@@ -125,26 +137,34 @@ class KubeletServer:
             )
 
         try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                front_door,
-                settings.address,
-                settings.port,
-                ssl=context,
-                ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
-            )
+            self._listener = listen(settings.address, settings.port)
         except OSError as error:
             raise TransientError(
                 f"cannot listen on {settings.address}:{settings.port}: {error}",
                 remedy="see what else uses the port",
             ) from error
+        self._serving = asyncio.create_task(
+            _log_failure(
+                serve_tls(
+                    front_door,
+                    self._listener,
+                    context,
+                    most_handshakes=_MOST_HANDSHAKES,
+                    handshake_timeout_s=_HANDSHAKE_TIMEOUT_S,
+                )
+            )
+        )
         log.info("serve the kubelet API", extra={"port": settings.port})
 
     async def stop(self) -> None:
         """Stop listening and end every connection; harmless when not started."""
-        if self._listener is None:
+        if self._listener is None or self._serving is None:
             return
-        listener, self._listener = self._listener, None
-        listener.close()
+        serving, self._serving = self._serving, None
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        self._listener.close()  # not yet done where serving had not begun
+        self._listener = None
         for transport in tuple(self._unread):
             transport.abort()
         for task in (upgrades := tuple(self._upgrades)):
@@ -164,5 +184,4 @@ class KubeletServer:
             await asyncio.wait(remaining, timeout=_DRAIN_S)
         for task in tuple(self._state.tasks):
             task.cancel()
-        await listener.wait_closed()
         log.info("stopped the kubelet API")

@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hpk.model.errors import PermanentError, TransientError
 from hpk.model.settings import KubeletSettings
 from kubelet.server import front_door, spdy
+from kubelet.server import server as server_module
 from kubelet.server.backend import AccessRequest, LogSource, LogUnavailableError
 from kubelet.server.exec_signal import signal_of
 from kubelet.server.server import KubeletServer
@@ -663,6 +664,24 @@ async def test_a_head_in_pieces(running: Running) -> None:
     assert (await reader.read()).endswith(b"ok")
     writer.close()
     await writer.wait_closed()
+
+
+async def test_of_many_silent_connections_the_oldest_makes_room(
+    running: Running,
+) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        silent = []
+        for _ in range(server_module._MOST_HANDSHAKES + 5):
+            at = ("127.0.0.1", running.settings.port)
+            connection = await asyncio.to_thread(socket.create_connection, at, 10)
+            connection.setblocking(False)
+            silent.append(stack.enter_context(connection))
+        for connection in silent[:5]:
+            assert await loop.sock_recv(connection, 1) == b""
+        assert await get(running, "/healthz") == (200, "ok")
+        with pytest.raises(BlockingIOError):
+            silent[-1].recv(1)
 
 
 async def test_every_address_is_refused(running: Running, tmp_path: Path) -> None:
