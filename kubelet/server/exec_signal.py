@@ -159,6 +159,7 @@ async def _serve_streams(
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
     upgrade.transport.set_protocol(protocol)
     protocol.connection_made(upgrade.transport)
+    upgrade.transport.resume_reading()  # before the reader has a reason to pause it
     writer = asyncio.StreamWriter(upgrade.transport, protocol, reader, loop)
     try:
         writer.write(

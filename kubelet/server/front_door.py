@@ -31,6 +31,7 @@ _CONNECTION = re.compile(rb"^connection[ \t]*:(.*)$", re.IGNORECASE | re.MULTILI
 class Upgrade:
     """A connection whose client wants to leave HTTP.
 
+    :param transport: does not read; whoever gives it another protocol resumes it.
     :param received: all bytes read so far: the request's head and whatever followed it.
     """
 
@@ -93,7 +94,7 @@ class FrontDoor(asyncio.Protocol):
         self._timer = loop.call_later(HEAD_TIMEOUT_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """More of the head."""
+        """More of the head; what comes after the connection was handed over is forgotten."""
         if self._transport is None or self._transport.is_closing():
             return
         self._received += data
@@ -107,14 +108,15 @@ class FrontDoor(asyncio.Protocol):
         if self._peer is None:
             answer(self._transport, "401 Unauthorized", "Unauthorized")
             return
+        transport, self._transport = self._transport, None
         if wants_upgrade(self._received[: end.end()]):
-            self._on_upgrade(
-                Upgrade(transport=self._transport, peer=self._peer, received=self._received)
-            )
+            # Nothing more until it is known who reads it: the client waits in TCP meanwhile.
+            transport.pause_reading()
+            self._on_upgrade(Upgrade(transport=transport, peer=self._peer, received=self._received))
             return
         http = self._make_http(self._peer)
-        self._transport.set_protocol(http)
-        http.connection_made(self._transport)
+        transport.set_protocol(http)
+        http.connection_made(transport)
         http.data_received(self._received)
 
     def connection_lost(self, exc: Exception | None) -> None:

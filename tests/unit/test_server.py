@@ -143,6 +143,10 @@ class Backend:
     api_down: bool = False
     signals: list[tuple[str, str, str, int]] = field(default_factory=list)
     lost: bool = False
+    may_create: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_create.set()
 
     def pods(self) -> list[dict[str, Any]]:
         return [
@@ -172,6 +176,8 @@ class Backend:
 
     async def review_access(self, request: AccessRequest) -> bool:
         self.reviews.append(request)
+        if request.verb == "create":
+            await self.may_create.wait()
         if self.api_down:
             raise TransientError("the API server does not answer")
         return (request.user, request.verb, request.subresource, request.name) in self.rights
@@ -578,6 +584,34 @@ def exec_head(query: str, user: str = "api-server") -> bytes:
     ).encode()
 
 
+def stream_frames(*kinds: str) -> list[bytes]:
+    """What a client sends to open streams, one after the other."""
+    packer = zlib.compressobj(zdict=spdy.dictionary())
+    frames = []
+    for number, kind in enumerate(kinds):
+        pairs = struct.pack(">II", 1, 10) + b"streamtype" + struct.pack(">I", len(kind))
+        block = packer.compress(pairs + kind.encode()) + packer.flush(zlib.Z_SYNC_FLUSH)
+        body = struct.pack(">IIH", 2 * number + 1, 0, 0) + block
+        frames.append(struct.pack(">HHI", 0x8003, spdy.SYN_STREAM, len(body)) + body)
+    return frames
+
+
+async def read_ends(reader: asyncio.StreamReader, count: int) -> tuple[list[int], dict[int, bytes]]:
+    """The streams that were answered, and the last data of each."""
+    replies: list[int] = []
+    ends: dict[int, bytes] = {}
+    while len(ends) < count:
+        first, second = struct.unpack(">II", await reader.readexactly(8))
+        payload = await reader.readexactly(second & 0xFFFFFF)
+        if first >> 31:
+            assert first & 0xFFFF == spdy.SYN_REPLY
+            replies.append(struct.unpack_from(">I", payload)[0])
+        else:
+            assert second >> 24 == spdy.FIN
+            ends[first] = payload
+    return replies, ends
+
+
 @pytest.mark.parametrize("lost", [False, True])
 async def test_an_exec_of_kill_signals_the_containers_main_process(
     running: Running, lost: bool
@@ -589,28 +623,59 @@ async def test_an_exec_of_kill_signals_the_containers_main_process(
     query = "command=/var/run/argo/argoexec&command=kill&command=15&command=1&output=1&error=1"
     writer.write(exec_head(query))
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-    packer = zlib.compressobj(zdict=spdy.dictionary())
-    for number, kind in ((1, b"error"), (3, b"stdout"), (5, b"stderr")):
-        pairs = struct.pack(">II", 1, 10) + b"streamtype" + struct.pack(">I", len(kind)) + kind
-        block = packer.compress(pairs) + packer.flush(zlib.Z_SYNC_FLUSH)
-        body = struct.pack(">IIH", number, 0, 0) + block
-        writer.write(struct.pack(">HHI", 0x8003, spdy.SYN_STREAM, len(body)) + body)
-    replies: list[int] = []
-    ends: dict[int, bytes] = {}
-    while len(ends) < 3:
-        first, second = struct.unpack(">II", await reader.readexactly(8))
-        payload = await reader.readexactly(second & 0xFFFFFF)
-        if first >> 31:
-            assert first & 0xFFFF == spdy.SYN_REPLY
-            replies.append(struct.unpack_from(">I", payload)[0])
-        else:
-            assert second >> 24 == spdy.FIN
-            ends[first] = payload
+    for frame in stream_frames("error", "stdout", "stderr"):
+        writer.write(frame)
+    replies, ends = await read_ends(reader, 3)
     assert replies == [1, 3, 5]
     assert (ends[3], ends[5]) == (b"", b"")
     assert json.loads(ends[1])["status"] == ("Failure" if lost else "Success")
     assert running.backend.signals == ([] if lost else [("default", "web", "main", 15)])
     writer.close()
+
+
+async def test_what_comes_while_an_exec_is_authorized_waits_and_starts_no_other(
+    running: Running,
+) -> None:
+    running.backend.rights.add(("api-server", "create", "proxy", "main"))
+    running.backend.may_create.clear()
+    context = running.context(running.clients.issue("api-server"))
+    reader, writer = await asyncio.open_connection("localhost", running.settings.port, ssl=context)
+    frames = stream_frames("error", "stdout", "stderr")
+    head = exec_head("command=kill&command=-15&command=1&output=1&error=1")
+    for piece in (head + frames[0], frames[1], frames[2]):
+        writer.write(piece)
+        await get(running, "/healthz")  # by when this piece has arrived
+    running.backend.may_create.set()
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    replies, ends = await read_ends(reader, 3)
+    assert (replies, json.loads(ends[1])["status"]) == ([1, 3, 5], "Success")
+    assert len([r for r in running.backend.reviews if r.verb == "create"]) == 1
+    assert running.backend.signals == [("default", "web", "main", 15)]
+    writer.close()
+
+
+@pytest.mark.parametrize("with_eof", [False, True])
+async def test_an_exec_that_is_refused_ends_whatever_was_sent_meanwhile(
+    running: Running, with_eof: bool
+) -> None:
+    running.backend.may_create.clear()
+    context = running.context(running.clients.issue("somebody"))
+    reader, writer = await asyncio.open_connection("localhost", running.settings.port, ssl=context)
+    writer.write(exec_head("command=kill&command=-9&command=1"))
+    await get(running, "/healthz")
+    writer.write(b"x" * 100_000)
+    if with_eof:
+        writer.close()
+    await get(running, "/healthz")
+    running.backend.may_create.set()
+    with contextlib.suppress(ConnectionError):
+        assert with_eof or (await reader.read()).startswith(b"HTTP/1.1 403 ")
+    while running.server._upgrades:
+        await asyncio.sleep(0)
+    assert running.backend.signals == []
+    writer.close()
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        await writer.wait_closed()
 
 
 async def test_a_signal_needs_the_right_to_the_node(running: Running) -> None:
