@@ -24,6 +24,8 @@ from kubelet.node import node_labels, plan_node_names
 
 NONCE = "<NONCE>"
 _ANY_NODE = 1 << 20
+_ANYBODY = 1000
+"""A uid that is not root's, for an image that must have one."""
 
 ANY_PARTITION = Partition(
     name="<PARTITION>",
@@ -120,7 +122,7 @@ def explain(source: PodSource, given: Surroundings) -> Explanation:
         admit_pod(source.pod, given.site)
         partition = choose_partition(source.pod, given)
         images = {
-            one["name"]: given.images.get(one["image"]) or unknown_image(one["image"])
+            one["name"]: given.images.get(one["image"]) or unknown_image(source.pod["spec"], one)
             for kind in ("initContainers", "containers")
             for one in source.pod["spec"].get(kind) or ()
         }
@@ -175,8 +177,18 @@ def choose_partition(pod: Mapping[str, Any], given: Surroundings) -> Partition:
     return next((p for p in fitting if p.is_default), fitting[0])
 
 
-def unknown_image(reference: str) -> ImagePlan:
-    """Stands for an image that was not pulled."""
+def unknown_image(spec: Mapping[str, Any], container: Mapping[str, Any]) -> ImagePlan:
+    """Stands for an image that was not pulled.
+
+    Its USER is taken to be one that the Pod's securityContext allows: what the image has decides
+    when the Pod is submitted.
+    """
+    reference = container["image"]
+    uid = _asked(spec, container, "runAsUser")
+    if uid is None:
+        uid = _ANYBODY if _asked(spec, container, "runAsNonRoot") else 0
+    gid = _asked(spec, container, "fsGroup")
+    groups = f"anybody:x:{uid}:{0 if gid is None else gid}::/:\n"
     return ImagePlan(
         reference=reference,
         image_id="",
@@ -185,8 +197,17 @@ def unknown_image(reference: str) -> ImagePlan:
             entrypoint=(f"<ENTRYPOINT of {reference}>",),
             cmd=(f"<CMD of {reference}>",),
             env=(("PATH", f"<PATH of {reference}>"),),
+            user=str(uid),
         ),
+        passwd=groups,
     )
+
+
+def _asked(spec: Mapping[str, Any], container: Mapping[str, Any], name: str) -> Any:
+    """A field of the container's securityContext, else of the Pod's; None where it is in none."""
+    contexts = [parent.get("securityContext") for parent in (container, spec)]
+    found = (context.get(name) for context in contexts if isinstance(context, dict))
+    return next((value for value in found if value is not None), None)
 
 
 def _explained(source: PodSource, name: str, plan: PodPlan, given: Surroundings) -> Explanation:
@@ -215,7 +236,9 @@ def _explained(source: PodSource, name: str, plan: PodPlan, given: Surroundings)
         runtime=plan.runtime,
         script=script,
         options=tuple(OptionLine(line=directive(o), origin=o.origin) for o in options),
-        containers=tuple(_container(one, specs.get(one.name, {}), given) for one in planned),
+        containers=tuple(
+            _container(one, source.pod["spec"], specs.get(one.name, {}), given) for one in planned
+        ),
         volumes=tuple(_volume(one) for one in source.pod["spec"].get("volumes") or ()),
         files=(
             f"{layout.spec}: the plan, read by the supervisor",
@@ -227,7 +250,18 @@ def _explained(source: PodSource, name: str, plan: PodPlan, given: Surroundings)
     )
 
 
-def _container(plan: ContainerPlan, spec: Mapping[str, Any], given: Surroundings) -> Container:
+def _user_of_unknown(plan: ContainerPlan, pod: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    """What the Pod says of the user itself, and for the rest that the image has a say."""
+    if _asked(pod, spec, "runAsUser") is None:
+        return f"<USER of {plan.image.reference}>"
+    if _asked(pod, spec, "runAsGroup") is None:
+        return f"{plan.uid}:<group in {plan.image.reference}>"
+    return f"{plan.uid}:{plan.gid}"
+
+
+def _container(
+    plan: ContainerPlan, pod: Mapping[str, Any], spec: Mapping[str, Any], given: Surroundings
+) -> Container:
     known = plan.image.reference in given.images
     return Container(
         name=plan.name,
@@ -239,7 +273,7 @@ def _container(plan: ContainerPlan, spec: Mapping[str, Any], given: Surroundings
         ),
         working_dir=plan.working_dir
         or ("/" if known else f"<WorkingDir of {plan.image.reference}>"),
-        user=f"{plan.uid}:{plan.gid}" if known else f"<USER of {plan.image.reference}>",
+        user=f"{plan.uid}:{plan.gid}" if known else _user_of_unknown(plan, pod, spec),
         mounts=tuple(_mount(one) for one in spec.get("volumeMounts") or ()),
         mpi=() if plan.mpi is None else (plan.mpi.launcher, *plan.mpi.options),
     )

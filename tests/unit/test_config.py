@@ -170,7 +170,9 @@ def _planned(site: SiteSettings, annotations: dict[str, str], **spec: object) ->
         "metadata": {"namespace": "n", "name": "p", "uid": "0f", "annotations": annotations},
         "spec": {"containers": [container], **spec},
     }
-    plan = plan_pod(pod, images={"a": unknown_image("i")}, partition=PARTITION, site=site)
+    plan = plan_pod(
+        pod, images={"a": unknown_image({}, {"image": "i"})}, partition=PARTITION, site=site
+    )
     return {option.name: f"{option.value} {option.origin}" for option in plan.options}
 
 

@@ -111,6 +111,30 @@ def test_what_the_cluster_would_not_take_is_refused(spec: str, field: str) -> No
     assert one.refusal.field.startswith(field)
 
 
+@pytest.mark.parametrize(
+    ("context", "user"),
+    [
+        ("{runAsNonRoot: true}", "<USER of registry.example.org/new>"),
+        ("{runAsNonRoot: true, fsGroup: 2000}", "<USER of registry.example.org/new>"),
+        ("{runAsUser: 999, fsGroup: 999}", "999:<group in registry.example.org/new>"),
+        ("{runAsUser: 999, runAsGroup: 998, fsGroup: 998}", "999:998"),
+    ],
+)
+def test_an_image_that_was_not_pulled_is_no_reason_to_refuse(context: str, user: str) -> None:
+    containers = "[{name: c, image: registry.example.org/new, command: [a]}]"
+    (one,) = explained(pod(f"{{securityContext: {context}, containers: {containers}}}"))
+    assert one.refusal is None, one.refusal
+    assert one.containers[0].user == user
+
+
+def test_what_contradicts_itself_is_refused_without_the_image() -> None:
+    containers = "[{name: c, image: registry.example.org/new, command: [a]}]"
+    context = "{runAsUser: 0, runAsNonRoot: true}"
+    (one,) = explained(pod(f"{{securityContext: {context}, containers: {containers}}}"))
+    assert one.refusal is not None
+    assert one.refusal.field == "spec.containers[0].securityContext.runAsNonRoot"
+
+
 def test_nothing_moves_the_terminal() -> None:
     spec = '{containers: [{name: a, image: b, command: ["x\\e[2J\\u009b"], workingDir: /}]}'
     (one,) = explained(pod(spec))
