@@ -66,19 +66,25 @@ class Converter:
         :raises ImageError: ``ErrImagePull``, with the end of what the program said.
         """
         program = self.program()
-        argv = [program, "build", "--force", *await _compression(program)]
+        options = []
         if insecure:
-            argv.append("--no-https" if Path(program).name == "apptainer" else "--nohttps")
-        argv += [str(destination), f"docker://{source}"]
+            options.append("--no-https" if Path(program).name == "apptainer" else "--nohttps")
+        options += [str(destination), f"docker://{source}"]
+        compression = await _compression(program)
         async with working_space(self.scratch, source.digest) as space:
-            try:
-                done = await subproc.run(
-                    argv, environment=_environment(space), timeout_s=self.timeout_s, cwd=space
-                )
-            except HpkError as error:
-                raise _failed(source, str(error)) from error
-            if done.exit_code != 0:
-                raise _failed(source, _said(done), scratch=self.scratch)
+            # The site's mksquashfs may know nothing of zstd: then once more, as it is built.
+            for chosen in (compression, []) if compression else ([],):
+                argv = [program, "build", "--force", *chosen, *options]
+                try:
+                    done = await subproc.run(
+                        argv, environment=_environment(space), timeout_s=self.timeout_s, cwd=space
+                    )
+                except HpkError as error:
+                    raise _failed(source, str(error)) from error
+                if done.exit_code == 0:
+                    return
+                log.info("%s %s", source, _said(done))
+            raise _failed(source, _said(done), scratch=self.scratch)
 
     async def accounts(self, sif: Path) -> tuple[str, str]:
         """The image's own /etc/passwd and /etc/group, "" for what it lacks.

@@ -54,6 +54,8 @@ if sys.argv[1:] == ["build", "--help"]:
     sys.exit()
 with open(here / "calls", "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\n")
+if (here / "no-zstd").exists() and "--mksquashfs-args" in sys.argv:
+    sys.exit("FATAL:   mksquashfs: Invalid compressor zstd")
 if (here / "fail").exists():
     sys.stderr.write((here / "fail").read_text())
     sys.exit(255)
@@ -306,6 +308,28 @@ async def test_a_program_that_cannot_choose_the_compression_is_not_asked_to(
     await world.manager().ensure(f"{registry.host}/old:1", pull_policy="IfNotPresent")
     (call,) = apptainer.calls()
     assert call.startswith("build --force /")
+
+
+async def test_a_site_whose_mksquashfs_has_no_zstd_gets_its_images_all_the_same(
+    registry: RegistryServer, apptainer: FakeApptainer, world: World
+) -> None:
+    (apptainer.directory / "no-zstd").touch()
+    registry.push("app:1")
+    await world.manager().ensure(f"{registry.host}/app:1", pull_policy="IfNotPresent")
+    first, second = apptainer.calls()
+    assert "zstd" in first
+    assert second.startswith("build --force /")
+
+
+async def test_a_conversion_that_fails_twice_tells_how_the_second_did(
+    registry: RegistryServer, apptainer: FakeApptainer, world: World
+) -> None:
+    (apptainer.directory / "no-zstd").touch()
+    (apptainer.directory / "fail").write_text("FATAL:   the second\n")
+    registry.push("app:1")
+    with pytest.raises(ImageError, match="FATAL:   the second"):
+        await world.manager().ensure(f"{registry.host}/app:1", pull_policy="IfNotPresent")
+    assert len(apptainer.calls()) == 2
 
 
 async def test_what_is_known_needs_no_registry_and_no_conversion(
