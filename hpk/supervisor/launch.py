@@ -95,9 +95,9 @@ def run_message(
     )
 
 
-def with_command(message: Run, command: tuple[str, ...]) -> Run:
+def with_command(message: Run, command: tuple[str, ...], run_id: int) -> Run:
     """The same for another program of the same container: a probe's, a hook's."""
-    return replace(message, argv=command, links=())
+    return replace(message, id=run_id, argv=command, links=())
 
 
 def mpi_message(

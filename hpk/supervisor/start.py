@@ -73,6 +73,7 @@ class ContainerStart:
         self._is_open = False
         self._is_closed = True
         self._run_id = 0
+        self._program: Optional[pod_messages.Run] = None
         self._output: Optional[Output] = None
         self._failures = RankFailures(plan.mpi) if plan.mpi else None
         self._oom_before = 0
@@ -188,14 +189,15 @@ class ContainerStart:
         pod, plan = self._pod, self.plan
         if plan.mpi is not None:
             return launch.mpi_message(pod, plan, plan.mpi, self._run_id, self.number)
-        return launch.run_message(pod, plan, bundle, self._run_id, self._hold_id)
+        self._program = launch.run_message(pod, plan, bundle, self._run_id, self._hold_id)
+        return self._program
 
     def _exec_message(self, command: tuple[str, ...], run_id: int) -> pod_messages.Run:
-        """A probe's or a hook's command, in the running container."""
-        if self._bundle is None:
-            raise AssertionError("no container runs without the bundle")
-        message = launch.run_message(self._pod, self.plan, self._bundle, run_id, self._hold_id)
-        return launch.with_command(message, command)
+        """A probe's or a hook's command, in the running container: in the environment that its
+        program began with, whatever has become of the ConfigMaps since."""
+        if self._program is None:
+            raise AssertionError("no command runs in a container before its program")
+        return launch.with_command(self._program, command, run_id)
 
     # What podinit reports.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpk.model import frames
+from hpk.model.bundle import Bundle, ContainerBundle
 from hpk.model.handlers import (
     ContainerProbes,
     Handler,
@@ -21,7 +22,7 @@ from hpk.model.handlers import (
 from hpk.model.plan import RestartPolicy
 from hpk.model.record import ContainerPhase, ContainerRecord, SupervisorRecord
 from tests.supervisor_bench import Bench, userns_works, wait_until
-from tests.supervisor_peer import container
+from tests.supervisor_peer import container, env
 
 pytestmark = pytest.mark.skipif(
     not (userns_works() and os.access("/dev/fuse", os.R_OK | os.W_OK)),
@@ -251,3 +252,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_a_probe_keeps_the_environment_that_its_container_began_with(bench: Bench) -> None:
+    """As when the ConfigMap is deleted while it runs."""
+    asked = bench.directory / "asked"
+    script = f'echo "$V" >> "{asked}"; [ "$V" = v ]'
+    probe = every_second(Handler(exec=("sh", "-c", script)), failure_threshold=1)
+    found = ContainerBundle("main", env(PATH="/usr/bin:/bin", V="v"), ("sleep", "1000"))
+    bench.peer.bundle = Bundle((), (), (found,))
+    plan = container(("false",), "/image.sif", late=True, probes=ContainerProbes(readiness=probe))
+    process = bench.start(bench.attempt_of(plan))
+    bench.peer.wait_record(lambda r: bool(main(r).ready))
+    gone = ContainerBundle("main", (), (), "configmap is gone", "CreateContainerConfigError")
+    bench.peer.send(frames.BundleReply(0, Bundle((), (), (gone,))))
+    before = asked.read_text().count("\n")
+    wait_until(lambda: asked.read_text().count("\n") >= before + 3)
+    bench.peer.send(frames.Stop(0))
+    assert process.wait(30)
+    assert set(asked.read_text().split("\n")) == {"v", ""}
+    assert not any(r.events for r in bench.peer.records)
