@@ -54,7 +54,7 @@ def receive(connection: socket.socket, deadline: float) -> bytes:
     :raises CheckError: there was none in time, or the connection broke.
     """
     try:
-        connection.settimeout(_left(deadline))
+        _arm(connection, deadline)
         return connection.recv(65536)
     except (TimeoutError, socket.timeout) as error:
         raise CheckError(
@@ -70,7 +70,7 @@ def send(connection: socket.socket, data: bytes, deadline: float) -> None:
     :raises CheckError: that failed.
     """
     try:
-        connection.settimeout(_left(deadline))
+        _arm(connection, deadline)
         connection.sendall(data)
     except (OSError, socket.timeout) as error:
         raise CheckError(f"write: {_reason(error)}") from error
@@ -97,6 +97,13 @@ def start_tls(connection: socket.socket, host: str, deadline: float) -> socket.s
         raise CheckError("net/http: TLS handshake timeout") from error
     except (OSError, ValueError) as error:
         raise CheckError(f"tls: {_reason(error)}") from error
+
+
+def _arm(connection: socket.socket, deadline: float) -> None:
+    """Who is always ready to send or to take a little must not keep us beyond the deadline."""
+    if time.monotonic() >= deadline:
+        raise socket.timeout("i/o timeout")
+    connection.settimeout(_left(deadline))
 
 
 def _left(deadline: float) -> float:

@@ -21,6 +21,8 @@ _END_STREAM, _END_HEADERS, _ACK, _PADDED = 0x1, 0x4, 0x1, 0x8
 _STREAM = 1
 _MAX_FRAME_BYTES = 16384
 _MAX_FRAMES = 1000
+_MAX_BODY_BYTES = 4096
+"""Of an answer that holds one number."""
 _SERVING = 1
 _STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
@@ -130,12 +132,16 @@ class _Answer:
             send(self._connection, _frame(_SETTINGS, _ACK, 0), self._deadline)
         elif kind == _PING and not flags & _ACK:
             send(self._connection, _frame(_PING, _ACK, 0, payload), self._deadline)
-        elif kind == _GOAWAY or (kind == _RST_STREAM and stream & 0x7FFFFFFF == _STREAM):
+        elif (kind == _RST_STREAM and stream & 0x7FFFFFFF == _STREAM) or (
+            kind == _GOAWAY and not _goes_in_peace(payload)
+        ):
             raise CheckError("the server has ended the call")
         elif kind == _DATA:
             if flags & _PADDED and payload:
                 payload = payload[1 : len(payload) - payload[0]]
             self._body += payload
+            if len(self._body) > _MAX_BODY_BYTES:
+                raise CheckError("the server's answer is too long")
         return kind in (_DATA, _HEADERS) and bool(flags & _END_STREAM)
 
     def _exactly(self, count: int) -> bytes:
@@ -146,6 +152,14 @@ class _Answer:
             self._rest += more
         data, self._rest = self._rest[:count], self._rest[count:]
         return data
+
+
+def _goes_in_peace(payload: bytes) -> bool:
+    """Whether a GOAWAY only refuses further calls, and ours is still answered."""
+    if len(payload) < 8:
+        return False
+    last_stream, code = struct.unpack(">II", payload[:8])
+    return bool(last_stream & 0x7FFFFFFF >= _STREAM and code == 0)
 
 
 def _serving_status(message: bytes) -> int:

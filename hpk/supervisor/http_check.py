@@ -16,7 +16,10 @@ from hpk.supervisor.http_message import Answer, Request, first_request, parse_he
 
 _MAX_HEAD_BYTES = 256 * 1024
 _MAX_REDIRECTS = 10
+_MAX_INFORMATIONAL = 5
+"""Answers of 1xx before the real one; source: Go's net/http (max1xxResponses)."""
 _NO_BODY = (204, 304)
+_MAX_DIGITS = 19
 
 
 def check_http(action: HttpGetAction, pod_ip: str, timeout_s: float, agent: str) -> CheckResult:
@@ -65,6 +68,7 @@ def _ask(request: Request, agent: str, deadline: float) -> Answer:
 
 def _read_answer(connection: socket.socket, deadline: float) -> Answer:
     data = b""
+    informational = 0
     while True:
         head, separator, data = data.partition(b"\r\n\r\n")
         if not separator:
@@ -79,6 +83,9 @@ def _read_answer(connection: socket.socket, deadline: float) -> Answer:
         status, headers = parse_head(head)
         if status >= 200:  # before it there may be a 100
             break
+        informational += 1
+        if informational > _MAX_INFORMATIONAL:
+            raise CheckError("net/http: too many 1xx informational responses")
     answer = Answer(status, headers, data)
     return replace(answer, body=_read_body(connection, answer, deadline))
 
@@ -88,7 +95,8 @@ def _read_body(connection: socket.socket, answer: Answer, deadline: float) -> by
     body, length = answer.body, answer.header("content-length")
     if answer.status in _NO_BODY:
         return b""
-    wanted = min(int(length), MAX_OUTPUT_BYTES) if length.isdigit() else MAX_OUTPUT_BYTES
+    is_number = length.isascii() and length.isdigit() and len(length) <= _MAX_DIGITS
+    wanted = min(int(length), MAX_OUTPUT_BYTES) if is_number else MAX_OUTPUT_BYTES
     chunked = "chunked" in answer.header("transfer-encoding").lower()
     try:
         while len(body) < wanted and not (chunked and body.endswith(b"0\r\n\r\n")):

@@ -119,7 +119,12 @@ def parse_head(head: bytes) -> tuple[int, tuple[tuple[str, str], ...]]:
     """
     first, *lines = head.decode("latin-1").split("\r\n")
     words = first.split(" ", 2)
-    if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
+    if len(words) < 2 or not words[0].startswith("HTTP/") or not _is_status(words[1]):
         raise CheckError(f"malformed HTTP response {first[:80]!r}")
     pairs = (line.partition(":") for line in lines)
     return int(words[1]), tuple((name.strip().lower(), value.strip()) for name, _, value in pairs)
+
+
+def _is_status(text: str) -> bool:
+    # "\u00b2" is a digit, too, but no number.
+    return len(text) == 3 and text.isascii() and text.isdigit()

@@ -87,9 +87,29 @@ class Replies(socketserver.BaseRequestHandler):
 NOT_SERVING = b"\0\0\7" + b"\0\1" + b"\0\0\0\1" + b"\0\0\0\0\2\x08\2"
 
 
+GOAWAY = b"\0\0\x08" + b"\7\0" + b"\0\0\0\0"
+ENDLESS = (b"\0\x10\0" + b"\0\0" + b"\0\0\0\1" + bytes(4096)) * 2
+
+
 @pytest.mark.parametrize(
     ("reply", "timeout_s", "text"),
     [
+        (
+            GOAWAY + b"\x7f\xff\xff\xff" + b"\0\0\0\0" + NOT_SERVING,
+            60,
+            'service unhealthy (responded with "NOT_SERVING")',
+        ),
+        (
+            GOAWAY + b"\0\0\0\1" + b"\0\0\0\2" + NOT_SERVING,
+            60,
+            "error: health rpc probe failed: the server has ended the call",
+        ),
+        (
+            GOAWAY + b"\0\0\0\0" + b"\0\0\0\0" + NOT_SERVING,
+            60,
+            "error: health rpc probe failed: the server has ended the call",
+        ),
+        (ENDLESS, 60, "error: health rpc probe failed: the server's answer is too long"),
         (NOT_SERVING, 60, 'service unhealthy (responded with "NOT_SERVING")'),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", 60, "error: health rpc probe failed: what answers"),
         (
