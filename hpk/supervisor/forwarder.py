@@ -33,6 +33,8 @@ _DIAL_S = 10.0
 """How long a client is kept waiting for an API server that does not answer."""
 _AGAIN_S = 0.2
 _PAUSE_S = 1.0
+_REFUSED_LOG_S = 60.0
+"""How often strangers are worth a line: the job's output lies in the user's home."""
 _FAILURES = (OSError, HpkError, ValueError, OverflowError)  # a port may be any number in a file
 
 
@@ -66,6 +68,7 @@ class Forwarder:
         self._dialled: deque[Optional[_Pipe]] = deque()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._failure = ""
+        self._refused_mono_s = -_REFUSED_LOG_S
 
     def start(self) -> None:
         """Start the thread."""
@@ -119,7 +122,7 @@ class Forwarder:
                 pipe = _Pipe(client, self._connect())
                 self._failure = ""
             else:
-                log("forwarder: a connection of another user was refused")
+                self._log_refusal()
         except _FAILURES as error:
             text = str(error) or repr(error)
             if text != self._failure:
@@ -130,6 +133,12 @@ class Forwarder:
         self._dialled.append(pipe)
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"d")
+
+    def _log_refusal(self) -> None:
+        now = time.monotonic()
+        if now - self._refused_mono_s >= _REFUSED_LOG_S:
+            self._refused_mono_s = now
+            log("forwarder: a connection of another user was refused")
 
     def _connect(self) -> socket.socket:
         """A connection to the API server, wherever endpoint.json says by the time it answers."""

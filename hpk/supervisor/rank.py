@@ -154,14 +154,23 @@ def _run_below(
         os._exit(START_ERROR_CODE)
     # Slurm signals a task's first process alone, which is this one.
     send = signal_tree if _begins_with_emissary(rank, bundle) else _forward
+    is_there = True
+
+    def pass_on(received: int, _frame: object) -> None:
+        if is_there:
+            send(pid, received)
+
     for number in _FORWARDED:
-        signal.signal(number, lambda received, _frame: send(pid, received))
+        signal.signal(number, pass_on)
     os.close(error_write)
     for fd in dirs.lock_fds:
         os.close(fd)
     why = b""
     while chunk := os.read(error_read, 4096):
         why += chunk
+    # Its pid is its own until it is reaped, and may be anybody's from then on.
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    is_there = False
     _, status = os.waitpid(pid, 0)
     if why:
         return _fail(rank, why.decode(errors="replace"))

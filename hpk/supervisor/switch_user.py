@@ -192,6 +192,8 @@ def _entries(passwd: str) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
         fields = rest.split(":")
         if len(fields) < 5 or not _is_id(fields[1]) or not _is_id(fields[2]) or "\0" in line:
             continue
+        if not name:  # an empty text is the table's end
+            continue
         uid, gid, home = fields[1], fields[2], fields[4] or "/"
         is_root = int(uid) == 0
         maps = ("", "") if is_root else (f"{uid} 0 1", f"{gid} 0 1")

@@ -251,3 +251,12 @@ def test_another_user_is_refused(bench: Bench) -> None:
     )
     assert done.stdout == "b''\n", done.stderr
     assert bench.dial().recv(2) == b"hi"
+
+
+def test_strangers_do_not_fill_the_log(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(forwarder, "belongs_to", lambda _client, _uid: False)
+    bench.serve(b"secret")
+    assert [bench.dial().recv(1) for _ in range(5)] == [b""] * 5
+    assert capfd.readouterr().err.count("another user was refused") == 1

@@ -17,6 +17,7 @@ pytestmark = [
 ]
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
+:x:7:7:nobody:/:/bin/sh
 postgres:x:999:998:Data base:/var/lib/postgresql:/bin/bash
 a line that is none
 wrong:x:-1:99999999999:::
