@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hpk.journal import Attempt, read_pod
-from hpk.model.errors import TransientError
+from hpk.model.errors import PermanentError, TransientError
 from hpk.model.frames import SignalContainer
 from hpk.model.ids import Nonce, PodUid
+from hpk.model.record import ContainerPhase
 from hpk.statefs import HpkPaths
 from kubelet.apiserver import ApiError, ApiServer, Json
 from kubelet.channel import Session
@@ -17,12 +18,14 @@ from kubelet.logs import ContainerLog, log_path_of
 from kubelet.observations import Observations
 from kubelet.server.backend import (
     AccessRequest,
+    ContainerNotFoundError,
     LogNotFoundError,
     LogSource,
     LogUnavailableError,
 )
-from kubelet.server.container_status import find_pod
 
+_SIGNAL_VERSION = 2
+"""Supervisors of earlier protocols skip SignalContainer as a frame they do not know."""
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 
@@ -95,19 +98,38 @@ class ServerBackend:
             record=lambda: self._observations.get(nonce).record,
         )
 
+    def is_running(self, uid: str, container: str) -> bool:
+        """Whether a container runs, by its supervisor's last record."""
+        attempt = self._attempt(PodUid(uid))
+        return attempt is not None and self._runs(attempt, container)
+
     async def signal_container(
-        self, namespace: str, pod: str, container: str, number: int, *, not_before_s: int
+        self, uid: str, container: str, number: int, *, not_before_s: int
     ) -> None:
         """Have the pod's supervisor signal the container's main process."""
-        found = find_pod(self.pods(), namespace, pod)
-        attempt = self._attempt(PodUid(found["metadata"]["uid"])) if found else None
-        session = self._session(attempt.nonce) if attempt else None
+        attempt = self._attempt(PodUid(uid))
+        if attempt is None or not self._runs(attempt, container):
+            raise ContainerNotFoundError(container)
+        session = self._session(attempt.nonce)
         if session is None:
             raise TransientError(
-                f'the supervisor of pod "{pod}" is not connected', remedy="try again"
+                f'the supervisor of pod "{attempt.pod.name}" is not connected', remedy="try again"
+            )
+        if session.protocol < _SIGNAL_VERSION:
+            raise PermanentError(
+                f'the supervisor of pod "{attempt.pod.name}" was started by an older hpk that'
+                " could not signal containers",
+                remedy="delete the Pod to end it",
             )
         await session.send(
             SignalContainer(container=container, number=number, not_before_s=not_before_s)
+        )
+
+    def _runs(self, attempt: Attempt, container: str) -> bool:
+        record = self._observations.get(attempt.nonce).record
+        return record is not None and any(
+            c.name == container and c.state.phase is ContainerPhase.RUNNING
+            for c in (*record.init_containers, *record.containers)
         )
 
     def _attempt(self, uid: PodUid) -> Attempt | None:

@@ -16,6 +16,13 @@ class LogNotFoundError(HpkError):
     """There is no such Pod or container. Answered with 404 and the message."""
 
 
+class ContainerNotFoundError(HpkError):
+    """The Pod has no such container that runs. In upstream's words."""
+
+    def __init__(self, container: str) -> None:
+        super().__init__(f'container not found ("{container}")')
+
+
 class LogUnavailableError(HpkError):
     """The container exists but has no log to give now. Answered with 400 and the message.
 
@@ -111,13 +118,17 @@ class KubeletBackend(Protocol):
         :raises LogUnavailableError: there is no log.
         """
 
+    def is_running(self, uid: str, container: str) -> bool:
+        """Whether a container of the Pod with this UID runs, by its supervisor's last word."""
+
     async def signal_container(
-        self, namespace: str, pod: str, container: str, number: int, *, not_before_s: int
+        self, uid: str, container: str, number: int, *, not_before_s: int
     ) -> None:
         """Signal a container's main process; of an MPI run every rank.
 
+        :param uid: of its Pod.
         :param not_before_s: seconds after its start.
-        :raises HpkError: its supervisor cannot be told.
+        :raises HpkError: it does not run, or its supervisor cannot be told.
         """
 
     async def review_access(self, request: AccessRequest) -> bool:

@@ -17,11 +17,12 @@ import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hpk.model.errors import HpkError, ParseError
 from kubelet.server.authorization import Authorizer, question_for
-from kubelet.server.backend import KubeletBackend
+from kubelet.server.backend import ContainerNotFoundError, KubeletBackend
 from kubelet.server.container_status import find_pod
 from kubelet.server.front_door import Upgrade, answer
 from kubelet.server.spdy import Connection
@@ -29,6 +30,7 @@ from kubelet.server.spdy import Connection
 log = logging.getLogger(__name__)
 
 _PROTOCOL = "v4.channel.k8s.io"
+_STREAM_TYPES = frozenset({"error", "stdin", "stdout", "stderr", "resize"})
 _STREAMS_TIMEOUT_S = 30.0  # upstream's streamCreationTimeout
 _CLOSE_TIMEOUT_S = 10.0
 _KILL = re.compile(r"kill +-(?:s +)?(\w+) +1")
@@ -47,11 +49,15 @@ _NOT_SERVED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """An exec as the API server asks for it."""
+    """An exec as the API server asks for it.
+
+    :param uid: of the Pod, "" where the path names none.
+    """
 
     method: str
     path: str
     pod: tuple[str, str]
+    uid: str
     container: str
     command: tuple[str, ...]
     streams: int
@@ -70,7 +76,7 @@ def signal_of(command: tuple[str, ...]) -> int | None:
 
 
 def _number(text: str) -> int | None:
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return int(text) if 0 < int(text) < signal.NSIG else None
     known = {item.name.removeprefix("SIG"): int(item) for item in signal.Signals}
     return known.get(text.upper().removeprefix("SIG"))
@@ -103,6 +109,7 @@ def parse_request(head: bytes) -> Request | None:
         method=words[0],
         path=unquote(url.path),
         pod=(segments[1], segments[2]),
+        uid=segments[3] if len(segments) == 5 else "",
         container=segments[-1],
         command=command,
         streams=1 + len(asked & {"input", "output", "error"}),
@@ -130,17 +137,18 @@ async def serve_exec(upgrade: Upgrade, backend: KubeletBackend, authorizer: Auth
         answer(transport, "500 Internal Server Error", f"Authorization error: {error}")
         return
     number = signal_of(request.command)
-    refusal = _refusal(request, number, backend)
-    if refusal is not None or number is None:
+    pod = find_pod(backend.pods(), *request.pod)
+    refusal = _refusal(request, number, pod, backend)
+    if refusal is not None or number is None or pod is None:
         answer(transport, *(refusal or ("501 Not Implemented", _NOT_SERVED)))
         return
-    await _serve_streams(upgrade, rest, request, number, backend)
+    await _serve_streams(upgrade, rest, request, (pod["metadata"]["uid"], number), backend)
 
 
 def _refusal(
-    request: Request, number: int | None, backend: KubeletBackend
+    request: Request, number: int | None, pod: dict[str, Any] | None, backend: KubeletBackend
 ) -> tuple[str, str] | None:
-    if find_pod(backend.pods(), *request.pod) is None:
+    if pod is None:
         return "404 Not Found", "pod does not exist"
     if number is None:
         return "501 Not Implemented", _NOT_SERVED
@@ -148,11 +156,18 @@ def _refusal(
         return "400 Bad Request", "exec is served by SPDY/3.1"
     if _PROTOCOL not in request.headers.get("x-stream-protocol-version", ""):
         return "403 Forbidden", f"unable to upgrade: the stream protocol served is {_PROTOCOL}"
+    uid = pod["metadata"]["uid"]
+    if request.uid not in ("", uid) or not backend.is_running(uid, request.container):
+        return "500 Internal Server Error", str(ContainerNotFoundError(request.container))
     return None
 
 
 async def _serve_streams(
-    upgrade: Upgrade, rest: bytes, request: Request, number: int, backend: KubeletBackend
+    upgrade: Upgrade,
+    rest: bytes,
+    request: Request,
+    target: tuple[str, int],
+    backend: KubeletBackend,
 ) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(loop=loop)
@@ -172,8 +187,11 @@ async def _serve_streams(
         async with asyncio.timeout(_STREAMS_TIMEOUT_S):
             while len(streams) < request.streams:
                 stream, headers = await connection.accept_stream()
-                streams[headers.get("streamtype", "")] = stream
-        status = await _signal(request, number, backend)
+                kind = headers.get("streamtype", "")
+                if kind not in _STREAM_TYPES or kind in streams:
+                    raise ParseError(f"a stream too many or of no known type: {kind!r}")
+                streams[kind] = stream
+        status = await _signal(request, target, backend)
         for kind, stream in streams.items():
             connection.finish_stream(stream, status if kind == "error" else b"")
         await writer.drain()
@@ -190,12 +208,16 @@ def _not_before_s(request: Request) -> int:
     return _ARGO_START_S if is_argos else 0
 
 
-async def _signal(request: Request, number: int, backend: KubeletBackend) -> bytes:
-    """A metav1.Status."""
+async def _signal(request: Request, target: tuple[str, int], backend: KubeletBackend) -> bytes:
+    """A metav1.Status.
+
+    :param target: the Pod's UID and the signal's number.
+    """
+    uid, number = target
     status = {"metadata": {}, "status": "Success"}
     try:
         await backend.signal_container(
-            *request.pod, request.container, number, not_before_s=_not_before_s(request)
+            uid, request.container, number, not_before_s=_not_before_s(request)
         )
         log.info(
             "signal a container",

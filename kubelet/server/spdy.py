@@ -70,7 +70,7 @@ class Connection:
         while True:
             kind, payload = await self._read()
             if kind == PING:
-                self._write_control(PING, payload)
+                await self._write_control(PING, payload)
             elif kind == SYN_STREAM:
                 if len(payload) < 10:
                     raise ParseError("a SYN_STREAM frame ends early")
@@ -78,7 +78,7 @@ class Connection:
                 headers = self._unpack(payload[10:])
                 block = self._packer.compress(struct.pack(">I", 0))
                 block += self._packer.flush(zlib.Z_SYNC_FLUSH)
-                self._write_control(SYN_REPLY, struct.pack(">I", number) + block)
+                await self._write_control(SYN_REPLY, struct.pack(">I", number) + block)
                 return number, headers
 
     def finish_stream(self, number: int, data: bytes = b"") -> None:
@@ -90,8 +90,9 @@ class Connection:
         while await self._reader.read(16 * 1024):
             pass
 
-    def _write_control(self, kind: int, payload: bytes) -> None:
+    async def _write_control(self, kind: int, payload: bytes) -> None:
         self._writer.write(struct.pack(">HHI", _VERSION, kind, len(payload)) + payload)
+        await self._writer.drain()  # a client that only sends does not make us keep the answers
 
     async def _read(self) -> tuple[int, bytes]:
         """One frame as (kind, payload); kind 0 for data."""

@@ -126,7 +126,7 @@ class GrowingLog:
 
 def make_pod(name: str, node: str, state: dict[str, Any]) -> dict[str, Any]:
     return {
-        "metadata": {"namespace": "default", "name": name},
+        "metadata": {"namespace": "default", "name": name, "uid": f"uid-of-{name}"},
         "spec": {"nodeName": node, "containers": [{"name": "main"}]},
         "status": {"containerStatuses": [{"name": "main", "state": state}]},
     }
@@ -141,7 +141,7 @@ class Backend:
     reviews: list[AccessRequest] = field(default_factory=list)
     problem: str | None = None
     api_down: bool = False
-    signals: list[tuple[str, str, str, int]] = field(default_factory=list)
+    signals: list[tuple[str, str, int]] = field(default_factory=list)
     lost: bool = False
     may_create: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -166,13 +166,16 @@ class Backend:
         assert (namespace, pod, container, previous) == ("default", "web", "main", False)
         return self.log
 
+    def is_running(self, uid: str, container: str) -> bool:
+        return (uid, container) == ("uid-of-web", "main")
+
     async def signal_container(
-        self, namespace: str, pod: str, container: str, number: int, *, not_before_s: int
+        self, uid: str, container: str, number: int, *, not_before_s: int
     ) -> None:
         assert not_before_s == 0
         if self.lost:
             raise TransientError("the supervisor is not connected")
-        self.signals.append((namespace, pod, container, number))
+        self.signals.append((uid, container, number))
 
     async def review_access(self, request: AccessRequest) -> bool:
         self.reviews.append(request)
@@ -575,9 +578,9 @@ async def test_an_upgrade_is_refused_clearly(running: Running) -> None:
     assert b"exec" in answer
 
 
-def exec_head(query: str, user: str = "api-server") -> bytes:
+def exec_head(query: str, container: str = "web/main") -> bytes:
     return (
-        f"POST /exec/default/web/main?{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+        f"POST /exec/default/{container}?{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
         "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v5.channel.k8s.io\r\n"
         "X-Stream-Protocol-Version: v4.channel.k8s.io\r\n"
         "X-Stream-Protocol-Version: channel.k8s.io\r\n\r\n"
@@ -629,7 +632,7 @@ async def test_an_exec_of_kill_signals_the_containers_main_process(
     assert replies == [1, 3, 5]
     assert (ends[3], ends[5]) == (b"", b"")
     assert json.loads(ends[1])["status"] == ("Failure" if lost else "Success")
-    assert running.backend.signals == ([] if lost else [("default", "web", "main", 15)])
+    assert running.backend.signals == ([] if lost else [("uid-of-web", "main", 15)])
     writer.close()
 
 
@@ -650,7 +653,7 @@ async def test_what_comes_while_an_exec_is_authorized_waits_and_starts_no_other(
     replies, ends = await read_ends(reader, 3)
     assert (replies, json.loads(ends[1])["status"]) == ([1, 3, 5], "Success")
     assert len([r for r in running.backend.reviews if r.verb == "create"]) == 1
-    assert running.backend.signals == [("default", "web", "main", 15)]
+    assert running.backend.signals == [("uid-of-web", "main", 15)]
     writer.close()
 
 
@@ -686,8 +689,61 @@ async def test_a_signal_needs_the_right_to_the_node(running: Running) -> None:
 
 
 @pytest.mark.parametrize(
+    ("container", "status", "message"),
+    [
+        ("web/absent", 500, b'container not found ("absent")'),
+        ("web/uid-of-its-predecessor/main", 500, b'container not found ("main")'),
+        ("queued/main", 500, b'container not found ("main")'),
+        ("absent/main", 404, b"pod does not exist"),
+        ("web/uid-of-web/main", 101, b""),
+    ],
+)
+async def test_only_a_running_container_of_this_very_pod_can_be_signalled(
+    running: Running, container: str, status: int, message: bytes
+) -> None:
+    running.backend.rights |= {("api-server", "create", "proxy", n) for n in ("main", "debug")}
+    context = running.context(running.clients.issue("api-server"))
+    reader, writer = await asyncio.open_connection("localhost", running.settings.port, ssl=context)
+    writer.write(exec_head("command=kill&command=-15&command=1", container))
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 %d " % status)
+    if status != 101:
+        assert await reader.read() == message
+    writer.close()
+    assert running.backend.signals == []
+
+
+@pytest.mark.parametrize("kinds", [("error", "error", "stdout"), ("error", "other")])
+async def test_streams_that_no_exec_has_end_it(running: Running, kinds: tuple[str, ...]) -> None:
+    running.backend.rights.add(("api-server", "create", "proxy", "main"))
+    context = running.context(running.clients.issue("api-server"))
+    head = exec_head("command=kill&command=-15&command=1&output=1")
+    answer = await raw(running, context, head + b"".join(stream_frames(*kinds)))
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    assert running.backend.signals == []
+
+
+async def test_a_client_that_only_sends_pings_does_not_make_us_keep_the_answers() -> None:
+    ours, silent = socket.socketpair()
+    ping = struct.pack(">HHI", 0x8003, spdy.PING, 100_000) + bytes(100_000)
+    with silent:
+        _, writer = await asyncio.open_connection(sock=ours)
+        reader = asyncio.StreamReader()
+        reader.feed_data(ping * 100)
+        reader.feed_eof()
+        task = asyncio.ensure_future(spdy.Connection(reader, writer).accept_stream())
+        await asyncio.sleep(0)  # nothing but a full connection makes the task wait
+        assert not task.done()
+        assert writer.transport.get_write_buffer_size() < 2 * len(ping)
+        writer.transport.abort()
+        with pytest.raises(ConnectionError):
+            await task
+
+
+@pytest.mark.parametrize(
     ("command", "expected"),
     [
+        (("kill", "-²", "1"), None),
+        (("kill", "-٩", "1"), None),
         (("/var/run/argo/argoexec", "kill", "15", "1"), 15),
         (("/bin/sh", "-c", "kill -9 1"), 9),
         (("sh", "-c", "kill -s TERM 1"), 15),

@@ -1,0 +1,137 @@
+"""Which container the kubelet has signalled: a real journal, a real session's bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from hpk.journal import Step, record_step
+from hpk.model import codec
+from hpk.model.errors import PermanentError, TransientError
+from hpk.model.frames import PROTOCOL_VERSION, Hello, SignalContainer
+from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
+from hpk.model.record import (
+    RECORD_VERSION,
+    ContainerPhase,
+    ContainerRecord,
+    ContainerState,
+    PodPhase,
+    SupervisorRecord,
+)
+from hpk.statefs import HpkPaths, private_directory
+from kubelet.apiserver import ApiServer
+from kubelet.backend import ServerBackend
+from kubelet.channel import Session
+from kubelet.observations import Observations
+from kubelet.server.backend import ContainerNotFoundError
+
+POD = PodRef("default", "web", PodUid("0a1b"))
+NONCE = Nonce("0" * 16)
+
+
+def a_container(name: str, phase: ContainerPhase) -> ContainerRecord:
+    return ContainerRecord(
+        name=name,
+        state=ContainerState(phase=phase),
+        last_state=None,
+        restart_count=0,
+        container_id="",
+        log_path="",
+    )
+
+
+class Kubelet:
+    """A backend, and the supervisor's end of the one session it may have."""
+
+    def __init__(self, directory: Path, reader: asyncio.StreamReader) -> None:
+        paths = HpkPaths(home=directory / "home", cache=directory / "cache")
+        private_directory(paths.pod_dir(POD.uid))
+        record_step(paths, POD, Step.INTENT, nonce=NONCE)
+        self.reader = reader
+        self.session: Session | None = None
+        self.observations = Observations(lambda uid: None)
+        self.observations.put_record(
+            SupervisorRecord(
+                version=RECORD_VERSION,
+                uid=POD.uid,
+                nonce=NONCE,
+                job_id=SlurmJobId(1),
+                seq=1,
+                phase=PodPhase.RUNNING,
+                host="n1",
+                host_ip="10.0.0.1",
+                started_at_s=1.0,
+                containers=tuple(a_container(phase.value, phase) for phase in ContainerPhase),
+                init_containers=(a_container("sidecar", ContainerPhase.RUNNING),),
+            )
+        )
+        self.backend = ServerBackend(
+            api=ApiServer.__new__(ApiServer),  # is not asked for a signal
+            paths=paths,
+            observations=self.observations,
+            all_pods=lambda: [],
+            nodes=lambda: (),
+            session=lambda nonce: self.session if nonce == NONCE else None,
+            problem=lambda: "",
+        )
+
+
+@pytest.fixture
+async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
+    ours, theirs = socket.socketpair()
+    reader, their_writer = await asyncio.open_connection(sock=theirs)
+    _, writer = await asyncio.open_connection(sock=ours)
+    made = Kubelet(tmp_path, reader)
+    made.session = a_session(writer, PROTOCOL_VERSION)
+    yield made
+    for each in (writer, their_writer):
+        each.close()
+        await each.wait_closed()
+
+
+def a_session(writer: asyncio.StreamWriter, protocol: int) -> Session:
+    hello = Hello(protocol=protocol, uid=POD.uid, nonce=NONCE, job_id=SlurmJobId(1), token="")
+    return Session(hello, writer)
+
+
+@pytest.mark.parametrize("name", ["running", "sidecar"])
+async def test_a_running_container_is_signalled(kubelet: Kubelet, name: str) -> None:
+    assert kubelet.backend.is_running(POD.uid, name)
+    await kubelet.backend.signal_container(POD.uid, name, 15, not_before_s=20)
+    length = int.from_bytes(await kubelet.reader.readexactly(4), "big")
+    frame = codec.parse_frame(await kubelet.reader.readexactly(length))
+    assert frame == SignalContainer(container=name, number=15, not_before_s=20)
+
+
+@pytest.mark.parametrize(
+    ("uid", "name"),
+    [
+        (POD.uid, "waiting"),
+        (POD.uid, "terminated"),
+        (POD.uid, "absent"),
+        (PodUid("0a1c"), "running"),
+    ],
+)
+async def test_what_does_not_run_is_not_signalled(kubelet: Kubelet, uid: PodUid, name: str) -> None:
+    assert not kubelet.backend.is_running(uid, name)
+    with pytest.raises(ContainerNotFoundError, match=f'^container not found \\("{name}"\\)$'):
+        await kubelet.backend.signal_container(uid, name, 15, not_before_s=0)
+
+
+async def test_a_supervisor_that_knows_no_signals_is_not_taken_for_one_that_does(
+    kubelet: Kubelet,
+) -> None:
+    assert kubelet.session is not None
+    kubelet.session.protocol = 1
+    with pytest.raises(PermanentError, match="older hpk"):
+        await kubelet.backend.signal_container(POD.uid, "running", 15, not_before_s=0)
+
+
+async def test_a_supervisor_that_is_not_there_cannot_signal(kubelet: Kubelet) -> None:
+    kubelet.session = None
+    with pytest.raises(TransientError, match="not connected"):
+        await kubelet.backend.signal_container(POD.uid, "running", 15, not_before_s=0)
