@@ -126,3 +126,28 @@ def test_a_process_that_waits_for_a_signal_catches_it() -> None:
         caught = [number for number in (9, 10, 15, 19, 64) if catches(process.pid, number)]
         process.communicate(b"\n")
     assert caught == [10, 15, 64]
+
+
+RANK = """
+import os, signal
+from types import SimpleNamespace
+from hpk.supervisor import rank
+sent = []
+rank._begins_with_emissary = lambda *_: False
+rank._become_program = lambda *_: os._exit(7)
+rank._forward = lambda pid, number: sent.append(number)
+rank._publish_message = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+code = rank._run_below(SimpleNamespace(is_first=True), None, SimpleNamespace(lock_fds=()), 0, 0)
+print(code, sent)
+"""
+
+
+def test_a_rank_that_has_ended_is_sent_no_signal() -> None:
+    """Its pid may be anybody's; and the task must go on to its own end."""
+    done = subprocess.run(
+        [sys.executable, "-c", RANK],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("7 []\n", "")
