@@ -23,7 +23,7 @@ from bootstrap.store import Stored
 from hpk import subproc
 from hpk.config.schema import BinariesConfig
 from hpk.model.errors import HpkError, PermanentError
-from hpk.statefs import HpkPaths, wait_for_lock
+from hpk.statefs import HpkPaths, private_directory, wait_for_lock
 
 _KNOWN = {**PROGRAMS, **SAMPLES}
 
@@ -113,7 +113,7 @@ async def _bring(
     reporter: Reporter,
 ) -> Stored:
     reporter.step(program.name, "waiting for another process that brings it")
-    places.cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_directory(places.cache.parent)
     work = store.workplace(places.cache, program)
     try:
         async with wait_for_lock(work.parent / ".lock"):

@@ -146,11 +146,11 @@ class HpkPaths:
 
 
 def private_directory(path: Path) -> Path:
-    """Make the directory and its parents, 0700, and check that it is ours and no link.
+    """Make the directory and what parents it lacks, 0700, and check that it is ours and no link.
 
     :raises PermanentError: somebody else owns it, it is a link, or others may enter it.
     """
-    path.mkdir(mode=_DIR_MODE, parents=True, exist_ok=True)
+    _make(path)
     info = path.lstat()
     if not stat.S_ISDIR(info.st_mode):
         raise PermanentError(f"{path} is not a directory", remedy="move it away")
@@ -159,6 +159,15 @@ def private_directory(path: Path) -> Path:
     if info.st_mode & 0o077:
         path.chmod(_DIR_MODE)
     return path
+
+
+def _make(path: Path) -> None:
+    # Path.mkdir has the mode for the last directory alone, and others could look into ~/.cache.
+    try:
+        path.mkdir(mode=_DIR_MODE, exist_ok=True)
+    except FileNotFoundError:
+        _make(path.parent)
+        path.mkdir(mode=_DIR_MODE, exist_ok=True)
 
 
 def write_atomically(path: Path, data: str | bytes, *, mode: int = _FILE_MODE) -> None:

@@ -89,6 +89,12 @@ def test_files_are_private_and_whole(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
 
 
+def test_no_directory_on_the_way_is_open_to_others(tmp_path: Path) -> None:
+    private_directory(tmp_path / "cache/hpk/images")
+    made = ("cache", "cache/hpk", "cache/hpk/images")
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in made} == {0o700}
+
+
 def test_a_link_is_not_taken_for_our_directory(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "ours").symlink_to(tmp_path / "theirs")
