@@ -5,7 +5,7 @@ HPK := .venv/bin/hpk
 PYTEST := .venv/bin/pytest --durations=15
 STEP := scripts/step
 
-.PHONY: help setup demo demo-down test check unit slurm e2e bench conformance clean
+.PHONY: help setup demo demo-down test check unit slurm e2e long bench conformance clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ e2e: ## tests of everything, the control plane included
 
 test: setup check ## set up everything and pass the tests
 	$(PYTEST) tests/unit tests/golden tests/slurm tests/e2e -m "not long"
+
+long: setup ## the tests that `make test` leaves out for time, or because they break the lab they run in
+	$(PYTEST) tests/slurm tests/e2e -m long
 
 bench: setup ## measure, and write docs/benchmarks.md
 	@$(STEP) "Slurm lab" $(HPK) lab up
