@@ -375,28 +375,3 @@ def test_a_later_version_takes_over_and_an_earlier_one_again(plane: Plane) -> No
     everything_goes_on(plane)
     assert plane.ran().count("new") == 1
     cluster.kubectl("delete", "pod", "new", "--timeout=60s")
-
-
-def test_a_pod_without_a_control_plane_gives_its_node_back(plane: Plane) -> None:
-    cluster = plane.cluster
-    plane.down()
-    cluster.run(
-        ["tee", f"{plane.directory}/.hpk/config.toml"],
-        stdin="[control-plane]\norphan-timeout-s = 10\n",
-    )
-    plane.up()
-    cluster.create(plane.pod("orphan", "sh", "-c", ENDS))
-    cluster.wait_phase("orphan", "Running", timeout_s=180)
-    plane.down()
-    eventually(
-        # Accounting hears of a job a moment after it has begun.
-        lambda: plane.jobs().get("orphan", ["RUNNING"]) != ["RUNNING"],
-        timeout_s=180,
-        what="the orphan's job to end",
-    )
-    plane.up()
-    status = cluster.wait_phase("orphan", "Failed", timeout_s=180)["status"]
-    assert status["reason"] == "ControlPlaneLost"
-    assert "10 s" in status["message"]
-    assert plane.ran().count("orphan") == 1
-    everything_goes_on(plane)
