@@ -116,6 +116,7 @@ def cached_image(cluster: Cluster) -> Iterator[str]:
     root = cluster.home(".hpk", "pods", found["metadata"]["uid"], "attempts")
     nonce = cluster.run(["ls", root]).stdout.split()[0]
     spec = json.loads(cluster.read(f"{root}/{nonce}/pod.json"))
+    cluster.kubectl("delete", "pod", "bench-warm", "--wait=true")
     yield spec["plan"]["containers"][0]["image"]["path"]
 
 
