@@ -338,7 +338,7 @@ def test_the_zipapp_is_the_same_each_time_and_holds_only_the_jobs_rooms() -> Non
     assert first == build_zipapp()
     with zipfile.ZipFile(io.BytesIO(first)) as archive:
         names = set(archive.namelist())
-    assert {"__main__.py", "hpk/supervisor/main.py", "hpk/model/plan.py"} <= names
+    assert {"__main__.py", "hpk/supervisor/main.py", "hpk/model/plan/pod.py"} <= names
     rooms = {name.split("/")[1] for name in names if name.count("/") > 1}
     assert rooms == {"model", "mpi", "runtimes", "supervisor"}
 
