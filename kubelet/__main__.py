@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 from hpk.config.load import load
+from hpk.model import codec
 from hpk.model.errors import HpkError
+from hpk.model.settings import KubeletSettings
 from hpk.planning.site import site_settings
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths, private_directory
 from hpk.supervisor_zipapp import install_zipapp
 from kubelet.apiserver import ApiServer
-from kubelet.daemon import Kubelet, load_settings
+from kubelet.daemon import Kubelet
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -31,7 +33,8 @@ class FieldFormatter(logging.Formatter):
 
 async def _main() -> None:
     paths = HpkPaths.from_environment()
-    settings = load_settings(paths)
+    # As `hpk up` wrote them.
+    settings = codec.loads(KubeletSettings, (paths.kubelet / "settings.json").read_bytes())
     site = site_settings(load(paths), paths.own_directories)
     private_directory(paths.pods)
     kubelet = Kubelet(

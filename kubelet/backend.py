@@ -13,7 +13,6 @@ from hpk.model.ids import Nonce, PodUid
 from hpk.model.record import ContainerPhase
 from hpk.statefs import HpkPaths
 from kubelet.apiserver import ApiError, ApiServer, Json
-from kubelet.channel import Session
 from kubelet.logs import ContainerLog, log_path_of
 from kubelet.observations import Observations
 from kubelet.server.backend import (
@@ -23,6 +22,7 @@ from kubelet.server.backend import (
     LogSource,
     LogUnavailableError,
 )
+from kubelet.session import Session
 
 _SIGNAL_VERSION = 2
 """Supervisors of earlier protocols skip SignalContainer as a frame they do not know."""

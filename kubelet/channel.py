@@ -7,11 +7,7 @@ this home and gave that attempt's token; until then it may send one small frame,
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import contextlib
 import hmac
-import itertools
 import logging
 import socket
 import ssl
@@ -19,27 +15,24 @@ from pathlib import Path
 from typing import Protocol
 
 from hpk.model import codec
-from hpk.model.bundle import Bundle
-from hpk.model.errors import HpkError, ParseError
+from hpk.model.errors import ParseError
 from hpk.model.frames import (
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
-    BundleReply,
     BundleRequest,
     Hello,
-    LogCancel,
     LogData,
-    LogRead,
     Reject,
     Status,
     StatusAck,
-    ToSupervisor,
     Welcome,
 )
 from hpk.model.ids import Nonce, PodUid, is_valid_uid
 from hpk.model.record import PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
 from hpk.statefs import HpkPaths
+from kubelet.bundle_keeper import BundleSource, keep_bundle_fresh
+from kubelet.session import Session
 from kubelet.tls_listener import listen, serve_tls
 
 log = logging.getLogger(__name__)
@@ -47,11 +40,9 @@ log = logging.getLogger(__name__)
 _HELLO_TIMEOUT_S = 15
 _HELLO_MAX_BYTES = 64 * 1024
 _MAX_STRANGERS = 256
-_UNASKED_AFTER_S = 2.0
-"""How long a supervisor has to ask for its bundle before it counts as having one."""
 
 
-class ChannelHandler(Protocol):
+class ChannelHandler(BundleSource, Protocol):
     """The kubelet, as the channel sees it."""
 
     def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
@@ -65,73 +56,6 @@ class ChannelHandler(Protocol):
 
     def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
         """A session began or ended."""
-
-    async def build_bundle(
-        self, uid: PodUid, nonce: Nonce, *, protocol: int, fresh: bool
-    ) -> tuple[Bundle, float | None]:
-        """The attempt's bundle, and after how many seconds it wants to be built again.
-
-        :param protocol: that its supervisor speaks.
-        :param fresh: whether what was read a moment ago will not do.
-        """
-
-
-class Session:
-    """One supervisor's open connection."""
-
-    def __init__(self, hello: Hello, writer: asyncio.StreamWriter) -> None:
-        self.uid = hello.uid
-        self.nonce = hello.nonce
-        self.protocol = hello.protocol
-        self._writer = writer
-        self._ids = itertools.count(1)
-        self._log_reads: dict[int, asyncio.Future[LogData]] = {}
-        self.bundle_stale = asyncio.Event()
-        self.bundle_keeper: asyncio.Task[None] | None = None
-
-    async def send(self, frame: ToSupervisor) -> None:
-        """Send a frame; a broken connection raises ConnectionError."""
-        self._writer.write(codec.frame_bytes(frame))
-        await self._writer.drain()
-
-    async def read_log(self, path: str, offset: int, *, wait: bool) -> LogData:
-        """Ask for log bytes; see LogRead."""
-        request = next(self._ids)
-        answer: asyncio.Future[LogData] = asyncio.get_running_loop().create_future()
-        self._log_reads[request] = answer
-        try:
-            await self.send(LogRead(id=request, path=path, offset=offset, wait=wait))
-            return await answer
-        except asyncio.CancelledError:
-            with contextlib.suppress(OSError):
-                self._writer.write(codec.frame_bytes(LogCancel(id=request)))
-            raise
-        finally:
-            self._log_reads.pop(request, None)
-
-    def take_log_data(self, data: LogData) -> None:
-        """Hand an answer to whoever waits for it."""
-        waiting = self._log_reads.get(data.id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(data)
-
-    def close(self) -> None:
-        """Hang up; whoever waits for an answer gets ConnectionError."""
-        self._writer.close()
-        for waiting in self._log_reads.values():
-            if not waiting.done():
-                waiting.set_exception(ConnectionResetError("the supervisor hung up"))
-
-
-def decode_log_data(data: LogData) -> bytes:
-    """The bytes of an answer.
-
-    :raises ParseError: they are not base64.
-    """
-    try:
-        return base64.b64decode(data.data_base64, validate=True)
-    except binascii.Error as error:
-        raise ParseError(f"log data of frame {data.id}: {error}") from error
 
 
 class ChannelServer:
@@ -263,38 +187,8 @@ class ChannelServer:
     def _keep_bundle(self, session: Session, request: int, tasks: asyncio.TaskGroup) -> None:
         if session.bundle_keeper is not None:
             session.bundle_keeper.cancel()
-        session.bundle_keeper = tasks.create_task(self._keep_bundle_fresh(session, request))
-
-    async def _keep_bundle_fresh(self, session: Session, request: int) -> None:
-        """Answer a BundleRequest, then send what changes; 0 for one that was answered before.
-
-        A supervisor that has its bundle does not ask a new kubelet for another, but its tokens
-        expire all the same: it is sent one as an update.
-        """
-        if not request:
-            await asyncio.sleep(_UNASKED_AFTER_S)
-        sent: Bundle | None = None
-        pause_s = 0.5
-        while True:
-            session.bundle_stale.clear()
-            try:
-                bundle, again_s = await self._handler.build_bundle(
-                    session.uid,
-                    session.nonce,
-                    protocol=session.protocol,
-                    fresh=sent is None,
-                )
-            except HpkError as error:
-                log.warning("bundle uid=%s: %s", session.uid, error)
-                await _wait(session.bundle_stale, pause_s)
-                pause_s = min(pause_s * 2, 30)
-                continue
-            if bundle != sent:
-                await session.send(BundleReply(id=request if sent is None else 0, bundle=bundle))
-            if again_s is None:
-                return
-            sent, pause_s = bundle, 0.5
-            await _wait(session.bundle_stale, again_s)
+        keeper = keep_bundle_fresh(session, request, self._handler)
+        session.bundle_keeper = tasks.create_task(keeper)
 
 
 def _refuse_later_protocol(hello: Hello) -> Reject | None:
@@ -306,13 +200,6 @@ def _refuse_later_protocol(hello: Hello) -> Reject | None:
         " are not renewed until a newer hpk runs",
         stop=False,
     )
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait for the event, or for so long."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
 
 
 def _notice_silence(connection: socket.socket) -> None:

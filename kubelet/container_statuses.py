@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from hpk.model.plan import ImagePlan
 from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState, SupervisorRecord
 from kubelet.apiserver import Json
+from kubelet.meta_time import rfc3339
 from kubelet.outcome import Outcome
 from kubelet.pod_phase import has_initialized, is_sidecar
 
@@ -206,8 +206,3 @@ def _end(given: StatusSources, statuses: Sequence[Json], outcome: Outcome) -> No
             # It ran, and left a log, which is shown only of a container that has an id.
             terminated["containerID"] = status["containerID"]
         status |= {"state": {"terminated": terminated}, "ready": False, "started": False}
-
-
-def rfc3339(at_s: float) -> str:
-    """Unix seconds as ``metav1.Time``."""
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,8 +15,7 @@ from typing import Any
 
 from hpk.model.record import ContainerEvent
 from kubelet.apiserver import ApiError, ApiServer, Json, path
-from kubelet.container_statuses import rfc3339
-from kubelet.node import timestamp
+from kubelet.meta_time import rfc3339, rfc3339_now
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ def _event(
     pod: Mapping[str, Any], kind: str, reason: str, message: str, container: str = ""
 ) -> Json:
     meta = pod["metadata"]
-    now = timestamp()
+    now = rfc3339_now()
     about = "\n".join((meta["uid"], reason, message, *([container] if container else [])))
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
     return {

@@ -9,8 +9,8 @@ from pathlib import Path
 from hpk.model.errors import ParseError
 from hpk.model.frames import LOG_CHUNK_BYTES
 from hpk.model.record import ContainerPhase, ContainerRecord, SupervisorRecord
-from kubelet.channel import Session, decode_log_data
 from kubelet.server.backend import LogGoneError, LogUnavailableError
+from kubelet.session import Session, decode_log_data
 
 _LOOK_AGAIN_S = 1.0
 _PAST_ANY_END = 2**62

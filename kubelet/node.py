@@ -1,7 +1,6 @@
-"""Virtual nodes: one Node for each Slurm partition, and the lease that says it lives.
+"""What the Node that stands for a Slurm partition says. Pure.
 
-``plan_*`` and ``node_object`` are pure. Sources: pkg/kubelet/kubelet_node_status.go,
-pkg/kubelet/nodestatus/setters.go, component-helpers/node/lease.
+Sources: pkg/kubelet/kubelet_node_status.go, pkg/kubelet/nodestatus/setters.go.
 """
 
 from __future__ import annotations
@@ -11,18 +10,16 @@ import platform
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 from hpk import __version__
 from hpk.model.job import Partition
 from hpk.model.settings import KubeletSettings
-from kubelet.apiserver import ApiError, ApiServer, Json, path
+from kubelet.apiserver import Json
 
 _ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 KUBERNETES_VERSION = "v1.37.2"
-LEASE_DURATION_S = 40
-LEASE_RENEW_S = 10
+TAINT = "hpk.io/partition"
+"""The key of the one taint that is ours; the others on the Node are somebody's."""
 
 _NAME = re.compile(r"[^a-z0-9-]+")
 _LABEL_VALUE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -53,9 +50,7 @@ def node_object(
     """The Node for a partition, metadata, spec and status."""
     taints = []
     if not partition.is_default:
-        taints.append(
-            {"key": "hpk.io/partition", "value": partition.name, "effect": "PreferNoSchedule"}
-        )
+        taints.append({"key": TAINT, "value": partition.name, "effect": "PreferNoSchedule"})
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -154,64 +149,3 @@ def merge_conditions(old: Sequence[Json], new: Sequence[Json]) -> list[Json]:
         kept = times.get((item["type"], item["status"]))
         merged.append({**item, "lastTransitionTime": kept or item["lastTransitionTime"]})
     return merged
-
-
-def timestamp(at: datetime | None = None) -> str:
-    """RFC 3339 in whole seconds, as ``metav1.Time``."""
-    return (at or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class NodeRegistrar:
-    """Writes Nodes and leases."""
-
-    def __init__(self, api: ApiServer, settings: KubeletSettings) -> None:
-        self._api = api
-        self._settings = settings
-
-    async def register(self, name: str, partition: Partition, slurm: SlurmHealth) -> None:
-        """Create the Node, or bring labels, taints and status up to date."""
-        wanted = node_object(name, partition, self._settings, slurm, timestamp())
-        url = path("api", "v1", "nodes", name)
-        try:
-            existing = await self._api.get(url)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
-            existing = await self._api.create("/api/v1/nodes", wanted)
-        patch: Json = {"metadata": {"labels": wanted["metadata"]["labels"]}}
-        ours = [t for t in existing["spec"].get("taints") or [] if t.get("key") != _OUR_TAINT]
-        taints = ours + wanted["spec"]["taints"]
-        if taints != (existing["spec"].get("taints") or []):
-            patch["spec"] = {"taints": taints}
-        await self._api.merge_patch(url, patch)
-        status: dict[str, Any] = wanted["status"]
-        old = (existing.get("status") or {}).get("conditions") or []
-        status["conditions"] = merge_conditions(old, status["conditions"])
-        await self._api.merge_patch(f"{url}/status", {"status": status})
-
-    async def renew_lease(self, name: str) -> None:
-        """Renew the Node's lease, creating it where there is none."""
-        collection = path(
-            "apis", "coordination.k8s.io", "v1", "namespaces", "kube-node-lease", "leases"
-        )
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        spec = {
-            "holderIdentity": name,
-            "leaseDurationSeconds": LEASE_DURATION_S,
-            "renewTime": now,
-        }
-        try:
-            await self._api.merge_patch(f"{collection}/{name}", {"spec": spec})
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
-            lease = {
-                "apiVersion": "coordination.k8s.io/v1",
-                "kind": "Lease",
-                "metadata": {"name": name, "namespace": "kube-node-lease"},
-                "spec": spec,
-            }
-            await self._api.create(collection, lease)
-
-
-_OUR_TAINT = "hpk.io/partition"

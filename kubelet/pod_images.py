@@ -14,8 +14,8 @@ from hpk.images.errors import ERR_IMAGE_PULL, ImageError
 from hpk.model.errors import HpkError
 from hpk.model.plan import ImagePlan
 from kubelet.apiserver import Json
+from kubelet.container_statuses import Waiting
 from kubelet.events import EventRecorder
-from kubelet.pod_status import Waiting
 
 _RETRY_FIRST_S = 10.0
 _RETRY_MOST_S = 300.0

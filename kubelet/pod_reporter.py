@@ -11,12 +11,13 @@ from hpk.model.plan import ContainerPlan, PodPlan
 from hpk.model.record import SupervisorRecord
 from kubelet.actions import PodView
 from kubelet.apiserver import Json
+from kubelet.container_statuses import Waiting
 from kubelet.events import EventRecorder
 from kubelet.launcher import Launcher
-from kubelet.node import timestamp
+from kubelet.meta_time import rfc3339_now
 from kubelet.observations import Observation
 from kubelet.outcome import Outcome
-from kubelet.pod_status import StatusInput, Waiting, compute_status, queue_waiting, rejected_status
+from kubelet.pod_status import StatusInput, compute_status, queue_waiting, rejected_status
 from kubelet.status_manager import StatusManager
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class PodReporter:
     async def reject(self, pod: Json, reason: str, message: str) -> None:
         """Fail the Pod: it cannot run here as it is written (kubelet.go, rejectPod)."""
         self._events.warning(pod, reason, message)
-        await self._statuses.update(pod, rejected_status(pod, reason, message, timestamp()))
+        await self._statuses.update(pod, rejected_status(pod, reason, message, rfc3339_now()))
 
     def submitted(self, pod: Json, attempt: Attempt, plan: PodPlan) -> None:
         """The pod is a Slurm job now."""
@@ -129,7 +130,7 @@ class PodReporter:
                 waiting=waiting,
                 images={c.name: c.image for c in _containers(plan)},
                 runtime=plan.runtime if plan else "",
-                now=timestamp(),
+                now=rfc3339_now(),
             )
         )
         if not await self._statuses.update(pod, status):

@@ -17,21 +17,12 @@ from kubelet.container_statuses import (
     Waiting,
     container_statuses,
     refused_debugger,
-    rfc3339,
 )
+from kubelet.meta_time import rfc3339
 from kubelet.observations import Observation
 from kubelet.outcome import Outcome
 from kubelet.pod_conditions import TERMINAL, pod_conditions
 from kubelet.pod_phase import pod_phase
-
-__all__ = [
-    "StatusInput",
-    "Waiting",
-    "compute_status",
-    "queue_waiting",
-    "rejected_status",
-    "rfc3339",
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,64 +11,23 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
-from hpk.model import codec
-from hpk.model.errors import AdmissionError, PermanentError, TransientError
-from hpk.model.frames import Stop
+from hpk.model.errors import TransientError
 from hpk.model.ids import PodRef, PodUid
-from hpk.model.job import Partition
-from hpk.model.plan import PodPlan
-from hpk.planning.admission import admit_pod
-from hpk.planning.plan import plan_pod
-from hpk.planning.site import SiteSettings
-from hpk.slurm.base import SlurmBackend
-from hpk.statefs import HpkPaths, write_atomically
-from kubelet.actions import Actions, Deletion, PodView, compute_actions
+from kubelet.actions import Deletion, PodView, compute_actions
 from kubelet.apiserver import ApiError, Json
-from kubelet.channel import Session
-from kubelet.events import EventRecorder
-from kubelet.launcher import Launcher
-from kubelet.observations import Observation, Observations
+from kubelet.observations import Observation
 from kubelet.outcome import pod_outcome
-from kubelet.pleg import Pleg
-from kubelet.pod_images import ImageProvider, PodImages, Spawn
+from kubelet.pod_launch import PodLaunch
 from kubelet.pod_reporter import PodReporter
-from kubelet.pod_status import Waiting
-from kubelet.status_manager import StatusManager
+from kubelet.pod_stop import PodStop
+from kubelet.worker_services import WorkerServices
 
 log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerServices:
-    """What all workers share.
-
-    :param spawn: starts a task that the kubelet watches over.
-    :param partition: of a virtual node by its name.
-    :param knows_partitions: whether Slurm has answered at all since the kubelet started.
-    :param session: the open channel of an attempt.
-    """
-
-    paths: HpkPaths
-    slurm: SlurmBackend
-    site: SiteSettings
-    images: ImageProvider
-    launcher: Launcher
-    pleg: Pleg
-    observations: Observations
-    statuses: StatusManager
-    events: EventRecorder
-    partition: Callable[[str], Partition | None]
-    knows_partitions: Callable[[], bool]
-    session: Callable[[Attempt], Session | None]
-    spawn: Spawn
 
 
 class PodWorker:
@@ -82,17 +41,11 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._has_object = True
         self._deletion: Deletion | None = None
-        self._cancelled_at_s: float | None = None
-        self._stop_sent: tuple[int, int] | None = None
         self._reporter = PodReporter(
             statuses=services.statuses, events=services.events, launcher=services.launcher
         )
-        self._images = PodImages(
-            provider=services.images,
-            events=services.events,
-            spawn=services.spawn,
-            ready=self._wake.set,
-        )
+        self._launch = PodLaunch(self.ref, services, self._reporter, ready=self._wake.set)
+        self._stop = PodStop(self.ref, services, self._reporter)
 
     # What happens to it
 
@@ -204,10 +157,13 @@ class PodWorker:
             await self._services.launcher.recover(view.attempt)
             return False, 0
         if actions.launch:
-            return False, await self._launch()
+            return False, await self._launch.launch(self.pod)
         if view.attempt is not None and (view.attempt.is_open or not view.is_over):
             self._services.pleg.track(view.attempt)
-            await self._end_job(view.attempt, actions)
+            if actions.stop is not None:
+                await self._stop.stop(self.pod, view.attempt, actions.stop)
+            if actions.cancel:
+                await self._stop.cancel(view.attempt)
         if self._has_object and not (view.attempt is None and view.is_over):
             await self._reporter.report(self.pod, view)
         if actions.mark_ended and view.attempt is not None:
@@ -234,82 +190,11 @@ class PodWorker:
             attempt=attempt,
             seen=seen,
             outcome=pod_outcome(seen, now_s=now_s),
-            cancelled_at_s=self._cancelled_at_s,
+            cancelled_at_s=self._stop.cancelled_at_s,
             now_s=now_s,
         )
 
-    # Launching
-
-    async def _launch(self) -> float | None:
-        """Admit, fetch images, plan, submit. Returns when to look again."""
-        partition = self._services.partition(self.pod["spec"].get("nodeName") or "")
-        if partition is None:
-            await self._reporter.report_waiting(self.pod, self._no_partition())
-            return 30.0
-        try:
-            admit_pod(self.pod, self._services.site)
-            images = await self._images.get(self.pod)
-            if images is None:
-                await self._reporter.report_waiting(self.pod, self._images.waiting)
-                return self._images.again_s
-            plan = plan_pod(self.pod, images=images, partition=partition, site=self._services.site)
-        except AdmissionError as error:
-            await self._reject(error.reason, str(error))
-            return None
-        return await self._submit(plan)
-
-    def _no_partition(self) -> Waiting:
-        if not self._services.knows_partitions():
-            return Waiting(reason="SlurmUnavailable", message="Slurm has not answered yet")
-        message = "Slurm does not show this node's partition to this user (any more)"
-        return Waiting(reason="PartitionUnknown", message=message)
-
-    async def _submit(self, plan: PodPlan) -> float | None:
-        try:
-            attempt = await self._services.launcher.submit(self.ref, plan)
-        except PermanentError as error:
-            await self._reject(error.reason or "SlurmRefused", str(error))
-            return None
-        except TransientError as error:
-            reason = f"Slurm{error.reason}" if error.reason else "SlurmUnavailable"
-            waiting = Waiting(reason=reason, message=str(error))
-            await self._reporter.report_refusal(self.pod, waiting)
-            raise
-        log.info("pod submitted pod=%s uid=%s job=%s", self.ref, self.ref.uid, attempt.job_id)
-        self._reporter.submitted(self.pod, attempt, plan)
-        return 0
-
-    async def _reject(self, reason: str, message: str) -> None:
-        log.info("pod rejected pod=%s reason=%s", self.ref, reason)
-        await self._reporter.reject(self.pod, reason, message)
-
-    # Ending
-
-    async def _end_job(self, attempt: Attempt, actions: Actions) -> None:
-        if actions.stop is not None:
-            await self._send_stop(attempt, actions.stop)
-        if actions.cancel and attempt.job_id is not None:
-            self._cancelled_at_s = time.monotonic()
-            log.info("job cancelled pod=%s job=%s", self.ref, attempt.job_id)
-            await self._services.slurm.cancel(attempt.job_id)
-            self._services.pleg.hurry()
-
-    async def _send_stop(self, attempt: Attempt, grace_period_s: int) -> None:
-        session = self._services.session(attempt)
-        key = (grace_period_s, id(session))
-        if self._stop_sent == key:
-            return
-        if self._stop_sent is None:
-            self._reporter.stopping(self.pod)
-        frame = Stop(grace_period_s=grace_period_s)
-        layout = self._services.paths.attempt(self.ref.uid, attempt.nonce)
-        await asyncio.to_thread(write_atomically, Path(layout.stop_request), codec.dumps(frame))
-        if session is not None:
-            try:
-                await session.send(frame)
-            except OSError as error:
-                log.info("stop not sent, the stop file stands pod=%s error=%s", self.ref, error)
-        self._stop_sent = key
+    # What is left of it
 
     async def _forget(self, journal: PodJournal | None) -> None:
         for attempt in journal.attempts if journal else ():

@@ -1,10 +1,11 @@
-"""Long-lived tasks that end only when told to: a failure is logged and the task starts again."""
+"""Tasks whose failure is logged and goes no further: those that start again, those that end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -19,3 +20,11 @@ async def keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             log.exception("%s failed, starting again", name)
         await asyncio.sleep(_PAUSE_S)
+
+
+async def logged(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to the end; a failure is logged and stays here, so that the other pods go on."""
+    try:
+        await coroutine
+    except Exception:
+        log.exception("task failed")

@@ -35,7 +35,8 @@ from hpk.model.record import RECORD_VERSION, PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
 from hpk.statefs import HpkPaths, private_directory, write_atomically
 from kubelet import channel as channel_module
-from kubelet.channel import ChannelServer, decode_log_data
+from kubelet.channel import ChannelServer
+from kubelet.session import decode_log_data
 from tests.certificates import make_certificates
 
 UID, NONCE, TOKEN = PodUid("uid-1"), Nonce("0123456789abcdef"), "secret-token"

@@ -25,9 +25,9 @@ from hpk.model.record import (
 from hpk.statefs import HpkPaths, private_directory
 from kubelet.apiserver import ApiServer
 from kubelet.backend import ServerBackend
-from kubelet.channel import Session
 from kubelet.observations import Observations
 from kubelet.server.backend import ContainerNotFoundError
+from kubelet.session import Session
 
 POD = PodRef("default", "web", PodUid("0a1b"))
 NONCE = Nonce("0" * 16)

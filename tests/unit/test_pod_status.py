@@ -18,9 +18,10 @@ from hpk.model.record import (
     PodPhase,
     SupervisorRecord,
 )
+from kubelet.container_statuses import Waiting
 from kubelet.observations import Observation
 from kubelet.outcome import Outcome
-from kubelet.pod_status import StatusInput, Waiting, compute_status, queue_waiting
+from kubelet.pod_status import StatusInput, compute_status, queue_waiting
 
 NOW = "2026-01-02T03:04:05Z"
 IMAGE = ImagePlan("busybox", "registry/busybox@sha256:1", "/i.sif", ImageConfig())

@@ -1,0 +1,64 @@
+"""Pods that only their journals know: the API server has lost them, or they ended unwatched.
+
+Upstream's orphaned pods (pkg/kubelet/kubelet_pods.go, HandlePodCleanups), but for their end: no job
+is ended because its Pod is missing, for the API server's store may have been emptied or restored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable
+
+from hpk.journal import PodJournal, known_pods, read_pod
+from hpk.model.ids import PodUid
+from hpk.statefs import HpkPaths
+
+log = logging.getLogger(__name__)
+
+_KEEP_UNKNOWN_S = 24 * 3600.0
+
+
+async def orphaned_pods(
+    paths: HpkPaths, is_known: Callable[[PodUid], bool]
+) -> AsyncIterator[PodJournal]:
+    """The journals of unknown pods that may have a job, or whose deletion was never finished.
+
+    What is left of the others is removed once it is old.
+    """
+    for uid in await asyncio.to_thread(known_pods, paths):
+        if is_known(uid):
+            continue
+        try:
+            journal = await asyncio.to_thread(read_pod, paths, uid)
+            if journal is None or not _is_live(journal):
+                await asyncio.to_thread(_remove_if_old, paths, uid)
+                continue
+        except OSError as error:
+            log.warning("journal of pod %s cannot be read: %s", uid, error)
+            continue
+        if not is_known(uid):
+            yield journal
+
+
+def _is_live(journal: PodJournal) -> bool:
+    """Whether a job of it may be in Slurm, or its deletion waits to be finished."""
+    attempt = journal.current
+    return journal.deleted or (attempt is not None and attempt.is_open)
+
+
+def _remove_if_old(paths: HpkPaths, uid: PodUid) -> None:
+    """Remove the files of a pod that ended while nobody looked.
+
+    Not at once: a restored store may bring the Pod back, and then they say that it has run.
+    """
+    directory = paths.pod_dir(uid)
+    newest_s = max(
+        (path.stat().st_mtime for path in (directory, paths.journal(uid)) if path.exists()),
+        default=0.0,
+    )
+    if time.time() - newest_s > _KEEP_UNKNOWN_S:
+        shutil.rmtree(directory, ignore_errors=True)
+        log.info("files of a pod long gone removed uid=%s", uid)
