@@ -13,7 +13,8 @@ from collections.abc import Callable
 from bootstrap import lock
 from bootstrap.host import Identity
 from bootstrap.lock import Holder
-from bootstrap.supervise import control_plane_log, end_remains
+from bootstrap.logs import control_plane_log
+from bootstrap.remains import end_remains
 from hpk.model.errors import TransientError
 from hpk.statefs import HpkPaths, write_atomically
 

@@ -1,4 +1,4 @@
-"""What the control plane consists of: each component's argv, environment and files.
+"""What the control plane consists of: each component's argv and environment.
 
 Pure: paths and facts in, frozen data out. No secret is in an argv; every listening socket asks
 for a certificate of ours, and the two controllers that need no clients listen nowhere.
@@ -6,20 +6,10 @@ for a certificate of ours, and the two controllers that need no clients listen n
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import jinja2
-
-from bootstrap.host import Ports
-from bootstrap.pki import Pki
-from hpk.config.schema import ControlPlaneConfig
-from hpk.model.errors import PermanentError
-from hpk.model.settings import KubeletSettings
-from hpk.statefs import HpkPaths
+from bootstrap.site import Site
 
 _DAYS_S = 24 * 3600
 _EVICTION_S = 30 * _DAYS_S
@@ -33,42 +23,6 @@ _MEMORY_LIMITS = {
     "coredns": 128 * _MIB,
 }
 _THREADS = {"kube-apiserver": 8, "etcd": 4}
-_CADDY_SAFE = frozenset(string.ascii_letters + string.digits + "/._-+=@,: ")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """Everything the plan depends on.
-
-    :param programs: paths of upstream's programs by name.
-    :param python: runs our own components.
-    :param environment: what every component gets, nothing of a surrounding job's.
-    :param cpus: of this host, usable by us.
-    """
-
-    paths: HpkPaths
-    address: str
-    ports: Ports
-    config: ControlPlaneConfig
-    programs: Mapping[str, Path]
-    python: str
-    environment: Mapping[str, str]
-    cpus: int
-    etcd_data: Path
-
-    @property
-    def pki(self) -> Pki:
-        """Keys and certificates."""
-        return Pki(root=self.paths.pki)
-
-    @property
-    def server(self) -> str:
-        """URL of the API server."""
-        return f"https://{self.address}:{self.ports.api}"
-
-    def kubeconfig(self, client: str) -> Path:
-        """The credentials of one component."""
-        return self.paths.control_plane / f"{client}.kubeconfig"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +43,6 @@ class ComponentPlan:
     essential: bool = True
 
 
-def clients() -> tuple[str, ...]:
-    """The components that get a kubeconfig."""
-    return ("kube-controller-manager", "kube-scheduler", "coredns-client", "kubelet-client")
-
-
 def components(site: Site) -> tuple[ComponentPlan, ...]:
     """All of them, in the order they start."""
     return (
@@ -101,7 +50,7 @@ def components(site: Site) -> tuple[ComponentPlan, ...]:
         _upstream(site, "kube-apiserver", 1, _kube_apiserver(site), 8),
         _upstream(site, "kube-controller-manager", 2, _kube_controller_manager(site), 4),
         _upstream(site, "kube-scheduler", 2, _kube_scheduler(site), 4),
-        _upstream(site, "coredns", 2, ("-conf", str(corefile_path(site))), 4),
+        _upstream(site, "coredns", 2, ("-conf", str(site.corefile)), 4),
         ComponentPlan(
             name="kubelet",
             stage=2,
@@ -230,106 +179,4 @@ def _kube_controller_manager(site: Site) -> tuple[str, ...]:
 
 
 def _kube_scheduler(site: Site) -> tuple[str, ...]:
-    return (f"--config={scheduler_config_path(site)}", "--secure-port=0")
-
-
-def scheduler_config_path(site: Site) -> Path:
-    """Where the scheduler's configuration lies."""
-    return site.paths.control_plane / "scheduler.json"
-
-
-def corefile_path(site: Site) -> Path:
-    """Where CoreDNS' configuration lies."""
-    return site.paths.control_plane / "Corefile"
-
-
-def scheduler_config(site: Site) -> dict[str, Any]:
-    """KubeSchedulerConfiguration: where a pod goes is Slurm's business.
-
-    A virtual node stands for a partition, and a pod that does not fit now is to queue there.
-    """
-    disabled = (
-        "NodeResourcesFit",
-        "NodeResourcesBalancedAllocation",
-        "NodePorts",
-        "InterPodAffinity",
-    )
-    return {
-        "apiVersion": "kubescheduler.config.k8s.io/v1",
-        "kind": "KubeSchedulerConfiguration",
-        "clientConnection": {"kubeconfig": str(site.kubeconfig("kube-scheduler"))},
-        "leaderElection": {"leaderElect": False},
-        "enableProfiling": False,
-        "profiles": [
-            {
-                "schedulerName": "default-scheduler",
-                "plugins": {"multiPoint": {"disabled": [{"name": name} for name in disabled]}},
-                "pluginConfig": [
-                    {
-                        "name": "PodTopologySpread",
-                        "args": {
-                            "apiVersion": "kubescheduler.config.k8s.io/v1",
-                            "kind": "PodTopologySpreadArgs",
-                            "defaultingType": "List",
-                            "defaultConstraints": [],
-                        },
-                    }
-                ],
-            }
-        ],
-    }
-
-
-def corefile(site: Site) -> str:
-    """CoreDNS' configuration."""
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("bootstrap"),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - not HTML; every value passes |caddy
-    )
-    templates.filters["caddy"] = _caddy
-    return templates.get_template("Corefile.j2").render(
-        port=site.ports.dns,
-        certificate=site.pki.certificate("coredns"),
-        key=site.pki.key("coredns"),
-        client_ca=site.pki.authority("api"),
-        cluster_domain=site.config.cluster_domain,
-        kubeconfig=site.kubeconfig("coredns-client"),
-    )
-
-
-def _caddy(value: Path) -> str:
-    """A path as a quoted word of a Corefile.
-
-    :raises PermanentError: a character that the format might take for something else.
-    """
-    text = str(value)
-    odd = sorted(set(text) - _CADDY_SAFE)
-    if odd:
-        raise PermanentError(
-            f"{text!r}: {odd[0]!r} cannot stand in a path of CoreDNS' configuration",
-            remedy="set HPK_HOME to a directory with a plainer name",
-        )
-    return f'"{text}"'
-
-
-def kubelet_settings(site: Site) -> KubeletSettings:
-    """What our kubelet is told."""
-    pki = site.pki
-    return KubeletSettings(
-        kubeconfig=str(site.kubeconfig("kubelet-client")),
-        cluster_name=site.config.cluster_name,
-        address=site.address,
-        port=site.ports.kubelet,
-        tls_cert=str(pki.certificate("kubelet")),
-        tls_key=str(pki.key("kubelet")),
-        client_ca=str(pki.authority("api")),
-        channel_port=site.ports.channel,
-        channel_cert=str(pki.certificate("channel")),
-        channel_key=str(pki.key("channel")),
-        channel_ca=str(pki.authority("channel")),
-        api_host=site.address,
-        api_port=site.ports.api,
-        orphan_timeout_s=site.config.orphan_timeout_s,
-    )
+    return (f"--config={site.scheduler_config}", "--secure-port=0")

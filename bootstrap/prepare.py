@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from bootstrap import encryption, host, identities, pki, plan
+from bootstrap import configuration, encryption, host, identities, pki
 from bootstrap.kubeconfig import kubeconfig, write_kubeconfig
-from bootstrap.plan import Site
+from bootstrap.site import Site
 from hpk import subproc
 from hpk.config.load import SITE_VARIABLE
 from hpk.config.schema import ControlPlaneConfig
@@ -35,7 +35,7 @@ def component_environment() -> dict[str, str]:
 
 
 def prepare(paths: HpkPaths, config: ControlPlaneConfig, programs: Mapping[str, Path]) -> Site:
-    """Write all files; returns the facts that the plan is made of. Blocks.
+    """Write all files; returns the facts that the components depend on. Blocks.
 
     :raises PermanentError: an address, a port, or a place for etcd's data cannot be had.
     """
@@ -65,13 +65,13 @@ def prepare(paths: HpkPaths, config: ControlPlaneConfig, programs: Mapping[str, 
         ),
     )
     encryption.ensure(site.pki.encryption)
-    for client in plan.clients():
+    for client in configuration.clients():
         write_kubeconfig(site.kubeconfig(client), _credentials(site, client))
     write_kubeconfig(paths.kubeconfig, _credentials(site, "admin"))
-    write_atomically(plan.corefile_path(site), plan.corefile(site))
-    scheduler = json.dumps(plan.scheduler_config(site), indent=1) + "\n"
-    write_atomically(plan.scheduler_config_path(site), scheduler)
-    settings = codec.dumps(plan.kubelet_settings(site)) + "\n"
+    write_atomically(site.corefile, configuration.corefile(site))
+    scheduler = json.dumps(configuration.scheduler_config(site), indent=1) + "\n"
+    write_atomically(site.scheduler_config, scheduler)
+    settings = codec.dumps(configuration.kubelet_settings(site)) + "\n"
     write_atomically(paths.kubelet / "settings.json", settings)
     return site
 

@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from bootstrap.api import TlsClient
 from bootstrap.identities import first_service_ip
-from bootstrap.plan import Site
+from bootstrap.site import Site
 from hpk.model.errors import ParseError, TransientError
 
 _TIMEOUT_S = 3.0

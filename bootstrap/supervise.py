@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
@@ -21,18 +20,16 @@ from pathlib import Path
 from bootstrap import lock, plan, rbac, readiness
 from bootstrap.binaries import ensure_all
 from bootstrap.components import PROGRAMS
-from bootstrap.host import Identity
 from bootstrap.lock import Holder
-from bootstrap.plan import Site
+from bootstrap.logs import control_plane_log, rotate
 from bootstrap.prepare import prepare
-from bootstrap.processes import ProcessId
+from bootstrap.remains import end_remains
 from bootstrap.runner import Runner
+from bootstrap.site import Site
 from bootstrap.state import (
-    ComponentState,
     ControlPlaneState,
     Phase,
     StatePublisher,
-    read_state,
 )
 from hpk import __version__
 from hpk.config.load import load_config
@@ -43,8 +40,6 @@ from hpk.statefs import HpkPaths, private_directory, write_atomically
 
 log = logging.getLogger(__name__)
 
-_LOG_BYTES = 16 << 20
-_LOG_COPIES = 2
 _WATCH_S = 0.5
 _RBAC_TRIES = 100
 _RBAC_PAUSE_S = 0.2
@@ -254,11 +249,6 @@ def mend(path: Path, text: str) -> None:
     write_atomically(path, text)
 
 
-def control_plane_log(paths: HpkPaths) -> Path:
-    """The supervising process' own log, where it runs in the background."""
-    return paths.logs / "control-plane.log"
-
-
 def stop_requested(paths: HpkPaths, generation: int) -> bool:
     """Whether this generation, and no earlier one, is asked to stop."""
     try:
@@ -266,44 +256,6 @@ def stop_requested(paths: HpkPaths, generation: int) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(data, dict) and data.get("generation") == generation
-
-
-def rotate(path: Path, *, limit_bytes: int = _LOG_BYTES) -> None:
-    """Keep a log small: its writer holds it open for appending, so it is copied and cut."""
-    if not path.exists() or path.stat().st_size < limit_bytes:
-        return
-    for number in range(_LOG_COPIES, 1, -1):
-        older = path.with_name(f"{path.name}.{number - 1}")
-        if older.exists():
-            older.replace(path.with_name(f"{path.name}.{number}"))
-    shutil.copyfile(path, path.with_name(f"{path.name}.1"))
-    path.with_name(f"{path.name}.1").chmod(0o600)
-    os.truncate(path, 0)
-
-
-def end_remains(paths: HpkPaths) -> tuple[str, ...]:
-    """End what a predecessor on this host left running, known by pid and start time. Blocks.
-
-    :returns: their names.
-    """
-    state = read_state(paths)
-    if state is None or state.identity != Identity.here():
-        return ()
-    ended = []
-    for component in state.components:
-        process = ProcessId(pid=component.pid, start_ticks=component.start_ticks)
-        if component.pid and process.is_alive() and _is_ours(component):
-            log.warning("ending %s, process %d, left behind", component.name, component.pid)
-            process.end(grace_s=5)
-            ended.append(component.name)
-    return tuple(ended)
-
-
-def _is_ours(component: ComponentState) -> bool:
-    try:
-        return Path(f"/proc/{component.pid}").stat().st_uid == os.geteuid()
-    except OSError:
-        return False
 
 
 def main(arguments: list[str]) -> int:

@@ -14,11 +14,11 @@ from bootstrap import lock
 from bootstrap.api import TlsClient
 from bootstrap.binaries import Reporter, ensure_all
 from bootstrap.host import Identity
+from bootstrap.logs import control_plane_log
 from bootstrap.pki import Pki
 from bootstrap.prepare import component_environment
 from bootstrap.runner import log_tail
 from bootstrap.state import ComponentPhase, ControlPlaneState, Phase, read_state
-from bootstrap.supervise import control_plane_log
 from hpk import subproc
 from hpk.config.schema import Config
 from hpk.model import codec

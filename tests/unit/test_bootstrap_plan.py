@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap import encryption, plan, rbac
+from bootstrap import configuration, encryption, plan, rbac
 from bootstrap.host import Ports
-from bootstrap.plan import ComponentPlan, Site
+from bootstrap.plan import ComponentPlan
+from bootstrap.site import Site
 from hpk.config.schema import ControlPlaneConfig
 from hpk.model.errors import PermanentError
 from hpk.statefs import HpkPaths
@@ -59,7 +60,7 @@ def test_nothing_listens_without_asking_who_calls() -> None:
     assert etcd["--listen-peer-urls"] == "https://127.0.0.1:5"
     for name in ("kube-controller-manager", "kube-scheduler"):
         assert _flags(COMPONENTS[name])["--secure-port"] == "0"
-    corefile = plan.corefile(SITE)
+    corefile = configuration.corefile(SITE)
     assert "client_auth require_and_verify" in corefile
     assert "bind 127.0.0.1" in corefile
     assert corefile.count("://") == 1
@@ -73,7 +74,7 @@ def test_authorities_are_not_mixed_up() -> None:
     assert flags["--client-ca-file"] == str(pki.authority("api"))
     assert flags["--etcd-cafile"] == str(pki.authority("etcd"))
     assert flags["--requestheader-client-ca-file"] == str(pki.authority("front-proxy"))
-    assert plan.kubelet_settings(SITE).channel_ca == str(pki.authority("channel"))
+    assert configuration.kubelet_settings(SITE).channel_ca == str(pki.authority("channel"))
 
 
 def test_secrets_are_encrypted_with_a_key_that_is_made_once(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_environments_hold_what_they_must_and_no_more() -> None:
 
 
 def test_placement_is_slurms() -> None:
-    (profile,) = plan.scheduler_config(SITE)["profiles"]
+    (profile,) = configuration.scheduler_config(SITE)["profiles"]
     disabled = {entry["name"] for entry in profile["plugins"]["multiPoint"]["disabled"]}
     assert disabled == {
         "NodeResourcesFit",
@@ -142,7 +143,7 @@ def test_placement_is_slurms() -> None:
 def test_a_path_that_coredns_could_misread_is_refused(name: str) -> None:
     paths = HpkPaths(home=Path("/home") / name, cache=Path("/c"))
     with pytest.raises(PermanentError, match="HPK_HOME"):
-        plan.corefile(dataclasses.replace(SITE, paths=paths))
+        configuration.corefile(dataclasses.replace(SITE, paths=paths))
 
 
 def test_the_kubelets_role_is_small() -> None:

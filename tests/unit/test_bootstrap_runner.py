@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from bootstrap.host import Identity
+from bootstrap.logs import rotate
 from bootstrap.plan import ComponentPlan
 from bootstrap.processes import ProcessId
+from bootstrap.remains import end_remains
 from bootstrap.runner import Runner
 from bootstrap.state import (
     ComponentPhase,
@@ -25,7 +27,7 @@ from bootstrap.state import (
     StatePublisher,
     read_state,
 )
-from bootstrap.supervise import end_remains, mend, rotate, stop_requested
+from bootstrap.supervise import mend, stop_requested
 from hpk import subproc
 from hpk.model.errors import TransientError
 from hpk.statefs import HpkPaths, private_directory
