@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 
-from hpk.report.explain import Container, Explanation
+from hpk.report.explanation import Container, Explanation
 
 
 def explanation_text(found: Explanation) -> str:

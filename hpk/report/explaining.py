@@ -17,7 +17,8 @@ from hpk.model.job import Partition
 from hpk.model.plan import ImagePlan
 from hpk.planning.site import prefer_partition, site_settings
 from hpk.report.documents import MAX_BYTES, load_documents
-from hpk.report.explain import Explanation, Surroundings, explain
+from hpk.report.explain import Surroundings, explain
+from hpk.report.explanation import Explanation
 from hpk.report.workloads import PodSource, pods_of
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths

@@ -15,7 +15,7 @@ from hpk.model.errors import PermanentError
 from hpk.model.plan import SbatchOption
 from hpk.planning.plan import plan_pod
 from hpk.planning.site import SiteSettings, prefer_partition, site_settings
-from hpk.report.explain import unknown_image
+from hpk.report.stand_ins import unknown_image
 from hpk.statefs import HpkPaths
 from tests.unit.test_render_golden import PARTITION
 

@@ -14,8 +14,9 @@ from hpk.model.errors import ParseError
 from hpk.model.plan import SbatchOption
 from hpk.planning.site import SiteSettings
 from hpk.report.documents import load_documents
-from hpk.report.explain import Explanation, Surroundings, explain
+from hpk.report.explain import Surroundings, explain
 from hpk.report.explain_text import explanation_text
+from hpk.report.explanation import Explanation
 from hpk.report.workloads import pods_of
 from tests.unit.test_render_golden import PARTITION, image
 

@@ -12,9 +12,7 @@ import dataclasses
 import fcntl
 import json
 import os
-import re
 import secrets
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -27,15 +25,15 @@ from hpk.model.job import JobObservation
 from hpk.model.plan import SbatchOption
 from hpk.render import file_pattern, render_probe_script
 from hpk.report.doctor import probe
+from hpk.report.doctor.clearing import LEAVE_S, NAME, sweep, take_away
 from hpk.report.doctor.facts import JobEnd, JobFacts, NodeReport
 from hpk.report.doctor.meeting import Doorbell, Tokens, converse, read_file, read_report
 from hpk.report.doctor.parsing import shown
 from hpk.runtimes.registry import RUNTIMES
-from hpk.slurm.base import Submission, parse_submit_output
+from hpk.slurm.base import Submission
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths, private_directory, write_atomically
 
-NAME = "hpk-doctor"
 _VERSIONS_OF = ("apptainer", "singularity", "podman", "crun")
 _PROBE_LIMIT_S = 240
 _TIME_MINUTES = 5
@@ -44,11 +42,6 @@ _UNSEEN_S = 60
 """How long a running job may stay silent: three programs' time limits, and the slowest share."""
 _POLL_S = 0.05
 _ASK_SLURM_S = 1.0
-_LEAVE_S = 20
-"""How long a cancelled job may take to go before its files do."""
-_LEAVE_POLL_S = 0.3
-_REMOVE_TRIES = 100
-_NONCE = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +215,7 @@ class DoctorJob:
 
     async def _ended(self, job: JobObservation) -> NodeReport | tuple[JobEnd, str]:
         """A job that ended before it was heard of: its last words, if they are seen here."""
-        until = time.monotonic() + _LEAVE_S
+        until = time.monotonic() + LEAVE_S
         while time.monotonic() < until:
             report = read_report(self._directory)
             if report is not None:
@@ -235,9 +228,9 @@ class DoctorJob:
 
     async def _leave(self) -> None:
         self._reporter.step("job", "clearing up")
-        grace_s = _LEAVE_S if self._conversed else 0
+        grace_s = LEAVE_S if self._conversed else 0
         try:
-            await _take_away(
+            await take_away(
                 self._backend, self._directory, self._job_id, self._began_s, grace_s=grace_s
             )
         except HpkError as error:
@@ -262,68 +255,3 @@ def _state(job: JobObservation | None) -> str:
     if job is None:
         return "Slurm says nothing of it"
     return f"{job.state.value} ({job.reason})" if job.reason else job.state.value
-
-
-async def _take_away(
-    backend: CliBackend,
-    directory: Path,
-    job_id: SlurmJobId | None,
-    began_s: float,
-    *,
-    grace_s: float = 0,
-) -> None:
-    """Cancel the job, wait until it has gone, then remove the directory.
-
-    :param grace_s: how long a job that has nothing left to do may take to end by itself.
-    :raises HpkError: Slurm does not answer; the directory stays, for the next run to find.
-    """
-    jobs = {job_id} if job_id is not None else set()
-    if job_id is None and (directory / "submit.out").exists():
-        written = parse_submit_output((directory / "submit.out").read_text(errors="replace"))
-        # sbatch may have been cut off between its submission and its answer.
-        jobs = {written} if written else await _named(backend, directory.name, began_s)
-    began = time.monotonic()
-    for one in jobs:
-        while time.monotonic() < began + grace_s + _LEAVE_S:
-            job = (await backend.jobs([one])).get(one)
-            if job is not None and job.state.is_terminal:
-                break
-            if time.monotonic() >= began + grace_s or job is None:
-                await backend.cancel(one)
-            if job is None:
-                break
-            await asyncio.sleep(_LEAVE_POLL_S)
-    for _ in range(_REMOVE_TRIES):
-        if _remove(directory):
-            break
-        await asyncio.sleep(_POLL_S)
-
-
-def _remove(directory: Path) -> bool:
-    """Whether it is gone; what still runs may put another file there meanwhile."""
-    shutil.rmtree(directory, ignore_errors=True)
-    return not directory.exists()
-
-
-async def _named(backend: CliBackend, nonce: str, since_s: float) -> set[SlurmJobId]:
-    found = await backend.find_jobs(f"{NAME}-{nonce}", since_s=since_s)
-    return {job.job_id for job in found if not job.state.is_terminal}
-
-
-async def sweep(paths: HpkPaths, backend: CliBackend) -> None:
-    """Clear up after runs that were killed: those whose lock is free."""
-    for directory in sorted((paths.home / "doctor").iterdir()):
-        if not _NONCE.fullmatch(directory.name) or directory.is_symlink():
-            continue
-        try:
-            fd = os.open(directory / "owner", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            began_s = os.fstat(fd).st_mtime
-            await _take_away(backend, directory, None, began_s)
-        except (BlockingIOError, HpkError):
-            continue
-        finally:
-            os.close(fd)

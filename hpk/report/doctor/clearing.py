@@ -1,0 +1,91 @@
+"""Takes a run's job and files away: at its end, and of earlier runs that were killed."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+from hpk.model.errors import HpkError
+from hpk.model.ids import SlurmJobId
+from hpk.slurm.base import parse_submit_output
+from hpk.slurm.cli import CliBackend
+from hpk.statefs import HpkPaths
+
+NAME = "hpk-doctor"
+"""What the job is called, before its nonce."""
+LEAVE_S = 20
+"""How long a cancelled job may take to go before its files do."""
+_LEAVE_POLL_S = 0.3
+_REMOVE_TRIES = 100
+_REMOVE_POLL_S = 0.05
+_NONCE = re.compile(r"[0-9a-f]{16}")
+
+
+async def take_away(
+    backend: CliBackend,
+    directory: Path,
+    job_id: SlurmJobId | None,
+    began_s: float,
+    *,
+    grace_s: float = 0,
+) -> None:
+    """Cancel the job, wait until it has gone, then remove the directory.
+
+    :param grace_s: how long a job that has nothing left to do may take to end by itself.
+    :raises HpkError: Slurm does not answer; the directory stays, for the next run to find.
+    """
+    jobs = {job_id} if job_id is not None else set()
+    if job_id is None and (directory / "submit.out").exists():
+        written = parse_submit_output((directory / "submit.out").read_text(errors="replace"))
+        # sbatch may have been cut off between its submission and its answer.
+        jobs = {written} if written else await _named(backend, directory.name, began_s)
+    began = time.monotonic()
+    for one in jobs:
+        while time.monotonic() < began + grace_s + LEAVE_S:
+            job = (await backend.jobs([one])).get(one)
+            if job is not None and job.state.is_terminal:
+                break
+            if time.monotonic() >= began + grace_s or job is None:
+                await backend.cancel(one)
+            if job is None:
+                break
+            await asyncio.sleep(_LEAVE_POLL_S)
+    for _ in range(_REMOVE_TRIES):
+        if _remove(directory):
+            break
+        await asyncio.sleep(_REMOVE_POLL_S)
+
+
+def _remove(directory: Path) -> bool:
+    """Whether it is gone; what still runs may put another file there meanwhile."""
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
+
+
+async def _named(backend: CliBackend, nonce: str, since_s: float) -> set[SlurmJobId]:
+    found = await backend.find_jobs(f"{NAME}-{nonce}", since_s=since_s)
+    return {job.job_id for job in found if not job.state.is_terminal}
+
+
+async def sweep(paths: HpkPaths, backend: CliBackend) -> None:
+    """Clear up after runs that were killed: those whose lock is free."""
+    for directory in sorted((paths.home / "doctor").iterdir()):
+        if not _NONCE.fullmatch(directory.name) or directory.is_symlink():
+            continue
+        try:
+            fd = os.open(directory / "owner", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            began_s = os.fstat(fd).st_mtime
+            await take_away(backend, directory, None, began_s)
+        except (BlockingIOError, HpkError):
+            continue
+        finally:
+            os.close(fd)
