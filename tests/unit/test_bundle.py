@@ -25,8 +25,7 @@ from kubelet.apiserver import ApiServer
 from kubelet.bundle import BundleBuilder, PodFacts
 from kubelet.bundle_files import MountError
 from kubelet.tokens import TokenCache
-from tests.unit.test_planning_pods import a_pod
-from tests.unit.test_planning_wide import plan
+from tests.planning import a_pod, plan
 
 NASTY = "a 'b' \"c\" $(X) $$(Y) `x` \n\t\\ é 中 \x1b[0m"
 SETTINGS = KubeletSettings(
