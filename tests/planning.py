@@ -9,11 +9,7 @@ import pytest
 
 from hpk.model.errors import AdmissionError
 from hpk.model.job import Partition
-from hpk.model.plan import (
-    ImageConfig,
-    ImagePlan,
-    PodPlan,
-)
+from hpk.model.plan import ImageConfig, ImagePlan, PodPlan
 from hpk.planning.plan import plan_pod
 from hpk.planning.site import SiteSettings
 

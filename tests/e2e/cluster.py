@@ -16,6 +16,8 @@ from bootstrap.lab.layout import LOGIN
 from tests.waiting import eventually as eventually
 
 Json = dict[str, Any]
+FLAGS = "slurm-job.hpk.io/flags"
+"""The annotation that holds a Pod's own options of sbatch."""
 BUSYBOX = "registry.lab:5000/busybox:latest"
 API_CLIENT = "registry.lab:5000/api-client:latest"
 LAMMPS = "registry.lab:5000/lammps:latest"
@@ -170,6 +172,19 @@ class Cluster:
                 ids.add(int(job))
         return sorted(ids)
 
+    def accounting(self, job: int, fields: str) -> list[str]:
+        """These fields of a job, separated by commas, as sacct tells them."""
+        shown = self.run(["sacct", "-n", "-X", "-P", "-j", str(job), "-o", fields]).stdout
+        return shown.strip().split("|")
+
+    def wait_job_ended(self, job: int) -> None:
+        """Wait until accounting knows of a job's end."""
+
+        def over() -> bool:
+            return self.accounting(job, "State")[0] not in ("RUNNING", "PENDING", "COMPLETING")
+
+        eventually(over, what=f"the end of job {job}")
+
     def kubelet_pid(self) -> int:
         """The kubelet's process on the login node, as the lab's hosts number it."""
         found = self.run(["pgrep", "-u", self.user, "-f", "[-]m kubelet"]).stdout.split()
@@ -189,6 +204,12 @@ class Cluster:
 def has_ended(found: Json) -> bool:
     """Whether a Pod's phase is terminal."""
     return found["status"].get("phase") in ("Succeeded", "Failed")
+
+
+def succeeded(found: Json) -> bool:
+    """Whether a Pod's only container ended with 0, and the Pod with it."""
+    phase: str = found["status"]["phase"]
+    return phase == "Succeeded" and terminated(found)["exitCode"] == 0
 
 
 def main_status(found: Json) -> Json:

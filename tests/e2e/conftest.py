@@ -18,6 +18,7 @@ from bootstrap.lab import control, registry, software
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN
 from hpk.statefs import HpkPaths
+from tests.e2e.canary import others_go_on as others_go_on
 from tests.e2e.cluster import BUSYBOX, ENTRYPOINT, LAMMPS, Cluster, eventually
 from tests.labs import LAB, Silent
 

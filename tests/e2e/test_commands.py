@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from bootstrap.lab.hosts import Machine
-from tests.e2e.cluster import BUSYBOX, Cluster, eventually, pod
+from tests.e2e.cluster import BUSYBOX, FLAGS, Cluster, eventually, pod
 
 pytestmark = pytest.mark.e2e
 
 Json = dict[str, Any]
-FLAGS = "slurm-job.hpk.io/flags"
 
 
 def ps(cluster: Cluster) -> dict[str, Json]:

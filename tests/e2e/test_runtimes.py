@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.cluster import (
     BUSYBOX,
     ENTRYPOINT,
+    FLAGS,
     LAMMPS,
     Cluster,
     Json,
@@ -28,7 +29,6 @@ from tests.e2e.leftovers import Leftovers, drained
 from tests.e2e.test_hostile import NASTY, NASTY_DIR, NASTY_ENV, TELL, log_bytes
 
 RUNTIME = "slurm-job.hpk.io/runtime"
-FLAGS = "slurm-job.hpk.io/flags"
 IMAGES = "/home/alice/images of 'mine'"
 WAIT = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.1; done"
 STUBBORN = "(setsid sleep 1000 &); trap '' TERM; echo up; while :; do sleep 1; done"

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests.e2e import nasty
-from tests.e2e.cluster import BUSYBOX, LAMMPS, Cluster, Json, eventually, has_ended
+from tests.e2e.cluster import BUSYBOX, FLAGS, LAMMPS, Cluster, Json, eventually, has_ended
 from tests.e2e.leftovers import Leftovers
 
 RUNTIME = "slurm-job.hpk.io/runtime"
-FLAGS = "slurm-job.hpk.io/flags"
 MPI_FLAGS = "slurm-job.hpk.io/mpi-flags"
 RUNTIMES = ("apptainer", "podman")
 USERS = (0, 1234)

@@ -8,13 +8,7 @@ import pytest
 
 from hpk.model.codec import dumps
 from hpk.report.doctor.evaluate import as_text, evaluate, is_fit
-from hpk.report.doctor.facts import (
-    Accounting,
-    Facts,
-    Fuse,
-    JobEnd,
-    Quota,
-)
+from hpk.report.doctor.facts import Accounting, Facts, Fuse, JobEnd, Quota
 from hpk.report.doctor.findings import Status
 from hpk.report.doctor.parsing import parse_report
 from tests.doctor_site import (

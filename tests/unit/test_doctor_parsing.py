@@ -13,12 +13,7 @@ from hpk.model.codec import dumps
 from hpk.model.errors import ParseError
 from hpk.report.doctor import parsing
 from hpk.report.doctor.evaluate import as_text, evaluate
-from hpk.report.doctor.facts import (
-    Facts,
-    Fuse,
-    Program,
-    Quota,
-)
+from hpk.report.doctor.facts import Facts, Fuse, Program, Quota
 from hpk.report.doctor.meeting import read_file
 from hpk.report.doctor.parsing import parse_pong, parse_report
 from tests.doctor_site import EXCHANGE, JOB, LOGIN, REPORT, SLURM, answered, replace

@@ -18,10 +18,7 @@ from hpk.model.errors import ParseError
 from hpk.model.plan import SbatchOption
 from hpk.render import render_probe_script
 from hpk.report.doctor import probe
-from hpk.report.doctor.facts import (
-    Facts,
-    NodeReport,
-)
+from hpk.report.doctor.facts import Facts, NodeReport
 from hpk.report.doctor.findings import Status
 from hpk.report.doctor.meeting import Doorbell, Tokens, converse, read_report
 from tests.doctor_site import JOB, LOGIN, finding, replace

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpk.model.plan import (
-    MpiPlan,
-)
+from hpk.model.plan import MpiPlan
 from tests.planning import a_pod, options, plan, refusal
 
 

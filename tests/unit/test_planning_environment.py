@@ -6,13 +6,7 @@ from typing import Any
 
 import pytest
 
-from hpk.model.plan import (
-    EnvKind,
-    EnvSource,
-    EnvVar,
-    ImageConfig,
-    ImagePlan,
-)
+from hpk.model.plan import EnvKind, EnvSource, EnvVar, ImageConfig, ImagePlan
 from hpk.planning.plan import plan_pod
 from tests.planning import MAIN, SITE, a_pod, plan, refusal
 

@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpk.model.errors import AdmissionError
-from hpk.model.plan import (
-    EmptyDirVolume,
-    HostPathVolume,
-    KeyToPath,
-    PodPlan,
-    VolumeMount,
-)
+from hpk.model.plan import EmptyDirVolume, HostPathVolume, KeyToPath, PodPlan, VolumeMount
 from tests.planning import a_pod, plan, refusal
 
 

@@ -1,0 +1,54 @@
+"""Jobs and Deployments: their Pods come, end and are replaced as on any cluster."""
+
+from __future__ import annotations
+
+from tests.e2e.cluster import Cluster, Json, eventually, pod
+
+
+def template(*command: str) -> Json:
+    made = pod("unused", *command)
+    return {"metadata": {"labels": {"app": "it"}}, "spec": made["spec"]}
+
+
+def test_a_job_runs_its_completions(cluster: Cluster) -> None:
+    script = "echo done by $HOSTNAME"
+    spec: Json = {"completions": 3, "parallelism": 2, "template": template("sh", "-c", script)}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "three"}, "spec": spec}
+    cluster.create(job)
+    cluster.kubectl("wait", "job/three", "--for=condition=complete", "--timeout=100s")
+    pods = cluster.get("pods", "-l", "job-name=three")["items"]
+    assert len(pods) == 3
+    for made in pods:
+        name = made["metadata"]["name"]
+        assert cluster.logs(name) == f"done by {name}\n"
+        assert len(cluster.job_ids(name)) == 1
+
+
+def test_a_job_gives_up_after_its_backoff_limit(cluster: Cluster) -> None:
+    spec: Json = {"backoffLimit": 0, "template": template("false")}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "bad"}, "spec": spec}
+    cluster.create(job)
+    cluster.kubectl("wait", "job/bad", "--for=condition=failed", "--timeout=100s")
+    assert len(cluster.pods()) == 1
+
+
+def test_a_deployment_keeps_its_replicas(cluster: Cluster) -> None:
+    made = template("sh", "-c", "trap 'exit 0' TERM; while true; do sleep 1; done")
+    made["spec"]["restartPolicy"] = "Always"
+    selector = {"matchLabels": {"app": "it"}}
+    spec: Json = {"replicas": 2, "selector": selector, "template": made}
+    cluster.create(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "two"}, "spec": spec}
+    )
+    cluster.kubectl("rollout", "status", "deployment/two", "--timeout=100s")
+    first = set(cluster.pods())
+    assert len(first) == 2
+    gone = sorted(first)[0]
+    cluster.kubectl("delete", "pod", gone, "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/two", "--timeout=100s")
+    assert gone not in cluster.pods()
+    cluster.kubectl("scale", "deployment/two", "--replicas=0")
+    eventually(lambda: not cluster.pods(), what="no replica")
+    for name in first:
+        (job,) = cluster.job_ids(name)
+        cluster.wait_job_ended(job)
