@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from hpk.model.settings import KubeletSettings
 from kubelet.server.backend import AccessRequest, LogSource, LogUnavailableError
 from kubelet.server.server import KubeletServer
 from tests.certificates import Authority
+from tests.kubelet_settings import free_port, kubelet_settings
 
 LOG = b"2026-01-02T03:04:05.000000001Z stdout F one\n2026-01-02T03:04:06.000000001Z stderr F two\n"
 
@@ -147,28 +147,12 @@ class Running:
             yield session
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def make_settings(directory: Path, certificate: Path, clients: Authority) -> KubeletSettings:
-    return KubeletSettings(
-        kubeconfig="",
-        cluster_name="test",
-        address="127.0.0.1",
+    return kubelet_settings(
         port=free_port(),
         tls_cert=str(certificate),
         tls_key=str(certificate),
         client_ca=str(clients.path),
-        channel_port=0,
-        channel_cert="",
-        channel_key="",
-        channel_ca="",
-        api_host="",
-        api_port=0,
-        orphan_timeout_s=0,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -159,6 +161,12 @@ class Cluster:
     def logs(self, pod: str, *args: str) -> str:
         """A Pod's log."""
         return self.kubectl("logs", pod, *args).stdout
+
+    def log_bytes(self, pod: str, *args: str) -> bytes:
+        """A Pod's log, byte for byte."""
+        logs = shlex.join(["kubectl", "--namespace", self.namespace, "logs", pod, *args])
+        done = self.run(["bash", "-o", "pipefail", "-c", f"{logs} | base64 -w0"])
+        return base64.b64decode(done.stdout)
 
     def job_ids(self, pod: str) -> list[int]:
         """Every Slurm job that ever carried this Pod's name, by accounting and queue."""

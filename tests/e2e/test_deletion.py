@@ -64,6 +64,13 @@ def assert_job_over(cluster: Cluster, job: int) -> None:
     eventually(look, what=f"job {job} to leave the queue")
 
 
+def wait_gone(cluster: Cluster, name: str) -> None:
+    eventually(
+        lambda: "NotFound" in cluster.kubectl("get", "pod", name, check=False).stderr,
+        what="the Pod to be gone",
+    )
+
+
 def sacct_state(cluster: Cluster, job: int) -> str:
     """The job's last state, once accounting has heard of its end."""
 
@@ -104,10 +111,7 @@ def test_a_pod_whose_job_has_just_started(cluster: Cluster, witness: Witness) ->
         # The supervisor has dialled and gets no answer: the container cannot have been started.
         cluster.kubectl("delete", "pod", "started", "--wait=false")
         assert witness.count("started") == 0
-    eventually(
-        lambda: "NotFound" in cluster.kubectl("get", "pod", "started", check=False).stderr,
-        what="the Pod to be gone",
-    )
+    wait_gone(cluster, "started")
     assert_job_over(cluster, job)
 
 
@@ -171,10 +175,7 @@ def test_a_deletion_while_the_kubelet_is_down_is_found_when_it_is_back(
         marked: Json = json.loads(cluster.kubectl("get", "pod", "unseen", "-o", "json").stdout)
         assert marked["metadata"]["deletionTimestamp"]
         kill()
-    eventually(
-        lambda: "NotFound" in cluster.kubectl("get", "pod", "unseen", check=False).stderr,
-        what="the Pod to be gone",
-    )
+    wait_gone(cluster, "unseen")
     assert_job_over(cluster, job)
 
 

@@ -5,7 +5,6 @@ All Pods of a test are created together and waited for together.
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import pytest
@@ -22,64 +21,11 @@ from tests.e2e.cluster import (
     pod,
     terminated,
 )
+from tests.e2e.nasty_pods import NASTY, assert_arrived, nasty_pod
 
 pytestmark = pytest.mark.usefixtures("others_go_on")
 
-NASTY = (
-    "",
-    " ",
-    "a b",
-    "'",
-    '"',
-    "\\",
-    "\\n",
-    f"$(touch {CANARY})",
-    f"`touch {CANARY}`",
-    f"; touch {CANARY} #",
-    f"'; touch {CANARY}; '",
-    f'"; touch {CANARY}; "',
-    f"\n#SBATCH --wrap='touch {CANARY}'\n",
-    f"\r\n#SBATCH --output={CANARY}\r\n",
-    "*",
-    "~",
-    "%j %x",
-    "{{ canary }} {% raw %}",
-    "a,b=c:d|e",
-    "-rf",
-    "--",
-    "é",
-    "漢字",
-    "\u202egnp.exe",
-    "\U0001f600",
-    "\x01\x02\x07\x1b[31m\x7f",
-    "\u0085\u2028\u2029",
-    "\t\v\f",
-)
-TELL = "cat /proc/$$$$/cmdline; printf '\\n--\\n'; cat /proc/$$$$/environ; printf '\\n--\\n'; pwd"
-"""Prints argv, environment and directory as execve(2) got them. `$$$$` is a Pod's way to `$$`."""
-NASTY_DIR = f"/é $(touch {CANARY}) `touch {CANARY}` ';\\ \t\""
-NASTY_ENV = {f"N{index}": text for index, text in enumerate(NASTY)} | {
-    "odd name; touch canary": "x",
-    "$(touch canary)": "y",
-    "a.b-c": "z",
-    "LD_PRELOAD": "/home/alice/canary.so",
-    "APPTAINERENV_CANARY": "1",
-    "SBATCH_WRAP": "canary",
-    "BASH_ENV": CANARY,
-    "ENV": "",
-}
-
-
-def _nasty_pod(name: str, image: str) -> Json:
-    container: Json = {
-        "args": list(NASTY),
-        "env": [{"name": key, "value": value} for key, value in NASTY_ENV.items()],
-        "workingDir": NASTY_DIR,
-    }
-    annotations = {f"example.org/n{index}": text for index, text in enumerate(NASTY)}
-    return pod(name, "sh", "-c", TELL, image=image, annotations=annotations, container=container)
-
-
+NOTES = {f"example.org/n{index}": text for index, text in enumerate(NASTY)}
 LONG_NAME = ".".join(["n" * 60] * 4)
 BIG_ENV = [{"name": f"BIG{index}", "value": "x" * 100_000} for index in range(10)]
 
@@ -88,8 +34,8 @@ BIG_ENV = [{"name": f"BIG{index}", "value": "x" * 100_000} for index in range(10
 def ran(shared: Cluster) -> dict[str, Json]:
     """Pods with strange content, as they ended."""
     pods = (
-        _nasty_pod("nasty-root", BUSYBOX),
-        _nasty_pod("nasty-user", ENTRYPOINT),
+        nasty_pod("nasty-root", BUSYBOX, NOTES),
+        nasty_pod("nasty-user", ENTRYPOINT, NOTES),
         pod(
             "message-path",
             "sh",
@@ -111,25 +57,12 @@ def ran(shared: Cluster) -> dict[str, Json]:
     return shared.wait_pods([made["metadata"]["name"] for made in pods])
 
 
-def log_bytes(cluster: Cluster, name: str) -> bytes:
-    command = f"kubectl --namespace {cluster.namespace} logs {name} | base64 -w0"
-    return base64.b64decode(cluster.run(["sh", "-c", command]).stdout)
-
-
 @pytest.mark.parametrize("name", ["nasty-root", "nasty-user"])
 def test_argv_environment_and_directory_arrive_byte_for_byte(
     shared: Cluster, ran: dict[str, Json], name: str
 ) -> None:
-    assert ran[name]["status"]["phase"] == "Succeeded", ran[name]["status"]
-    argv, environ, directory = log_bytes(shared, name).split(b"\n--\n")
-    words = ["sh", "-c", TELL.replace("$$", "$"), *NASTY]
-    assert argv == b"".join(word.encode() + b"\0" for word in words)
-    variables = dict(item.split(b"=", 1) for item in environ.rstrip(b"\0").split(b"\0"))
-    for key, value in NASTY_ENV.items():
-        assert variables[key.encode()] == value.encode()
-    assert directory == NASTY_DIR.encode() + b"\n"
-    for foreign in ("APPTAINER_", "SINGULARITY_", "SLURM_", "HPK_"):
-        assert not [key for key in variables if key.startswith(foreign.encode())]
+    foreign = ("APPTAINER_", "SINGULARITY_", "SLURM_", "HPK_")
+    assert_arrived(shared, ran[name], foreign=foreign)
 
 
 def test_a_nasty_message_path_is_a_path(ran: dict[str, Json]) -> None:

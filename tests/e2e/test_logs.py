@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -43,24 +42,15 @@ def written(shared: Cluster) -> Cluster:
     return shared
 
 
-def log_bytes(cluster: Cluster, name: str, *args: str) -> bytes:
-    process = cluster.start(["kubectl", "--namespace", cluster.namespace, "logs", name, *args])
-    assert process.stdout is not None
-    with process.stdout:
-        whole = Path(f"/proc/self/fd/{process.stdout.fileno()}").read_bytes()
-    assert process.wait(60) == 0
-    return whole
-
-
 def test_a_log_is_what_was_written_byte_for_byte(written: Cluster) -> None:
     strange = b"no newline at the end, a NUL \0, bytes \xff\xfe, "
     strange += "é 漢字 \033[31m\r, tab\t.".encode()
-    assert log_bytes(written, "strange") == strange
-    assert log_bytes(written, "long-line") == b"x" * 100_000 + b"\nafter\n"
-    assert log_bytes(written, "silent") == b""
-    assert log_bytes(written, "empty-lines") == b"\n\nx\n"
+    assert written.log_bytes("strange") == strange
+    assert written.log_bytes("long-line") == b"x" * 100_000 + b"\nafter\n"
+    assert written.log_bytes("silent") == b""
+    assert written.log_bytes("empty-lines") == b"\n\nx\n"
     numbers = b"".join(b"%d\n" % n for n in range(1, 100_001))
-    shown = log_bytes(written, "numbers")
+    shown = written.log_bytes("numbers")
     assert len(shown) == len(numbers)
     assert hashlib.sha256(shown).digest() == hashlib.sha256(numbers).digest()
 

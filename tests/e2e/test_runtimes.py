@@ -26,7 +26,7 @@ from tests.e2e.cluster import (
 )
 from tests.e2e.faults import PodFiles, node_of
 from tests.e2e.leftovers import Leftovers, drained
-from tests.e2e.test_hostile import NASTY, NASTY_DIR, NASTY_ENV, TELL, log_bytes
+from tests.e2e.nasty_pods import assert_arrived, nasty_pod
 
 RUNTIME = "slurm-job.hpk.io/runtime"
 IMAGES = "/home/alice/images of 'mine'"
@@ -50,15 +50,6 @@ def runs(
 ) -> Json:
     """A Pod of this runtime."""
     return pod(name, *command, annotations={RUNTIME: runtime, **(annotations or {})}, **options)
-
-
-def nasty(name: str, runtime: str, image: str) -> Json:
-    container: Json = {
-        "args": list(NASTY),
-        "env": [{"name": key, "value": value} for key, value in NASTY_ENV.items()],
-        "workingDir": NASTY_DIR,
-    }
-    return runs(name, runtime, "sh", "-c", TELL, image=image, container=container)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +86,8 @@ def ran(shared: Cluster, runtime: str, images: str, leftovers: Leftovers) -> dic
     made["oom"] = runs(f"{runtime}-oom", runtime, *pods["oom"], resources=big)
     made["user"] = runs(f"{runtime}-user", runtime, "sh", "-c", WHO, image=ENTRYPOINT)
     made["image"] = runs(f"{runtime}-image", runtime, image=ENTRYPOINT)
-    made["nasty-root"] = nasty(f"{runtime}-nasty-root", runtime, BUSYBOX)
-    made["nasty-user"] = nasty(f"{runtime}-nasty-user", runtime, ENTRYPOINT)
+    made["nasty-root"] = nasty_pod(f"{runtime}-nasty-root", BUSYBOX, {RUNTIME: runtime})
+    made["nasty-user"] = nasty_pod(f"{runtime}-nasty-user", ENTRYPOINT, {RUNTIME: runtime})
     file = f"{images}/tell.sif"
     made["file"] = runs(f"{runtime}-file", runtime, image=file, container=missing)
     made["box"] = runs(f"{runtime}-box", runtime, "cat", "/etc/passwd", image=f"{images}/box/")
@@ -151,17 +142,8 @@ def test_an_images_own_command_and_directory(shared: Cluster, ran: dict[str, Jso
 def test_argv_environment_and_directory_arrive_byte_for_byte(
     shared: Cluster, ran: dict[str, Json], name: str
 ) -> None:
-    item = ran[name]
-    assert item["status"]["phase"] == "Succeeded", item["status"]
-    argv, environ, directory = log_bytes(shared, item["metadata"]["name"]).split(b"\n--\n")
-    words = ["sh", "-c", TELL.replace("$$", "$"), *NASTY]
-    assert argv == b"".join(word.encode() + b"\0" for word in words)
-    variables = dict(line.split(b"=", 1) for line in environ.rstrip(b"\0").split(b"\0"))
-    for key, value in NASTY_ENV.items():
-        assert variables[key.encode()] == value.encode()
-    assert directory == NASTY_DIR.encode() + b"\n"
     foreign = ("APPTAINER_", "SINGULARITY_", "SLURM_", "HPK_", "CONTAINERS_", "_CONTAINERS", "XDG_")
-    assert not [key for key in variables if key.decode().startswith(foreign)]
+    assert_arrived(shared, ran[name], foreign=foreign)
 
 
 def test_an_image_by_its_path(shared: Cluster, images: str, ran: dict[str, Json]) -> None:

@@ -19,31 +19,16 @@ from hpk.model.errors import TransientError
 from hpk.model.frames import BundleReply
 from hpk.model.ids import PodRef, PodUid
 from hpk.model.plan import PodPlan, TokenSource
-from hpk.model.settings import KubeletSettings
 from hpk.supervisor.environment import with_api_port
 from kubelet.apiserver import ApiServer
 from kubelet.bundle import BundleBuilder, PodFacts
 from kubelet.bundle_files import MountError
 from kubelet.tokens import TokenCache
+from tests.kubelet_settings import kubelet_settings
 from tests.planning import a_pod, plan
 
 NASTY = "a 'b' \"c\" $(X) $$(Y) `x` \n\t\\ é 中 \x1b[0m"
-SETTINGS = KubeletSettings(
-    kubeconfig="",
-    cluster_name="",
-    address="",
-    port=0,
-    tls_cert="",
-    tls_key="",
-    client_ca="",
-    channel_port=0,
-    channel_cert="",
-    channel_key="",
-    channel_ca="",
-    api_host="login.example",
-    api_port=6443,
-    orphan_timeout_s=1,
-)
+SETTINGS = kubelet_settings(api_host="login.example", api_port=6443)
 
 
 @dataclass

@@ -31,13 +31,14 @@ from hpk.model.frames import (
 )
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
 from hpk.model.plan import EnvVar
-from hpk.model.record import RECORD_VERSION, PodPhase, SupervisorRecord
-from hpk.model.settings import KubeletSettings
+from hpk.model.record import SupervisorRecord
 from hpk.statefs import HpkPaths, private_directory, write_atomically
 from kubelet import channel as channel_module
 from kubelet.channel import ChannelServer
 from kubelet.session import decode_log_data
 from tests.certificates import make_certificates
+from tests.kubelet_settings import free_port, kubelet_settings
+from tests.records import a_record
 
 UID, NONCE, TOKEN = PodUid("uid-1"), Nonce("0123456789abcdef"), "secret-token"
 
@@ -111,13 +112,6 @@ async def receive(reader: asyncio.StreamReader) -> Any:
     return codec.parse_frame(await reader.readexactly(length))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
     ca, cert, key = make_certificates(tmp_path)
@@ -126,21 +120,11 @@ async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
     private_directory(Path(layout.root))
     write_atomically(Path(layout.token), TOKEN)
     port = free_port()
-    settings = KubeletSettings(
-        kubeconfig="",
-        cluster_name="",
-        address="127.0.0.1",
-        port=0,
-        tls_cert="",
-        tls_key="",
-        client_ca="",
+    settings = kubelet_settings(
         channel_port=port,
         channel_cert=str(cert),
         channel_key=str(key),
         channel_ca=str(ca),
-        api_host="",
-        api_port=0,
-        orphan_timeout_s=1,
     )
     kubelet = Kubelet()
     server = ChannelServer(settings=settings, paths=paths, handler=kubelet)
@@ -155,21 +139,6 @@ async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
     yield made
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def a_record(seq: int = 1, uid: PodUid = UID) -> SupervisorRecord:
-    return SupervisorRecord(
-        version=RECORD_VERSION,
-        uid=uid,
-        nonce=NONCE,
-        job_id=SlurmJobId(1),
-        seq=seq,
-        phase=PodPhase.RUNNING,
-        host="n1",
-        host_ip="10.0.0.1",
-        started_at_s=1.0,
-        containers=(),
-    )
 
 
 async def test_a_supervisor_with_the_token_is_welcome_and_heard(channel: Channel) -> None:

@@ -17,7 +17,7 @@ from hpk.planning.plan import plan_pod
 from hpk.planning.site import SiteSettings, prefer_partition, site_settings
 from hpk.report.stand_ins import unknown_image
 from hpk.statefs import HpkPaths
-from tests.unit.test_render_golden import PARTITION
+from tests.planning import MAIN
 
 
 @pytest.fixture
@@ -170,9 +170,7 @@ def _planned(site: SiteSettings, annotations: dict[str, str], **spec: object) ->
         "metadata": {"namespace": "n", "name": "p", "uid": "0f", "annotations": annotations},
         "spec": {"containers": [container], **spec},
     }
-    plan = plan_pod(
-        pod, images={"a": unknown_image({}, {"image": "i"})}, partition=PARTITION, site=site
-    )
+    plan = plan_pod(pod, images={"a": unknown_image({}, {"image": "i"})}, partition=MAIN, site=site)
     return {option.name: f"{option.value} {option.origin}" for option in plan.options}
 
 
@@ -204,7 +202,7 @@ def test_a_configured_time_never_exceeds_the_partitions(paths: HpkPaths, tmp_pat
 
 
 def test_the_default_partition_can_be_chosen() -> None:
-    other = dataclasses.replace(PARTITION, name="debug", is_default=False)
-    chosen = prefer_partition((PARTITION, other), "debug")
+    other = dataclasses.replace(MAIN, name="debug", is_default=False)
+    chosen = prefer_partition((MAIN, other), "debug")
     assert [partition.is_default for partition in chosen] == [False, True]
-    assert prefer_partition((PARTITION, other), "gone") == (PARTITION, other)
+    assert prefer_partition((MAIN, other), "gone") == (MAIN, other)

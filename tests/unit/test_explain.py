@@ -18,14 +18,15 @@ from hpk.report.explain import Surroundings, explain
 from hpk.report.explain_text import explanation_text
 from hpk.report.explanation import Explanation
 from hpk.report.workloads import pods_of
-from tests.unit.test_render_golden import PARTITION, image
+from tests.planning import MAIN
+from tests.unit.test_render_golden import image
 
 GOLDEN = Path(__file__).parents[1] / "golden/explain"
 GIVEN = Surroundings(
     site=SiteSettings(
         options=(SbatchOption("account", "users", "slurm.account in /etc/hpk/config.toml"),)
     ),
-    partitions=(PARTITION, dataclasses.replace(PARTITION, name="debug", is_default=False)),
+    partitions=(MAIN, dataclasses.replace(MAIN, name="debug", is_default=False)),
     images={"registry.example.org/lammps:1": image("registry.example.org/lammps:1")},
     pods_directory="/home/alice/.hpk/pods",
     python="/usr/bin/python3",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import socketserver
 import subprocess
 import threading
@@ -16,6 +15,7 @@ from hpk.model.handlers import GrpcAction
 from hpk.statefs import HpkPaths
 from hpk.supervisor.check_result import CheckResult, Outcome
 from hpk.supervisor.grpc_check import check_grpc
+from tests.kubelet_settings import free_port
 from tests.supervisor_bench import wait_until
 
 LOCAL = "127.0.0.1"
@@ -23,12 +23,6 @@ LOCAL = "127.0.0.1"
 
 def check(port: int, service: str = "", timeout_s: float = 10) -> CheckResult:
     return check_grpc(GrpcAction(port, service), LOCAL, timeout_s, "kube-probe/1.37")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOCAL, 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from hpk.journal import Attempt
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState
 from hpk.model.record import (
-    RECORD_VERSION,
     ContainerPhase,
     ContainerRecord,
     ContainerState,
@@ -21,6 +20,7 @@ from hpk.model.record import (
 from kubelet.actions import CANCEL_AGAIN_S, STOP_MARGIN_S, Deletion, PodView, compute_actions
 from kubelet.observations import Observation, Observations
 from kubelet.outcome import LOST_AFTER_S, RECORD_DELAY_S, pod_outcome
+from tests.records import a_record
 
 NOW_S = 1000.0
 POD = PodRef("default", "web", PodUid("u-1"))
@@ -60,16 +60,10 @@ def record(
     state = ContainerState(
         ContainerPhase.RUNNING if running else ContainerPhase.TERMINATED, exit_code=exit_code
     )
-    return SupervisorRecord(
-        version=RECORD_VERSION,
+    return a_record(
         uid=POD.uid,
-        nonce=Nonce("0123456789abcdef"),
         job_id=SlurmJobId(7),
-        seq=1,
         phase=phase,
-        host="n1",
-        host_ip="10.0.0.1",
-        started_at_s=1.0,
         containers=(ContainerRecord("main", state, None, 0, "c1", "logs/main/0.log"),),
         stop_cause=cause,
     )

@@ -15,12 +15,9 @@ from hpk.model.errors import PermanentError, TransientError
 from hpk.model.frames import PROTOCOL_VERSION, Hello, SignalContainer
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.record import (
-    RECORD_VERSION,
     ContainerPhase,
     ContainerRecord,
     ContainerState,
-    PodPhase,
-    SupervisorRecord,
 )
 from hpk.statefs import HpkPaths, private_directory
 from kubelet.apiserver import ApiServer
@@ -28,6 +25,7 @@ from kubelet.backend import ServerBackend
 from kubelet.observations import Observations
 from kubelet.server.backend import ContainerNotFoundError
 from kubelet.session import Session
+from tests.records import a_record
 
 POD = PodRef("default", "web", PodUid("0a1b"))
 NONCE = Nonce("0" * 16)
@@ -55,16 +53,9 @@ class Kubelet:
         self.session: Session | None = None
         self.observations = Observations(lambda uid: None)
         self.observations.put_record(
-            SupervisorRecord(
-                version=RECORD_VERSION,
+            a_record(
                 uid=POD.uid,
                 nonce=NONCE,
-                job_id=SlurmJobId(1),
-                seq=1,
-                phase=PodPhase.RUNNING,
-                host="n1",
-                host_ip="10.0.0.1",
-                started_at_s=1.0,
                 containers=tuple(a_container(phase.value, phase) for phase in ContainerPhase),
                 init_containers=(a_container("sidecar", ContainerPhase.RUNNING),),
             )

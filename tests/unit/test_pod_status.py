@@ -7,21 +7,19 @@ from typing import Any
 
 import pytest
 
-from hpk.model.ids import Nonce, PodUid, SlurmJobId
+from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation, JobState
 from hpk.model.plan import ImageConfig, ImagePlan
 from hpk.model.record import (
-    RECORD_VERSION,
     ContainerPhase,
     ContainerRecord,
     ContainerState,
-    PodPhase,
-    SupervisorRecord,
 )
 from kubelet.container_statuses import Waiting
 from kubelet.observations import Observation
 from kubelet.outcome import Outcome
 from kubelet.pod_status import StatusInput, compute_status, queue_waiting
+from tests.records import a_record
 
 NOW = "2026-01-02T03:04:05Z"
 IMAGE = ImagePlan("busybox", "registry/busybox@sha256:1", "/i.sif", ImageConfig())
@@ -40,20 +38,7 @@ def pod(restart_policy: str = "Never", **status: Any) -> dict[str, Any]:
 
 def seen(state: ContainerState, *, last: ContainerState | None = None, restarts: int = 0) -> Any:
     container = ContainerRecord("main", state, last, restarts, "c1", "logs/main/0.log")
-    return Observation(
-        record=SupervisorRecord(
-            version=RECORD_VERSION,
-            uid=PodUid("u"),
-            nonce=Nonce("n"),
-            job_id=SlurmJobId(1),
-            seq=1,
-            phase=PodPhase.RUNNING,
-            host="n1",
-            host_ip="10.0.0.1",
-            started_at_s=1.0,
-            containers=(container,),
-        )
-    )
+    return Observation(record=a_record(containers=(container,)))
 
 
 def status_of(

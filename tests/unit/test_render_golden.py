@@ -15,33 +15,15 @@ import yaml
 
 from hpk.model import codec
 from hpk.model.ids import JobName, Nonce
-from hpk.model.job import Partition
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ImageConfig, ImagePlan, JobSpec, SupervisorSettings
 from hpk.planning.plan import plan_pod
 from hpk.planning.site import SiteSettings
 from hpk.render import render_script
+from tests.planning import MAIN
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NONCE = Nonce("0123456789abcdef")
-GIB = 1 << 30
-PARTITION = Partition(
-    name="main",
-    is_default=True,
-    is_up=True,
-    nodes=("n1", "n2", "n3", "n4"),
-    max_time_s=86400,
-    default_time_s=3600,
-    default_memory_per_cpu_bytes=None,
-    default_memory_per_node_bytes=None,
-    total_cpus=16,
-    total_memory_bytes=32 * GIB,
-    gpus=8,
-    max_node_cpus=4,
-    max_node_memory_bytes=8 * GIB,
-    max_node_gpus=2,
-    features=(),
-)
 SETTINGS = SupervisorSettings(
     endpoint_path="/home/alice/.hpk/endpoint.json",
     channel_ca_path="/home/alice/.hpk/pki/channel-ca.crt",
@@ -74,7 +56,7 @@ def rendered(pod: dict[str, Any]) -> tuple[str, str]:
     """The batch script and pod.json of a Pod."""
     containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
     images = {item["name"]: image(item["image"]) for item in containers}
-    plan = plan_pod(pod, images=images, partition=PARTITION, site=SiteSettings())
+    plan = plan_pod(pod, images=images, partition=MAIN, site=SiteSettings())
     layout = AttemptLayout(f"/home/alice/my home/.hpk/pods/{plan.pod.uid}/attempts/{NONCE}")
     script = render_script(
         plan,

@@ -76,27 +76,20 @@ def test_a_failed_post_start_hook_ends_the_container(bench: Bench) -> None:
     assert tell.read_text() == "TERM\n"
 
 
-def test_pre_stop_comes_before_the_signal_within_the_grace_period(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("then", "grace_period_s"),
+    [
+        pytest.param("", 30, id="in-time"),
+        # The container has two seconds all the same.
+        pytest.param("; exec sleep 1000", 1, id="too-long"),
+    ],
+)
+def test_pre_stop_comes_before_the_signal(bench: Bench, then: str, grace_period_s: int) -> None:
     tell = bench.directory / "told"
-    layout = bench.attempt(
-        *until_stopped(tell), lifecycle=Lifecycle(pre_stop=shell(f"echo hook >> {tell}"))
-    )
-    process = bench.start(layout)
+    hook = Lifecycle(pre_stop=shell(f"echo hook >> {tell}{then}"))
+    process = bench.start(bench.attempt(*until_stopped(tell), lifecycle=hook))
     wait_until(lambda: is_up(tell))
-    bench.peer.send(frames.Stop(30))
-    assert process.wait(60) == 0
-    assert tell.read_text() == "hook\nTERM\n"
-
-
-def test_a_pre_stop_hook_that_takes_too_long_leaves_two_seconds(bench: Bench) -> None:
-    tell = bench.directory / "told"
-    layout = bench.attempt(
-        *until_stopped(tell),
-        lifecycle=Lifecycle(pre_stop=shell(f"echo hook >> {tell}; exec sleep 1000")),
-    )
-    process = bench.start(layout)
-    wait_until(lambda: is_up(tell))
-    bench.peer.send(frames.Stop(1))
+    bench.peer.send(frames.Stop(grace_period_s))
     assert process.wait(60) == 0
     assert tell.read_text() == "hook\nTERM\n"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from hpk.model.handlers import (
 )
 from hpk.model.plan import RestartPolicy
 from hpk.model.record import ContainerPhase, ContainerRecord, SupervisorRecord
+from tests.kubelet_settings import free_port
 from tests.supervisor_bench import Bench, userns_works, wait_until
 from tests.supervisor_peer import container, env
 
@@ -246,12 +246,6 @@ def test_nobody_listens(bench: Bench) -> None:
     ]
     bench.peer.send(frames.Stop(0))
     assert process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_probe_keeps_the_environment_that_its_container_began_with(bench: Bench) -> None:

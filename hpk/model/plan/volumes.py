@@ -83,9 +83,9 @@ class ProjectedVolume:
 
     name: str
     default_mode: int
-    tokens: tuple[TokenSource, ...]
-    config_maps: tuple[ConfigMapSource, ...]
-    downward: tuple[DownwardItem, ...]
+    tokens: tuple[TokenSource, ...] = ()
+    config_maps: tuple[ConfigMapSource, ...] = ()
+    downward: tuple[DownwardItem, ...] = ()
     secrets: tuple[SecretSource, ...] = ()
     order: tuple[str, ...] = ()
 

@@ -12,9 +12,7 @@ def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> Pr
     return ProjectedVolume(
         name=name,
         default_mode=default_mode(volume, path),
-        tokens=(),
         config_maps=(plan_source(volume, path),),
-        downward=(),
     )
 
 

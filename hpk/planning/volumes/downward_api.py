@@ -14,8 +14,6 @@ def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> Pr
     return ProjectedVolume(
         name=name,
         default_mode=default_mode(volume, path),
-        tokens=(),
-        config_maps=(),
         downward=plan_items(context.downward, volume, path),
     )
 
