@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubelet.apiserver import Json
-from kubelet.pod_phase import any_started, is_sidecar, sidecars
+from kubelet.pod_phase import TERMINAL, any_started, is_sidecar, sidecars
 
-TERMINAL = ("Succeeded", "Failed")
 OUR_CONDITIONS = frozenset({"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"})
 """Types of the conditions a kubelet writes; others belong to others."""
 

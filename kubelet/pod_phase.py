@@ -11,6 +11,8 @@ from typing import Any
 from hpk.model.plan import RestartPolicy
 from kubelet.apiserver import Json
 
+TERMINAL = ("Succeeded", "Failed")
+"""Phases that nothing follows."""
 Statuses = Mapping[str, Json]
 """Container statuses by the container's name."""
 

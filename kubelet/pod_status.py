@@ -21,8 +21,8 @@ from kubelet.container_statuses import (
 from kubelet.meta_time import rfc3339
 from kubelet.observations import Observation
 from kubelet.outcome import Outcome
-from kubelet.pod_conditions import TERMINAL, pod_conditions
-from kubelet.pod_phase import pod_phase
+from kubelet.pod_conditions import pod_conditions
+from kubelet.pod_phase import TERMINAL, pod_phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from kubelet.apiserver import ApiError, Json
 from kubelet.observations import Observation
 from kubelet.outcome import pod_outcome
 from kubelet.pod_launch import PodLaunch
+from kubelet.pod_phase import TERMINAL
 from kubelet.pod_reporter import PodReporter
 from kubelet.pod_stop import PodStop
 from kubelet.worker_services import WorkerServices
@@ -184,7 +185,7 @@ class PodWorker:
         phase = (self._services.statuses.latest(self.pod).get("status") or {}).get("phase")
         return PodView(
             has_object=self._has_object,
-            is_over=phase in ("Succeeded", "Failed"),
+            is_over=phase in TERMINAL,
             deletion=self._deletion,
             deletion_journalled=journal is not None and journal.deleted,
             attempt=attempt,

@@ -11,7 +11,6 @@ import logging
 import tempfile
 import time
 from pathlib import Path
-from typing import Protocol
 
 from hpk.config.load import load_config
 from hpk.images.build_lock import build_lock
@@ -27,16 +26,9 @@ from hpk.model.errors import PermanentError
 from hpk.model.plan import ImagePlan
 from hpk.statefs import HpkPaths
 
-__all__ = ["ImageError", "ImageManager", "ImageProvider", "ImageSettings"]
+__all__ = ["ImageError", "ImageManager", "ImageSettings"]
 
 log = logging.getLogger(__name__)
-
-
-class ImageProvider(Protocol):
-    """What the kubelet needs of images."""
-
-    async def ensure(self, reference: str, *, pull_policy: str) -> ImagePlan:
-        """See ImageManager.ensure."""
 
 
 class ImageManager:
@@ -76,7 +68,8 @@ class ImageManager:
         parsed = parse_reference(reference)
         if pull_policy not in ("Always", "IfNotPresent", "Never"):
             raise PermanentError(
-                f"imagePullPolicy {pull_policy!r} is not one of Always, IfNotPresent, Never"
+                f"imagePullPolicy {pull_policy!r} is not known",
+                remedy="choose Always, IfNotPresent or Never",
             )
         if pull_policy != "Always" or parsed.digest:
             plan = await asyncio.to_thread(self._cached, reference, parsed)

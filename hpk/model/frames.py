@@ -143,7 +143,6 @@ class SignalContainer:
     not_before_s: int = 0
 
 
-FromSupervisor = Union[Hello, Status, BundleRequest, LogData]
 ToSupervisor = Union[
     Welcome, Reject, BundleReply, Stop, StatusAck, LogRead, LogCancel, SignalContainer
 ]

@@ -46,7 +46,7 @@ class DownwardContext:
     job: JobResources
 
 
-def field_ref(pod: JsonObject, holder: JsonObject, path: str, *, in_volume: bool) -> str:
+def field_ref(holder: JsonObject, path: str, *, in_volume: bool) -> str:
     """The ``fieldPath`` of ``holder``'s fieldRef.
 
     :raises AdmissionError: it is none that a Pod may read there.

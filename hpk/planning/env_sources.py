@@ -26,7 +26,7 @@ def plan_value_from(
         raise AdmissionError(INVALID, path, "must name exactly one source")
     kind = kinds[0]
     if kind == "fieldRef":
-        field_path = field_ref(context.pod, holder, path, in_volume=False)
+        field_path = field_ref(holder, path, in_volume=False)
         value = static_field(context.pod, field_path)
         if value is not None:
             return EnvVar(name, value)

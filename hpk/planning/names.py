@@ -64,16 +64,14 @@ def plan_names(pod: JsonObject, cluster_domain: str) -> Names:
         hostname="" if hostname == name else hostname,
         domain=domain,
         host_network=spec.get("hostNetwork") is True,
-        host_aliases=tuple(_alias(item, path) for path, item in _aliases(spec)),
+        host_aliases=tuple(
+            _alias(item, path) for path, item in get_objects(spec, "hostAliases", "spec")
+        ),
     )
 
 
 def _shortened(hostname: str) -> str:
     return hostname if len(hostname) <= _MAX_LABEL else hostname[:_MAX_LABEL].rstrip("-.")
-
-
-def _aliases(spec: JsonObject) -> list[tuple[str, JsonObject]]:
-    return list(get_objects(spec, "hostAliases", "spec"))
 
 
 def _alias(item: JsonObject, path: str) -> HostAlias:

@@ -33,7 +33,7 @@ def _item(context: DownwardContext, item: JsonObject, path: str) -> DownwardItem
         raise AdmissionError(INVALID, path, "must have either a fieldRef or a resourceFieldRef")
     if not has_field:
         return DownwardItem(target, resource_field(context, item, path, ""), mode=mode)
-    field_path = field_ref(context.pod, item, path, in_volume=True)
+    field_path = field_ref(item, path, in_volume=True)
     value = static_field(context.pod, field_path)
     if value is not None:
         return DownwardItem(target, value, mode=mode)

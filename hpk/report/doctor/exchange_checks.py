@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import median
 
 from hpk.report.doctor.facts import Exchange, Facts, JobEnd, JobFacts, NodeReport
-from hpk.report.doctor.findings import Check, Finding, Place
+from hpk.report.doctor.findings import IN_A_JOB, Check, Finding, Place
 from hpk.report.doctor.node_checks import CHECKS, judge_node
 from hpk.report.doctor.parsing import filesystem_of, shown
 
@@ -152,8 +152,7 @@ def _to_login(check: Check, report: NodeReport, exchange: Exchange, address: str
             costs="the channel of each Pod's supervisor: no Secrets, no logs of running Pods, and "
             "no API server inside Pods",
             ask="ask that compute nodes reach ports 20000–32000 of login nodes, set another "
-            "address in [control-plane], or "
-            'run the control plane in a job: sbatch "$(hpk up --batch-script)"',
+            f"address in [control-plane], or {IN_A_JOB}",
             essential=True,
         )
     return check.ok(f"{shown(report.host, 60)} → {address}")

@@ -82,7 +82,7 @@ class SlurmFacts:
     :param controller: why slurmctld does not answer; "" where it does.
     :param config: ``scontrol show config``, key by key.
     :param mpi: the plugins of ``srun --mpi=list``.
-    :param account: the one that HPK's configuration names; partition and qos likewise.
+    :param account: the one that HPK's configuration names; partition likewise.
     """
 
     commands: Mapping[str, str]

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+IN_A_JOB = (
+    "run the control plane in a job:"
+    " hpk up --print-batch-script > hpk-start.sh && sbatch hpk-start.sh"
+)
+"""What to do where a login node does not bear it."""
+
 
 class Status(StrEnum):
     """How a check came out."""

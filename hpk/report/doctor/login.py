@@ -10,6 +10,7 @@ import resource
 import shutil
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bootstrap.host import find_address, probe_data_directory
@@ -78,53 +79,29 @@ async def collect_login(paths: HpkPaths, backend: CliBackend, config: Config) ->
 
 
 async def _slurm(backend: CliBackend, config: Config) -> SlurmFacts:
-    commands = {name: path for name in COMMANDS if (path := shutil.which(name))}
-    version = controller = ""
-    settings: dict[str, str] = {}
     facts = SlurmFacts(
-        commands=commands,
-        config=settings,
+        commands={name: path for name in COMMANDS if (path := shutil.which(name))},
+        config={},
         accounting=Accounting(problem="no slurmctld"),
         account=config.slurm.account,
         partition=config.slurm.partition,
     )
-    if "scontrol" not in commands or "sbatch" not in commands:
-        return _replace(facts, controller="scontrol and sbatch are not on PATH")
+    if "scontrol" not in facts.commands or "sbatch" not in facts.commands:
+        return replace(facts, controller="scontrol and sbatch are not on PATH")
     with contextlib.suppress(HpkError):
-        version = await backend.version()
+        facts = replace(facts, version=await backend.version())
     # Where no controller runs, Slurm's programs go on trying for a long while; ping does not.
     said, answers = await _ask(["scontrol", "ping"])
     if not answers or " is UP" not in said:
-        controller = shown(said) or "scontrol ping says nothing"
-        return _replace(facts, version=version, controller=controller)
+        return replace(facts, controller=shown(said) or "scontrol ping says nothing")
     text, _ = await _ask(["scontrol", "show", "config"])
     mpi, _ = await _ask(["srun", "--mpi=list"])
     try:
-        partitions, partitions_problem = await backend.partitions(), ""
+        facts = replace(facts, partitions=await backend.partitions())
     except HpkError as error:
-        partitions, partitions_problem = (), error.message
-    return SlurmFacts(
-        commands=commands,
-        version=version,
-        config=parse_config(text),
-        partitions=partitions,
-        partitions_problem=partitions_problem,
-        accounting=await _accounting(),
-        mpi=parse_mpi(mpi),
-        account=config.slurm.account,
-        partition=config.slurm.partition,
-    )
-
-
-def _replace(facts: SlurmFacts, *, controller: str, version: str = "") -> SlurmFacts:
-    return SlurmFacts(
-        commands=facts.commands,
-        version=version,
-        controller=controller,
-        config=facts.config,
-        accounting=facts.accounting,
-        account=facts.account,
-        partition=facts.partition,
+        facts = replace(facts, partitions_problem=error.message)
+    return replace(
+        facts, config=parse_config(text), accounting=await _accounting(), mpi=parse_mpi(mpi)
     )
 
 

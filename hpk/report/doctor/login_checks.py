@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hpk.report.doctor.facts import UNLIMITED, LoginFacts, Space
-from hpk.report.doctor.findings import Check, Finding, Place
+from hpk.report.doctor.findings import IN_A_JOB, Check, Finding, Place
 from hpk.report.doctor.parsing import covers, shown
 
 _MIB, _GIB = 1 << 20, 1 << 30
-_BATCH = 'run the control plane in a job: sbatch "$(hpk up --batch-script)"'
 _HOME_LEAST, _HOME_ENOUGH = 100 * _MIB, _GIB
 _CACHE_LEAST, _CACHE_ENOUGH = 500 * _MIB, 5 * _GIB
 _INODES_ENOUGH = 10_000
@@ -86,14 +85,14 @@ def _memory(facts: LoginFacts) -> Finding:
         seen = f"{memory // _MIB} MiB for all your processes here"
         costs = "the control plane needs some 600 MiB, kubelet and your own programs apart"
         if memory < _MEMORY_LEAST:
-            return check.failed(seen, costs=costs, ask=_BATCH)
-        return check.warning(seen, costs=costs, ask=_BATCH)
+            return check.failed(seen, costs=costs, ask=IN_A_JOB)
+        return check.warning(seen, costs=costs, ask=IN_A_JOB)
     space = facts.limits.address_space_bytes
     if space != UNLIMITED and space < _ADDRESS_SPACE_ENOUGH:
         return check.warning(
             f"ulimit -v is {space // _MIB} MiB",
             costs="programs written in Go reserve more than that, and die",
-            ask=f"`ulimit -v unlimited` before `hpk up`, or {_BATCH}",
+            ask=f"`ulimit -v unlimited` before `hpk up`, or {IN_A_JOB}",
         )
     return check.ok("none" if memory == UNLIMITED else f"{memory // _MIB} MiB")
 
@@ -108,18 +107,18 @@ def _processes(facts: LoginFacts) -> Finding:
         return check.warning(
             f"{seen}; {limits.cpu_s} s of CPU time",
             costs="the kernel kills each of the control plane's processes when it has used that",
-            ask=f"`ulimit -t unlimited` if it lets you; else {_BATCH}",
+            ask=f"`ulimit -t unlimited` if it lets you; else {IN_A_JOB}",
         )
     if tasks != UNLIMITED and tasks < _TASKS_ENOUGH:
         costs = "API server, etcd and the others have some 100 threads together"
         if tasks < _TASKS_LEAST:
-            return check.failed(seen, costs=costs, ask=_BATCH)
-        return check.warning(seen, costs=costs, ask=_BATCH)
+            return check.failed(seen, costs=costs, ask=IN_A_JOB)
+        return check.warning(seen, costs=costs, ask=IN_A_JOB)
     if limits.nofile != UNLIMITED and limits.nofile < _FILES_ENOUGH:
         return check.warning(
             seen,
             costs="each Pod that runs holds some connections: hundreds of Pods do not fit",
-            ask=f"ask for a hard nofile limit of {_FILES_ENOUGH} or more, or {_BATCH}",
+            ask=f"ask for a hard nofile limit of {_FILES_ENOUGH} or more, or {IN_A_JOB}",
         )
     return check.ok(seen)
 
@@ -136,7 +135,7 @@ def _logout(facts: LoginFacts) -> Finding:
         return check.warning(
             "logind has KillUserProcesses=yes, and you do not linger",
             costs="the control plane ends when you log out; its Pods' jobs go on",
-            ask=f"`loginctl enable-linger`, or {_BATCH}",
+            ask=f"`loginctl enable-linger`, or {IN_A_JOB}",
         )
     return check.ok("you linger" if facts.lingers else "logind leaves them alone")
 
