@@ -2,7 +2,11 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 HPK := .venv/bin/hpk
-PYTEST := .venv/bin/pytest --durations=15
+# Tests wait more than they compute, so more processes run them than there are cores, each in a lab
+# of its own; 0 is this process and one lab. Each is given file after file, in the order written.
+WORKERS ?= 3
+PYTEST := .venv/bin/pytest --durations=15 -n $(WORKERS) --max-worker-restart 0 \
+	--dist loadfile --no-loadscope-reorder
 STEP := scripts/step
 
 .PHONY: help setup demo demo-down test check unit slurm e2e long bench conformance clean
@@ -43,10 +47,10 @@ e2e: ## tests of everything, the control plane included
 	$(PYTEST) tests/e2e -m "not long"
 
 test: setup check ## set up everything and pass the tests
-	$(PYTEST) tests/unit tests/golden tests/slurm tests/e2e -m "not long"
+	$(PYTEST) tests/e2e tests/slurm tests/unit tests/golden -m "not long"
 
 long: setup ## the tests that `make test` leaves out for time, or because they break the lab they run in
-	$(PYTEST) tests/slurm tests/e2e -m long
+	$(PYTEST) tests/e2e tests/slurm -m long
 
 bench: setup ## measure, and write docs/benchmarks.md
 	@$(STEP) "Slurm lab" $(HPK) lab up

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bootstrap import build
 from bootstrap.components import ARGO_MODULE, ARGO_VERSION
+from hpk.statefs import wait_for_lock
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -33,17 +34,16 @@ def _copy(manifests: Path, target: Path) -> None:
 
 async def _argo_manifests(cache: Path) -> Path:
     target = cache / "manifests" / f"argo-workflows-{ARGO_VERSION}"
-    if not target.exists():
-        module = await build.module_directory(ARGO_MODULE, build.GO_SOURCES / "argo", "")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
-        try:
-            await asyncio.to_thread(_copy_writable, module / "manifests", work)
-            # Of two that made it at once, the first wins.
-            if not target.exists():
+    target.parent.mkdir(parents=True, exist_ok=True)
+    async with wait_for_lock(target.parent / ".lock"):
+        if not target.exists():
+            module = await build.module_directory(ARGO_MODULE, build.GO_SOURCES / "argo", "")
+            work = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+            try:
+                await asyncio.to_thread(_copy_writable, module / "manifests", work)
                 work.rename(target)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, work, True)
     return target
 
 

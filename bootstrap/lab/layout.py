@@ -75,10 +75,11 @@ class Lab:
     nodes: int = DEFAULT_NODES
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"hpk-lab(-[a-z0-9]{1,16})?", self.name):
+        if not re.fullmatch(r"hpk-lab(-[a-z0-9]{1,16}){0,3}", self.name):
             raise PermanentError(
                 f"{self.name!r} cannot be a lab's name",
-                remedy="use hpk-lab, or hpk-lab- and up to 16 letters and digits",
+                remedy="use hpk-lab, or hpk-lab and up to three words of at most 16 lower-case "
+                "letters and digits, a - before each",
             )
         if not 1 <= self.nodes <= _MOST_NODES:
             raise PermanentError(

@@ -13,6 +13,7 @@ from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN, REGISTRY
 from hpk import subproc
 from hpk.model.errors import PermanentError
+from hpk.statefs import wait_for_lock
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _PUSH_TIMEOUT_S = 300
@@ -45,8 +46,11 @@ async def ensure_images(machine: Machine, cache: Path, reporter: Reporter) -> tu
         digest = images.manifest_digest(layout)
         reference = f"{REGISTRY}/{definition.name}:{definition.tag}"
         if await _digest_in_registry(machine, definition) != digest:
-            reporter.step(definition.name, "pushing to the registry")
-            await _push(machine, layout, definition)
+            # Labs share the storage: where several miss the image, one pushes it.
+            async with wait_for_lock(cache / "lab-registry.lock"):
+                if await _digest_in_registry(machine, definition) != digest:
+                    reporter.step(definition.name, "pushing to the registry")
+                    await _push(machine, layout, definition)
         reporter.done(definition.name, f"{reference} {digest[:19]}")
         found.append(Image(reference=reference, digest=digest))
     return tuple(found)

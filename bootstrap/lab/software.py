@@ -19,7 +19,7 @@ from bootstrap.lab.hosts import enter_argv
 from bootstrap.lab.layout import Lab
 from hpk import subproc
 from hpk.model.errors import PermanentError
-from hpk.statefs import HpkPaths
+from hpk.statefs import HpkPaths, wait_for_lock
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -80,16 +80,15 @@ async def _dependencies(lab: Lab, cache: Path) -> Path:
     lock = await asyncio.to_thread((_CHECKOUT / "uv.lock").read_bytes)
     key = hashlib.sha256(lock + version.encode()).hexdigest()[:16]
     target = cache / "lab-venv" / key
-    if not target.exists():
-        work = target.with_name(f".{key}-{secrets.token_hex(4)}")
-        work.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            await _make_dependencies(lab, work)
-            # Of two that made it at once, the first wins.
-            if not target.exists():
+    target.parent.mkdir(parents=True, exist_ok=True)
+    async with wait_for_lock(target.parent / ".lock"):
+        if not target.exists():
+            work = target.with_name(f".{key}-{secrets.token_hex(4)}")
+            try:
+                await _make_dependencies(lab, work)
                 work.rename(target)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, work, True)
     return target
 
 

@@ -1,40 +1,20 @@
 """A control plane of the lab's own user, for all end-to-end tests.
 
 Every test works in a namespace of its own, which is deleted with all it holds; the control plane
-is one for the whole run, stopped in the end with all its jobs. The lab is the tests' own; one that
-was up before stays up.
+is one for all tests of a process, stopped in the end with all its jobs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from bootstrap.lab import control, registry, software
 from bootstrap.lab.hosts import Machine
-from bootstrap.lab.layout import LOGIN
-from hpk.statefs import HpkPaths
 from tests.e2e.canary import others_go_on as others_go_on
 from tests.e2e.cluster import BUSYBOX, ENTRYPOINT, LAMMPS, Cluster, eventually
-from tests.labs import LAB, Silent
-
-
-@pytest.fixture(scope="session")
-def machine() -> Iterator[Machine]:
-    """The lab, up, with this checkout installed and its images in the registry."""
-    was_up = control.find(LAB).init_pid(LOGIN) is not None
-    asyncio.run(control.up(LAB, None, Silent()))
-    made = control.find(LAB)
-    if was_up:
-        asyncio.run(software.install(made.lab))
-    asyncio.run(registry.ensure_images(made, HpkPaths.from_environment().cache, Silent()))
-    yield made
-    if not was_up:
-        asyncio.run(control.down(LAB))
 
 
 @pytest.fixture(scope="session")

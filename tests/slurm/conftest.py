@@ -1,21 +1,14 @@
-"""The lab's real Slurm, for every test that needs one.
-
-What was up before stays up; what was brought up here is taken down at the end.
-"""
+"""The lab's real Slurm, for every test that needs one."""
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 
-from bootstrap.lab import control
 from bootstrap.lab.hosts import Machine
-from bootstrap.lab.layout import LOGIN
-from tests.labs import LAB, Silent
 from tests.waiting import eventually as eventually
 
 
@@ -59,11 +52,6 @@ class LabUnderTest:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[LabUnderTest]:
-    """The lab of this machine."""
-    machine = control.find(LAB)
-    was_up = machine.init_pid(LOGIN) is not None
-    asyncio.run(control.up(LAB, None, Silent()))
-    yield LabUnderTest(machine=control.find(LAB))
-    if not was_up:
-        asyncio.run(control.down(LAB))
+def lab(machine: Machine) -> LabUnderTest:
+    """The lab of this process's tests."""
+    return LabUnderTest(machine=machine)

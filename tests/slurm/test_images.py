@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import subprocess
@@ -14,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from bootstrap.lab import control
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN
-from tests.labs import LAB, Silent
 
 pytestmark = pytest.mark.slurm
 
@@ -79,16 +76,6 @@ class Alice:
 
     def calls(self) -> list[str]:
         return self.here(["cat", "bin/calls"], check=False).stdout.decode().splitlines()
-
-
-@pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    found = control.find(LAB)
-    was_up = asyncio.run(control.is_up(found))
-    asyncio.run(control.up(LAB, None, Silent()))
-    yield control.find(LAB)
-    if not was_up:
-        asyncio.run(control.down(LAB))
 
 
 @pytest.fixture

@@ -107,7 +107,8 @@ def test_a_host_sees_nothing_of_the_machine(lab: LabUnderTest, host: str) -> Non
     for probe in probes:
         done = lab.run(host, "root", ["test", "-e", str(probe)])
         assert done.returncode == 1, f"{probe} is visible on {host}"
-    mark = Path("/tmp") / f"hpk-lab-test-{secrets.token_hex(6)}"
+    # By its name no file of ours: another test may look for those at this moment.
+    mark = Path("/tmp") / f"seen-from-outside-{secrets.token_hex(6)}"
     mark.touch()
     try:
         assert lab.run(host, "root", ["test", "-e", str(mark)]).returncode == 1

@@ -14,7 +14,6 @@ import json
 import os
 import random
 import re
-import secrets
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import pytest
 from bootstrap.lab import cgroups, control
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import DEFAULT_NAME, LOGIN, SWITCH
+from tests.labs import small_lab_name
 from tests.slurm.conftest import LabUnderTest, eventually
 
 pytestmark = pytest.mark.slurm
@@ -104,7 +104,7 @@ class OwnLab:
     """A lab of two nodes for tests that break it."""
 
     def __init__(self) -> None:
-        self.name = f"{DEFAULT_NAME}-t{secrets.token_hex(3)}"
+        self.name = small_lab_name()
 
     @property
     def machine(self) -> Machine:

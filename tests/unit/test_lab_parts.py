@@ -81,7 +81,17 @@ def test_slurm_conf_names_all_nodes() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "lab", "hpk-lab-", "hpk-lab-A", "hpk-lab/../etc", "hpk-lab\n"]
+    "name",
+    [
+        "",
+        "lab",
+        "hpk-lab-",
+        "hpk-lab-A",
+        "hpk-lab--a",
+        "hpk-lab-a-b-c-d",
+        "hpk-lab/../e",
+        "hpk-lab\n",
+    ],
 )
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(PermanentError, match="name"):
