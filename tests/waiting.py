@@ -9,6 +9,8 @@ from typing import TypeVar
 import pytest
 
 T = TypeVar("T")
+_PAUSE_S = 0.1
+_PAUSE_PER_LOOK = 1.5
 
 
 def eventually(
@@ -25,9 +27,12 @@ def eventually(
     """
     deadline = time.monotonic() + timeout_s
     while True:
+        began = time.monotonic()
         answer = look()
         if until(answer):
             return answer
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             pytest.fail(f"not in {timeout_s:g} s: {what or look}; last answer: {answer!r}")
-        time.sleep(0.1)
+        # Who waits is not who should be busy: on a machine that is, looking takes long.
+        time.sleep(max(_PAUSE_S, _PAUSE_PER_LOOK * (now - began)))

@@ -6,7 +6,6 @@ import base64
 import json
 import shlex
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +136,6 @@ class Cluster:
         found: dict[str, Json] = {}
 
         def look() -> bool:
-            time.sleep(0.3)  # beside the pause of `eventually`: a look at many Pods is not cheap
             for name, item in self.pods().items():
                 if name in wanted and name not in found and reached(item):
                     found[name] = item

@@ -2,6 +2,9 @@
 
 Processes are found by the host's cgroup, all else as the host's administrator. What was there
 before is somebody else's: only what came since is compared, and named when it does not go.
+
+A job's cgroup counts while a process is in it. An empty one is Slurm's to remove, and Slurm 22.05
+does not try again where it found a process in it that was still dying.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from tests.e2e.cluster import Cluster, eventually
 NODES = ("n1", "n2", "n3", "n4")
 _PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/var/run")
 _LOOK = """
-find /sys/fs/cgroup /cg -type d -name 'job_*' -printf 'cgroup %p\\n' 2>/dev/null
+find /sys/fs/cgroup /cg -type d -name 'job_*' 2>/dev/null | while read -r job; do
+    [ -z "$(find "$job" -name cgroup.procs -exec cat {} + 2>/dev/null)" ] || echo "cgroup $job"
+done
 find "$@" -user "$USER_ID" -not -name .lock -not -name "hpk-$USER_ID" \\
     -printf 'file %p\\n' 2>/dev/null
 for kind in shm sem msg; do
