@@ -15,6 +15,8 @@ import pytest
 from bootstrap.lab.hosts import Machine
 from tests.e2e.canary import others_go_on as others_go_on
 from tests.e2e.cluster import BUSYBOX, ENTRYPOINT, LAMMPS, Cluster, eventually
+from tests.e2e.homes import home as home
+from tests.e2e.homes import make_home as make_home
 
 
 @pytest.fixture(scope="session")
