@@ -14,7 +14,7 @@ from hpk.model.bundle import ContainerBundle
 from hpk.model.errors import ParseError
 from hpk.model.plan import ContainerPlan, EnvKind, EnvSource, EnvVar, PodPlan
 from hpk.planning.environment import image_environment, is_variable_name
-from hpk.planning.expansion import expand
+from hpk.planning.expansion import Lookup, expand
 
 CONFIG_ERROR = "CreateContainerConfigError"
 _SECRETS = (EnvKind.SECRET, EnvKind.SECRET_KEY)
@@ -64,10 +64,8 @@ def resolve_container(plan: ContainerPlan, values: LateValues) -> ContainerBundl
             name=plan.name, env=(), argv=(), error=error.message, reason=CONFIG_ERROR
         )
 
-    def lookup(name: str) -> str | None:
-        return own[name] if name in own else values.services.get(name)
-
     env = image_environment(plan.image.config) + tuple(EnvVar(n, v) for n, v in own.items())
+    lookup = _lookup(own, values)
     return ContainerBundle(
         name=plan.name, env=env, argv=tuple(expand(word, lookup) for word in plan.argv)
     )
@@ -81,9 +79,7 @@ def _own_environment(plan: ContainerPlan, values: LateValues) -> dict[str, str]:
             if is_variable_name(source.prefix + key):
                 own[source.prefix + key] = _checked(text, source, key)
 
-    def lookup(name: str) -> str | None:
-        return own[name] if name in own else values.services.get(name)
-
+    lookup = _lookup(own, values)
     for variable in plan.env[len(image_environment(plan.image.config)) :]:
         if variable.source is None:
             own[variable.name] = expand(variable.value, lookup)
@@ -92,6 +88,11 @@ def _own_environment(plan: ContainerPlan, values: LateValues) -> dict[str, str]:
         if value is not None:
             own[variable.name] = value
     return own
+
+
+def _lookup(own: Mapping[str, str], values: LateValues) -> Lookup:
+    """What a text may refer to: the variables so far, then the API server's."""
+    return lambda name: own[name] if name in own else values.services.get(name)
 
 
 def _value(source: EnvSource, values: LateValues) -> str | None:

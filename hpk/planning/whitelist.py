@@ -21,6 +21,10 @@ def walk(value: Mapping[str, Any], path: str, known: Mapping[str, Check]) -> Non
 
 
 def unsupported(value: Any, path: str) -> None:
+    """What no field may hold that HPK does not know.
+
+    :raises AdmissionError: always.
+    """
     raise AdmissionError(UNSUPPORTED, path, "is not supported yet", remedy="remove it")
 
 
@@ -29,6 +33,8 @@ def anything(value: Any, path: str) -> None:
 
 
 def only(*allowed: Any) -> Check:
+    """A check for one of these values."""
+
     def check(value: Any, path: str) -> None:
         if not any(value is item or value == item for item in allowed):
             wanted = " or ".join(repr(item) for item in allowed)
@@ -38,6 +44,8 @@ def only(*allowed: Any) -> Check:
 
 
 def one_object(known: Mapping[str, Check]) -> Check:
+    """A check for an object of these fields."""
+
     def check(value: Any, path: str) -> None:
         if not isinstance(value, dict):
             raise AdmissionError(INVALID, path, "must be an object")
@@ -47,6 +55,7 @@ def one_object(known: Mapping[str, Check]) -> Check:
 
 
 def objects(known: Mapping[str, Check]) -> Check:
+    """A check for a list of such objects."""
     each = one_object(known)
 
     def check(value: Any, path: str) -> None:
