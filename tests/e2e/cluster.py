@@ -18,7 +18,8 @@ from tests.waiting import eventually as eventually
 
 Json = dict[str, Any]
 FLAGS = "slurm-job.hpk.io/flags"
-"""The annotation that holds a Pod's own options of sbatch."""
+MPI_FLAGS = "slurm-job.hpk.io/mpi-flags"
+RUNTIME = "slurm-job.hpk.io/runtime"
 BUSYBOX = "registry.lab:5000/busybox:latest"
 API_CLIENT = "registry.lab:5000/api-client:latest"
 LAMMPS = "registry.lab:5000/lammps:latest"

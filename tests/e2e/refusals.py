@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tests.e2e.canary import CANARY
-from tests.e2e.cluster import BUSYBOX, FLAGS, Json, pod
+from tests.e2e.cluster import BUSYBOX, FLAGS, MPI_FLAGS, Json, pod
 
-MPI_FLAGS = "slurm-job.hpk.io/mpi-flags"
 FLAGS_FIELD = f"metadata.annotations[{FLAGS}]"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.e2e.cluster import Cluster, Json, eventually, pod
+from tests.e2e.volume_pods import container, mounts
 
 
 def template(*command: str) -> Json:
@@ -52,3 +53,49 @@ def test_a_deployment_keeps_its_replicas(cluster: Cluster) -> None:
     for name in first:
         (job,) = cluster.job_ids(name)
         cluster.wait_job_ended(job)
+
+
+def test_a_deployment_with_a_config_map_and_a_secret(cluster: Cluster) -> None:
+    cluster.create(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": "v1"}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"p": "w"}},
+    )
+    script = (
+        'echo "$P $(cat /c/k)"; while ! grep -q v2 /c/k; do sleep 0.2; done; echo now v2; sleep 600'
+    )
+    main = container(
+        "main",
+        script,
+        env=[{"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}}],
+        volumeMounts=mounts(("c", "/c")),
+    )
+    template = {
+        "metadata": {"labels": {"app": "d"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [main],
+            "volumes": [{"name": "c", "configMap": {"name": "c"}}],
+        },
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d"},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "d"}},
+            "template": template,
+        },
+    }
+    cluster.create(deployment)
+    cluster.kubectl("rollout", "status", "deployment/d", "--timeout=120s", timeout_s=150)
+    names = list(cluster.pods())
+    assert len(names) == 2
+
+    def all_say(text: str) -> bool:
+        return all(cluster.logs(name) == text for name in names)
+
+    eventually(lambda: all_say("w v1\n"), what="both logs")
+    cluster.kubectl("patch", "configmap", "c", "-p", '{"data":{"k":"v2"}}')
+    eventually(lambda: all_say("w v1\nnow v2\n"), timeout_s=120, what="the update in both")
+    cluster.kubectl("delete", "deployment", "d", "--wait=false")

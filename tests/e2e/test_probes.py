@@ -10,9 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.cluster import BUSYBOX, Cluster, Json, eventually, main_status, pod
+from tests.e2e.cluster import BUSYBOX, RUNTIME, Cluster, Json, eventually, main_status, pod
 
-RUNTIME = "slurm-job.hpk.io/runtime"
 USERS: dict[str, Json] = {"root": {}, "another": {"runAsUser": 1234, "runAsGroup": 1234}}
 SMALL: Json = {"requests": {"cpu": "100m", "memory": "32Mi"}}
 SERVE = "mkdir -p /tmp/w; echo ok > /tmp/w/health; exec httpd -f -p {port} -h /tmp/w"

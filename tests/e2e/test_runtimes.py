@@ -16,6 +16,7 @@ from tests.e2e.cluster import (
     ENTRYPOINT,
     FLAGS,
     LAMMPS,
+    RUNTIME,
     Cluster,
     Json,
     eventually,
@@ -28,7 +29,6 @@ from tests.e2e.faults import PodFiles, node_of
 from tests.e2e.leftovers import Leftovers, drained
 from tests.e2e.nasty_pods import assert_arrived, nasty_pod
 
-RUNTIME = "slurm-job.hpk.io/runtime"
 IMAGES = "/home/alice/images of 'mine'"
 WAIT = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.1; done"
 STUBBORN = "(setsid sleep 1000 &); trap '' TERM; echo up; while :; do sleep 1; done"

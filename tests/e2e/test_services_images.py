@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.cluster import BUSYBOX, NGINX, POSTGRES, Cluster, Json, eventually
+from tests.e2e.cluster import BUSYBOX, NGINX, POSTGRES, RUNTIME, Cluster, Json, eventually
 
-RUNTIME = "slurm-job.hpk.io/runtime"
 PORTS = {"apptainer": 15400, "podman": 15410}
 """The first of each runtime's: Pods share the network of their node."""
 PAGE = "a page with 'quotes' and $variables\n"

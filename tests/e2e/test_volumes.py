@@ -7,193 +7,25 @@ test_values.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.e2e import nasty
-from tests.e2e.cluster import BUSYBOX, FLAGS, LAMMPS, Cluster, Json, eventually, has_ended
+from tests.e2e.cluster import FLAGS, LAMMPS, MPI_FLAGS, Cluster, Json, eventually, has_ended
 from tests.e2e.leftovers import Leftovers
-
-RUNTIME = "slurm-job.hpk.io/runtime"
-MPI_FLAGS = "slurm-job.hpk.io/mpi-flags"
-RUNTIMES = ("apptainer", "podman")
-USERS = (0, 1234)
-
-
-def container(name: str, script: str, **more: Any) -> Json:
-    return {"name": name, "image": BUSYBOX, "command": ["sh", "-c", script], **more}
-
-
-def mounts(*items: tuple[Any, ...]) -> list[Json]:
-    """From (volume, path), with more fields as a third."""
-    return [{"name": i[0], "mountPath": i[1], **(i[2] if len(i) > 2 else {})} for i in items]
-
-
-def pod(name: str, runtime: str, user: int, *containers: Json, **spec: Any) -> Json:
-    annotations = {RUNTIME: runtime, **spec.pop("annotations", {})}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "annotations": annotations},
-        "spec": {
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 2,
-            "securityContext": {"runAsUser": user, "runAsGroup": user},
-            "containers": list(containers),
-            **spec,
-        },
-    }
-
-
-EMPTY = """
-set -e
-cat /disk/log
-mkdir -p /disk/d && echo disk > /disk/d/f && cat /again/d/f
-echo memory > /memory/f && cat /memory/f && grep -q ' /memory tmpfs ' /proc/mounts
-echo part > /part/f && cat "/disk/$1/f"
-(touch /frozen/x) 2>&1 | grep -o 'Read-only file system'
-stat -c '%a %u %g' /disk /disk/d/f
-ls /disk/inner
-cat /disk/inner/k; echo
-touch /etc/hosts 2>/dev/null && echo hosts
-while [ "$(cat /dev/shm/said 2>/dev/null)" != hello ]; do sleep 0.1; done; echo heard
-mkfifo /tmp/silent  # an input that never ends: nc stays until it is answered
-while ! nc 127.0.0.1 "$2" <> /tmp/silent > /tmp/answer 2>/dev/null; do sleep 0.1; done
-cat /tmp/answer
-"""
-
-
-def shared_things(name: str, runtime: str, user: int, port: int) -> Json:
-    disk = mounts(("e", "/disk"))
-    main = container(
-        "main",
-        EMPTY,
-        args=["sh", nasty.PATH, str(port)],
-        volumeMounts=mounts(
-            ("c", "/disk/inner"),
-            ("e", "/disk"),
-            ("e", "/again"),
-            ("m", "/memory"),
-            ("e", "/part", {"subPath": nasty.PATH}),
-            ("e", "/frozen", {"readOnly": True}),
-        ),
-    )
-    beside = container(
-        "beside", f"printf hello > /dev/shm/said; echo from beside | nc -l -p {port}"
-    )
-    return pod(
-        name,
-        runtime,
-        user,
-        main,
-        beside,
-        initContainers=[
-            container("one", "echo one >> /disk/log", volumeMounts=disk),
-            container("two", "echo two >> /disk/log", volumeMounts=disk),
-        ],
-        volumes=[
-            {"name": "e", "emptyDir": {}},
-            {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
-            {"name": "c", "configMap": {"name": "c"}},
-        ],
-    )
-
-
-HOST = """
-cat "/whole/given file"
-cat /file
-echo made > /made/by-pod
-(touch /frozen/x) 2>&1 | grep -o 'Read-only file system'
-cat "/part/given file"
-stat -c %u /whole
-echo touched > /touched && cat /touched
-[ -S /socket ] && echo socket
-[ -c /dev/fuse ] && : <> /dev/fuse && echo device
-"""
-_MAKE_SOCKET = """
-import os, socket, sys
-os.chdir(sys.argv[1])
-socket.socket(socket.AF_UNIX).bind("socket")
-"""
-
-
-def host_things(name: str, runtime: str, user: int, home: str) -> Json:
-    main = container(
-        "main",
-        HOST,
-        volumeMounts=mounts(
-            ("d", "/whole"),
-            ("f", "/file"),
-            ("made", "/made"),
-            ("d", "/frozen", {"readOnly": True}),
-            ("parent", "/part", {"subPath": "dir"}),
-            ("touched", "/touched"),
-            ("socket", "/socket"),
-            ("device", "/dev/fuse"),
-        ),
-    )
-    volumes = [
-        {"name": "d", "hostPath": {"path": f"{home}/dir", "type": "Directory"}},
-        {"name": "f", "hostPath": {"path": f"{home}/dir/given file", "type": "File"}},
-        {"name": "made", "hostPath": {"path": f"{home}/{name}/x", "type": "DirectoryOrCreate"}},
-        {"name": "parent", "hostPath": {"path": home}},
-        {"name": "touched", "hostPath": {"path": f"{home}/{name}.f", "type": "FileOrCreate"}},
-        {"name": "socket", "hostPath": {"path": f"{home}/socket", "type": "Socket"}},
-        {"name": "device", "hostPath": {"path": "/dev/fuse", "type": "CharDevice"}},
-    ]
-    return pod(name, runtime, user, main, volumes=volumes)
-
-
-SECURITY = """
-(echo x > /new) 2>&1 | grep -o 'Read-only file system'
-(echo x > /etc/new) 2>&1 | grep -o 'Read-only file system'
-(echo x > /tmp/new) 2>&1 | grep -o 'Read-only file system'
-echo x > /written/f && cat /written/f
-echo x > /dev/shm/f && cat /dev/shm/f
-grep CapEff /proc/self/status
-grep CapBnd /proc/self/status
-"""
-
-
-def security_things(name: str, runtime: str, user: int) -> Json:
-    main = container(
-        "main",
-        SECURITY,
-        securityContext={"readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
-        volumeMounts=mounts(("e", "/written")),
-    )
-    return pod(name, runtime, user, main, volumes=[{"name": "e", "emptyDir": {}}])
-
-
-def memory_things(name: str, runtime: str, user: int) -> Json:
-    """A bigger /dev/shm, as machine learning frameworks are given it."""
-    return pod(
-        name,
-        runtime,
-        user,
-        container(
-            "main",
-            "while [ ! -e /dev/shm/x ]; do sleep 0.1; done; cat /dev/shm/x",
-            volumeMounts=mounts(("m", "/dev/shm")),
-        ),
-        container("beside", "echo x > /m/x; ls /dev/shm", volumeMounts=mounts(("m", "/m"))),
-        volumes=[{"name": "m", "emptyDir": {"medium": "Memory"}}],
-    )
-
-
-ROOT = """
-touch /tmp/f && chown 33:34 /tmp/f && chown -R 33 /etc && chgrp 5 /tmp/f && echo chown
-mknod /tmp/null c 1 3 && echo mknod
-mkfifo /tmp/pipe && [ -p /tmp/pipe ] && echo mkfifo
-su -s /bin/sh root -c 'echo su'
-[ -e /tmp/null ] || echo nothing was made
-id -u
-"""
-
-
-def root_things(name: str, runtime: str) -> Json:
-    return pod(name, runtime, 0, container("main", ROOT))
+from tests.e2e.volume_pods import (
+    _MAKE_SOCKET,
+    RUNTIMES,
+    USERS,
+    container,
+    host_things,
+    memory_things,
+    mounts,
+    pod,
+    root_things,
+    security_things,
+    shared_things,
+)
 
 
 @pytest.fixture(scope="module")
@@ -391,49 +223,3 @@ def test_an_empty_dir_that_outgrows_its_limit_evicts_the_pod(cluster: Cluster) -
     status = cluster.wait_phase("big", "Failed")["status"]
     assert status["reason"] == "Evicted"
     assert status["message"] == 'Usage of EmptyDir volume "e" exceeds the limit "4Mi".'
-
-
-def test_a_deployment_with_a_config_map_and_a_secret(cluster: Cluster) -> None:
-    cluster.create(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": "v1"}},
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"p": "w"}},
-    )
-    script = (
-        'echo "$P $(cat /c/k)"; while ! grep -q v2 /c/k; do sleep 0.2; done; echo now v2; sleep 600'
-    )
-    main = container(
-        "main",
-        script,
-        env=[{"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}}],
-        volumeMounts=mounts(("c", "/c")),
-    )
-    template = {
-        "metadata": {"labels": {"app": "d"}},
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "containers": [main],
-            "volumes": [{"name": "c", "configMap": {"name": "c"}}],
-        },
-    }
-    deployment = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "d"},
-        "spec": {
-            "replicas": 2,
-            "selector": {"matchLabels": {"app": "d"}},
-            "template": template,
-        },
-    }
-    cluster.create(deployment)
-    cluster.kubectl("rollout", "status", "deployment/d", "--timeout=120s", timeout_s=150)
-    names = list(cluster.pods())
-    assert len(names) == 2
-
-    def all_say(text: str) -> bool:
-        return all(cluster.logs(name) == text for name in names)
-
-    eventually(lambda: all_say("w v1\n"), what="both logs")
-    cluster.kubectl("patch", "configmap", "c", "-p", '{"data":{"k":"v2"}}')
-    eventually(lambda: all_say("w v1\nnow v2\n"), timeout_s=120, what="the update in both")
-    cluster.kubectl("delete", "deployment", "d", "--wait=false")
