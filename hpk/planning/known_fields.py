@@ -129,7 +129,6 @@ SPEC: Mapping[str, Check] = {
     "serviceAccount": anything,
     "serviceAccountName": anything,
     "setHostnameAsFQDN": only(True, False),
-    # A pod has one PID namespace anyway.
     "shareProcessNamespace": only(True, False),
     "subdomain": anything,
     "terminationGracePeriodSeconds": anything,

@@ -103,6 +103,7 @@ def plan_pod(
         domain=names.domain,
         host_network=names.host_network,
         host_aliases=names.host_aliases,
+        shares_processes=spec.get("shareProcessNamespace") is True,
     )
 
 

@@ -10,9 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import Optional
 
-from hpk.supervisor import enter, linux, switch_user
+from hpk.supervisor import enter, linux, pid_namespace, switch_user
 from hpk.supervisor.capabilities import drop_capabilities
-from hpk.supervisor.files import read_file
 from hpk.supervisor.hold import hold
 from hpk.supervisor.pod_messages import Open, Run
 from hpk.supervisor.seccomp import root_emulation
@@ -24,7 +23,7 @@ class HeldContainer:
 
     :param user: (uid, gid) of its programs; None: as the runtime makes them.
     :param pause_pid: 0 until the payload runs.
-    :param user_ns_fd: the user namespace of its programs, -1 until there is one.
+    :param user_ns_fd: the user namespace of its programs, -1 until there is one; pid_ns_fd alike.
     """
 
     id: int
@@ -34,6 +33,7 @@ class HeldContainer:
     user: Optional[tuple[int, int]] = None
     pause_pid: int = 0
     user_ns_fd: int = -1
+    pid_ns_fd: int = -1
     closing_since_s: float = 0.0
 
 
@@ -132,38 +132,57 @@ def start_program(
 ) -> tuple[int, int]:
     """Fork what becomes the program; its pid, and what tells why it could not (see below).
 
-    :raises OSError: there are no more processes or descriptors.
+    :raises OSError: there are no more processes or descriptors, or the container has ended.
     """
     with contextlib.ExitStack() as stack:
         error_read, error_write = _pipe(stack)
         parent = os.getpid()
-        pid = os.fork()
+        is_process_1 = False
+        if container is None or command.shares_processes:
+            pid = os.fork()
+        elif container.pid_ns_fd >= 0:
+            pid = pid_namespace.fork_into(container.pid_ns_fd)
+        else:
+            is_process_1 = True
+            pause_pid = container.pause_pid
+            pid, container.pid_ns_fd = pid_namespace.fork_process_1(lambda: _join(pause_pid))
         stack.pop_all()
     if pid == 0:
-        become_program(command, container, fds, error_write, parent)
+        _become_program(command, container, fds, error_write, parent, is_process_1)
     os.close(error_write)
     return pid, error_read
 
 
-def become_program(
+def _join(pause_pid: int) -> None:
+    enter.set_oom_score_adj(enter.MOST_KILLABLE)
+    enter.join_namespaces(pause_pid)
+
+
+def _become_program(
     command: Run,
     container: Optional[HeldContainer],
     fds: tuple[int, ...],
     error_fd: int,
     parent: int,
+    is_process_1: bool,
 ) -> None:
     """What the forked child of a Run does; never returns.
 
     :param container: to run in, None for the host.
     :param error_fd: told why the program cannot be started; closed by execve where it can.
+    :param is_process_1: of the container's PID namespace; it is in the others already.
     """
     try:
         os.setsid()
-        enter.set_oom_score_adj(enter.MOST_KILLABLE)
+        if not is_process_1:
+            enter.set_oom_score_adj(enter.MOST_KILLABLE)
         for number, fd in enumerate(fds[:3]):
             os.dup2(fd, number)
         if container is not None:
-            enter.join_namespaces(container.pause_pid)
+            if is_process_1:
+                linux.mount("proc", "/proc", "proc", linux.PROC_FLAGS)
+            else:
+                enter.join_namespaces(container.pause_pid)
             os.umask(0o022)
             enter.make_links((link.target, link.source) for link in command.links)
             enter.change_directory(command.working_dir)
@@ -175,25 +194,13 @@ def become_program(
             linux.forbid_new_privileges()
             if command.emulates_root:
                 linux.filter_system_calls(root_emulation(os.uname().machine))
-        linux.die_with_parent(parent)
+        if container is None:  # in a container we end with podinit's PID namespace
+            linux.die_with_parent(parent)
         enter.reset_signals()
         enter.execute(command.argv, dict(command.env))
     except BaseException as error:  # a forked child must never return into its parent's code
         os.write(error_fd, str(error).encode(errors="replace")[:32768])
     os._exit(127)
-
-
-def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal, or has it blocked to wait for it, as an image's
-    own init (tini, dumb-init) does. The kernel lets nobody do either with SIGKILL and SIGSTOP."""
-    try:
-        status = read_file(f"/proc/{pid}/status").decode(errors="replace")
-    except OSError:
-        return False
-    masks = (line.split() for line in status.splitlines())
-    kinds = ("SigCgt:", "SigBlk:")
-    taken = (int(words[1], 16) for words in masks if len(words) == 2 and words[0] in kinds)
-    return any(mask >> (number - 1) & 1 for mask in taken)
 
 
 def kill_inhabitants(pause_pid: int) -> None:

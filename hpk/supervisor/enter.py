@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hpk.model.plan import DEFAULT_PATH
 from hpk.supervisor import linux
+from hpk.supervisor.seccomp import fixed_dispositions
 
 # User first: it gives the right to join the others. Each only where it differs from ours: joining
 # one that the container shares with the host (IPC) is refused.
@@ -25,6 +26,8 @@ _NAMESPACES = (
     ("mnt", linux.CLONE_NEWNS),
 )
 MOST_KILLABLE = 1000
+TERMINATIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""What Slurm and terminals send to whole trees of processes that are to end."""
 
 
 class StartError(Exception):
@@ -41,14 +44,18 @@ def reset_signals() -> None:
 
 
 def shield_from_termination() -> None:
-    """Block the signals that Slurm sends to every process of a job that is to end.
+    """Ignore the signals that Slurm sends to every process of a job that is to end, for good.
 
-    The mask outlives execve: a runtime and its FUSE servers so stay up while the container's own
-    process uses its grace period.
+    Of this process and all it starts: a runtime and its FUSE servers so stay up while the
+    container's own process uses its grace period. A mask would not do, Apptainer's starter empties
+    it; nor would ignoring alone, for programs of Go and of libfuse install handlers.
     """
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-    )
+    for number in TERMINATIONS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, TERMINATIONS)
+    linux.forbid_new_privileges()
+    with contextlib.suppress(KeyError):  # a machine without filter has the mask
+        linux.filter_system_calls(fixed_dispositions(os.uname().machine, TERMINATIONS))
 
 
 def set_oom_score_adj(value: int) -> None:
@@ -62,7 +69,8 @@ def set_oom_score_adj(value: int) -> None:
 
 
 def join_namespaces(pid: int) -> None:
-    """Enter every namespace of a process that is not ours already; its root becomes ours."""
+    """Enter the namespaces of a process that are not ours already, but for that of its pids; its
+    root becomes ours."""
     opened = []
     for name, kind in _NAMESPACES:
         path = f"/proc/{pid}/ns/{name}"

@@ -24,8 +24,6 @@ from hpk.supervisor.pod_messages import Open
 from hpk.supervisor.pod_volumes import PodVolumes, VolumeDirs
 from hpk.supervisor.sub_path import VolumeError
 
-TERMINATIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-
 
 @dataclass(frozen=True)
 class PodPlace:
@@ -162,7 +160,7 @@ def _launcher_paths(env: dict[str, str]) -> tuple[str, ...]:
 def _keep(command: Open, dirs: LocalDirs, ready_fd: int, to_api: forwarder.Forwarder) -> None:
     """Hold the container until every rank of this node has let its lock go."""
     os.setsid()
-    for number in TERMINATIONS:
+    for number in enter.TERMINATIONS:
         signal.signal(number, signal.SIG_IGN)
     errors = os.open(_errors(dirs), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     runtime = start_runtime(command, errors)

@@ -33,6 +33,7 @@ class PodContext:
     :param initializes: it has init containers.
     :param grace_period_s: the Pod's.
     :param began_mono_s: when the pod began, monotonic.
+    :param shares_processes: the Pod's ``shareProcessNamespace``.
     """
 
     layout: AttemptLayout
@@ -50,6 +51,7 @@ class PodContext:
     initializes: bool
     grace_period_s: int
     began_mono_s: float
+    shares_processes: bool
 
 
 def open_message(pod: PodContext, plan: ContainerPlan, directory: str, open_id: int) -> Open:
@@ -92,6 +94,7 @@ def run_message(
         links=tuple(Bind(to, where) for where, to in mounts.message_links(plan)),
         dropped_capabilities=plan.dropped_capabilities,
         emulates_root=plan.uid == 0,
+        shares_processes=pod.shares_processes,
     )
 
 

@@ -54,6 +54,8 @@ class Run:
     :param links: symbolic links to make in the container first, target → source.
     :param dropped_capabilities: see ContainerPlan.
     :param emulates_root: see hpk.supervisor.seccomp.
+    :param shares_processes: in podinit's PID namespace; else the first program in a container is
+        process 1 of one that the others join.
     """
 
     id: int
@@ -64,6 +66,7 @@ class Run:
     links: tuple[Bind, ...] = ()
     dropped_capabilities: tuple[str, ...] = ()
     emulates_root: bool = False
+    shares_processes: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,7 @@ class Signal:
     """Signal the process of a Run.
 
     :param group: and what it has started.
-    :param as_process_1: only if the process catches the signal, as the kernel has it for process 1
-        of a PID namespace and those who signal it from within.
+    :param as_process_1: as a process of its container signals process 1.
     """
 
     id: int

@@ -17,10 +17,9 @@ import time
 from dataclasses import dataclass
 from typing import Optional
 
-from hpk.supervisor import linux
+from hpk.supervisor import enter, linux
 from hpk.supervisor.children import (
     HeldContainer,
-    catches,
     kill_inhabitants,
     make_user_namespace,
     read_pause_pid,
@@ -28,6 +27,7 @@ from hpk.supervisor.children import (
     start_runtime,
 )
 from hpk.supervisor.files import close_files_but, log
+from hpk.supervisor.pid_namespace import signal_process_1
 from hpk.supervisor.pod_messages import (
     Close,
     Closed,
@@ -54,6 +54,7 @@ class _Program:
     id: int
     pid: int
     error_fd: int
+    container: Optional[HeldContainer] = None
     status: Optional[int] = None
 
 
@@ -71,7 +72,7 @@ def spawn(hostname: Optional[str]) -> tuple[int, socket.socket]:
     try:
         close_files_but(theirs.fileno())
         linux.die_with_parent(parent)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        for number in enter.TERMINATIONS:
             signal.signal(number, signal.SIG_IGN)
         if hostname is not None:
             _isolate(theirs, hostname)
@@ -102,8 +103,7 @@ def _isolate(sock: socket.socket, hostname: str) -> None:
     linux.die_with_parent(0)
     try:
         linux.mount("none", "/", None, linux.MS_REC | linux.MS_SLAVE)
-        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-        linux.mount("proc", "/proc", "proc", flags)
+        linux.mount("proc", "/proc", "proc", linux.PROC_FLAGS)
     except OSError as error:
         send(sock, Ready(f"cannot mount /proc in a PID namespace on this node: {error}"))
         os._exit(1)
@@ -207,7 +207,7 @@ class _Init:
         except OSError as error:  # no more processes, or descriptors: for now
             send(self._sock, NotStarted(command.id, f"cannot start a process: {error}"))
             return
-        program = _Program(command.id, pid, error_read)
+        program = _Program(command.id, pid, error_read, container)
         self._programs[command.id] = program
         self._selector.register(error_read, selectors.EVENT_READ, lambda: self._on_started(program))
 
@@ -230,7 +230,8 @@ class _Init:
     def _signal(self, command: Signal) -> None:
         program = self._programs.get(command.id)
         if program is not None and program.status is None:
-            if command.as_process_1 and not catches(program.pid, command.number):
+            if command.as_process_1:
+                self._signal_process_1(program, command.number)
                 return
             if command.group:
                 with contextlib.suppress(ProcessLookupError):
@@ -239,6 +240,12 @@ class _Init:
             # One that has just been forked may not lead its group yet.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(program.pid, command.number)
+
+    def _signal_process_1(self, program: _Program, number: int) -> None:
+        """Where processes are shared that is us, who take no notice."""
+        if program.container is not None and program.container.pid_ns_fd >= 0:
+            with contextlib.suppress(OSError):
+                signal_process_1(program.container.pid_ns_fd, number)
 
     def _close(self, container_id: int) -> None:
         container = self._containers.get(container_id)
@@ -291,7 +298,7 @@ class _Init:
         if container.stdout_fd >= 0:
             self._selector.unregister(container.stdout_fd)
             os.close(container.stdout_fd)
-        for fd in (container.stdin_fd, container.user_ns_fd):
+        for fd in (container.stdin_fd, container.user_ns_fd, container.pid_ns_fd):
             if fd >= 0:
                 os.close(fd)
         del self._containers[container.id]

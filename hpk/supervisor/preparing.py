@@ -90,6 +90,7 @@ def pod_context(
         initializes=bool(plan.init_containers),
         grace_period_s=plan.grace_period_s,
         began_mono_s=began_mono_s,
+        shares_processes=plan.shares_processes,
     )
 
 

@@ -33,7 +33,6 @@ from hpk.supervisor.files import (
     write_new,
 )
 from hpk.supervisor.keeper import (
-    TERMINATIONS,
     PodPlace,
     RankContext,
     api_port_path,
@@ -43,7 +42,7 @@ from hpk.supervisor.localdir import LocalDirs, join_local_dirs, lock_exclusively
 from hpk.supervisor.termination import START_ERROR_CODE
 
 _FAILURES = (enter.StartError, OSError, HpkError)
-_FORWARDED = (*TERMINATIONS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+_FORWARDED = (*enter.TERMINATIONS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 def run_rank(layout: AttemptLayout, name: str, restart: int, place: PodPlace) -> int:

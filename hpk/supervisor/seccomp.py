@@ -9,12 +9,17 @@ and so does everything of an architecture not named here.
 
 A rank is in the host's PID namespace, for Slurm must see it, and kill(-1) of one would reach every
 process the user has on the node, those of his other jobs too.
+
+Slurm signals every process of a job that is to end, a container's FUSE servers too, and Apptainer
+undoes the signal mask it was started with. So what is ignored then stays ignored: the calls that
+would change it answer "done".
 """
 
 from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
@@ -40,20 +45,23 @@ class _Abi:
     mknod: Optional[int]
     mknodat: int
     kill: int
+    rt_sigaction: int
 
 
 # chown, fchown, lchown, fchownat; setuid, setgid, setreuid, setregid, setgroups, setresuid,
 # setresgid, setfsuid, setfsgid. The 32-bit ones have each a second, older number.
 _X86_64 = _Abi(
-    0xC000003E, (92, 93, 94, 260, 105, 106, 113, 114, 116, 117, 119, 122, 123), 133, 259, 62
+    0xC000003E, (92, 93, 94, 260, 105, 106, 113, 114, 116, 117, 119, 122, 123), 133, 259, 62, 13
 )
 _OF_32_BITS = (
     *(182, 95, 16, 23, 46, 70, 71, 81, 164, 170, 138, 139),
     *(212, 207, 198, 213, 214, 203, 204, 206, 208, 210, 215, 216),
 )
-_I386 = _Abi(0x40000003, (*_OF_32_BITS, 298), 14, 297, 37)
-_AARCH64 = _Abi(0xC00000B7, (54, 55, 143, 144, 145, 146, 147, 149, 151, 152, 159), None, 33, 129)
-_ARM = _Abi(0x40000028, (*_OF_32_BITS, 325), 14, 324, 37)
+_I386 = _Abi(0x40000003, (*_OF_32_BITS, 298), 14, 297, 37, 174)
+_AARCH64 = _Abi(
+    0xC00000B7, (54, 55, 143, 144, 145, 146, 147, 149, 151, 152, 159), None, 33, 129, 134
+)
+_ARM = _Abi(0x40000028, (*_OF_32_BITS, 325), 14, 324, 37, 174)
 _MACHINES = {"x86_64": (_X86_64, _I386), "aarch64": (_AARCH64, _ARM)}
 
 
@@ -86,6 +94,27 @@ def kill_of_one(machine: str) -> bytes:
             _instruction(_RETURN, _REFUSED),
             _instruction(_RETURN, _ALLOW),
         )
+        program += _instruction(_IF_EQUAL, abi.audit_arch, 0, len(block)) + b"".join(block)
+    return program + _instruction(_RETURN, _ALLOW)
+
+
+def fixed_dispositions(machine: str, numbers: Iterable[int]) -> bytes:
+    """A filter under which what becomes of some signals cannot be changed, in the same form.
+
+    :param numbers: of the signals.
+    :raises KeyError: a machine it is not written for.
+    """
+    signals = tuple(numbers)
+    program = _instruction(_LOAD, _ARCH)
+    for abi in _MACHINES[machine]:
+        block = [
+            _instruction(_LOAD, _NR),
+            _instruction(_IF_EQUAL, abi.rt_sigaction, 0, len(signals) + 1),
+            _instruction(_LOAD, _ARGUMENT_0),
+        ]
+        for index, number in enumerate(signals):
+            block.append(_instruction(_IF_EQUAL, number, len(signals) - index, 0))
+        block += (_instruction(_RETURN, _ALLOW), _instruction(_RETURN, _DONE))
         program += _instruction(_IF_EQUAL, abi.audit_arch, 0, len(block)) + b"".join(block)
     return program + _instruction(_RETURN, _ALLOW)
 

@@ -1,9 +1,9 @@
 """POST /exec/{namespace}/{pod}/{container}: a signal to the container's main process, so far.
 
 Argo's controller stops a step by running ``argoexec kill SIGNAL 1`` in its containers, and people
-run ``kill -TERM 1``: process 1 of a container is its main process. Here it is not (the containers
-of a Pod share a PID namespace, ranks are in the host's), so these commands are understood and the
-supervisor signals the main process itself; of an MPI run every rank. Any other command is refused.
+run ``kill -TERM 1``: process 1 of a container is its main process. These commands are understood
+and the supervisor signals the main process itself, for there may be no shell in the image; of an
+MPI run every rank, which are nobody's process 1. Any other command is refused.
 
 Source: pkg/kubelet/server/server.go, getExec; k8s.io/streaming; argo-workflows, workflow/signal.
 """

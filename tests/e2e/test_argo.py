@@ -380,7 +380,6 @@ def test_a_step_whose_emissary_is_killed_ends(argo: Cluster) -> None:
     assert main_exit_code(argo.wait_phase(found["metadata"]["name"], "Failed")) == 137
 
 
-@pytest.mark.long  # Argo may leave the workflow Running where its wait container was killed early
 def test_a_step_over_its_deadline_fails(argo: Cluster) -> None:
     status = ended(argo, "deadline")
     assert status["phase"] == "Failed"

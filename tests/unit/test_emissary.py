@@ -5,16 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hpk.supervisor.children import catches
 from hpk.supervisor.emissary import signal_tree, without_emissary
-from hpk.supervisor.seccomp import kill_of_one
 
 PREFIX = ("/var/run/argo/argoexec", "emissary", "--loglevel", "info", "--log-format", "text")
 
@@ -63,16 +60,6 @@ def test_nobody_behind_the_filter_signals_everybody() -> None:
     assert (done.stdout, done.stderr) == (f"{errno.EPERM}\n", "")
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_the_filter_has_a_return_at_the_end_of_every_path(machine: str) -> None:
-    program = kill_of_one(machine)
-    code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
-    assert code[-1][0] == 0x06
-    for at, (operation, if_true, if_false, _) in enumerate(code):
-        if operation == 0x15:
-            assert max(at + 1 + if_true, at + 1 + if_false) < len(code)
-
-
 TREE = """
 import os, signal, time
 def leaf(*_):
@@ -103,29 +90,6 @@ def test_a_signal_to_the_tree_reaches_every_process_of_it() -> None:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def test_which_signals_a_process_catches() -> None:
-    pause = [sys.executable, "-c", "import signal\nsignal.signal(10, print)\nprint()\ninput()"]
-    with subprocess.Popen(pause, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        caught = [number for number in (9, 10, 12, 15, 19) if catches(process.pid, number)]
-        process.communicate(b"\n")
-    assert caught == [10]
-    assert not catches(process.pid, 10)
-
-
-def test_a_process_that_waits_for_a_signal_catches_it() -> None:
-    """As tini and dumb-init do: blocked, then taken by sigwait."""
-    wait = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\nprint()\ninput()"
-    argv = [sys.executable, "-c", wait]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        caught = [number for number in (9, 10, 15, 19, 64) if catches(process.pid, number)]
-        process.communicate(b"\n")
-    assert caught == [10, 15, 64]
 
 
 RANK = """

@@ -215,6 +215,13 @@ def test_hostile_text_stays_what_it_is() -> None:
     assert result.env[-1].value == nasty
 
 
+def test_containers_share_their_processes_where_the_pod_says_so() -> None:
+    pod = a_pod()
+    assert not plan(pod).shares_processes
+    pod["spec"]["shareProcessNamespace"] = True
+    assert plan(pod).shares_processes
+
+
 def test_containers_keep_their_order_and_sidecars_are_told_apart() -> None:
     result = plan(
         with_others(

@@ -221,9 +221,18 @@ def test_a_heartbeat_keeps_a_pod_without_channel_alive(bench: Bench) -> None:
 
 
 def test_the_deadline_stops_the_pod(bench: Bench) -> None:
-    layout = bench.attempt("sleep", "1000", active_deadline_s=1)
-    assert bench.start(layout).wait(30) == 143
+    script = "trap 'exit 9' TERM; while :; do sleep 0.1; done"
+    layout = bench.attempt("sh", "-c", script, active_deadline_s=1)
+    assert bench.start(layout).wait(30) == 9
     assert read_record(layout).stop_cause is StopCause.DEADLINE
+
+
+def test_a_program_without_a_handler_uses_up_its_grace_period(bench: Bench) -> None:
+    """It is process 1 of its PID namespace, to which the kernel gives no other signal."""
+    layout = bench.attempt("sleep", "1000", active_deadline_s=1, grace_period_s=3)
+    assert bench.start(layout).wait(30) == 137
+    record = read_record(layout)
+    assert record.stop_cause is StopCause.DEADLINE
 
 
 def test_kill_dash_nine_of_the_supervisor_ends_everything(bench: Bench) -> None:

@@ -1,13 +1,11 @@
-"""The supervisor's pieces for pods of many containers: their order, volumes, root emulation."""
+"""The supervisor's pieces for pods of many containers: their order, volumes."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 import stat
-import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -31,7 +29,7 @@ from hpk.model.plan import (
 )
 from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor import capabilities, environment, mounts, seccomp, sequence, size_limits
+from hpk.supervisor import capabilities, environment, mounts, sequence, size_limits
 from hpk.supervisor.host_path import host_path_source
 from hpk.supervisor.localdir import LocalDirs
 from hpk.supervisor.pod_volumes import PodVolumes, VolumeDirs, pod_dirs
@@ -315,106 +313,6 @@ def test_capabilities_by_name() -> None:
     assert capabilities.capability_numbers(("NET_RAW", "CHOWN", "NO_SUCH"), 40) == (0, 13)
     assert capabilities.capability_numbers(("ALL",), 3) == (0, 1, 2, 3)
     assert capabilities.capability_numbers(("CHECKPOINT_RESTORE",), 37) == ()
-
-
-NAMES = (
-    "chown",
-    "fchown",
-    "lchown",
-    "fchownat",
-    "setuid",
-    "setgid",
-    "setreuid",
-    "setregid",
-    "setgroups",
-    "setresuid",
-    "setresgid",
-    "setfsuid",
-    "setfsgid",
-)
-
-
-def decide(program: bytes, arch: int, number: int, *arguments: int) -> int:
-    """What the kernel would make of a system call: the few instructions we use."""
-    data = struct.pack("<IIQ6Q", number, arch, 0, *(*arguments, 0, 0, 0, 0, 0, 0)[:6])
-    code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
-    at, accumulator = 0, 0
-    while True:
-        operation, if_true, if_false, operand = code[at]
-        at += 1
-        if operation == 0x20:
-            (accumulator,) = struct.unpack_from("<I", data, operand)
-        elif operation == 0x54:
-            accumulator &= operand
-        elif operation == 0x05:
-            at += operand
-        elif operation == 0x15:
-            at += if_true if accumulator == operand else if_false
-        elif operation == 0x06:
-            return int(operand)
-        else:
-            raise AssertionError(operation)
-
-
-HEADERS = {
-    ("x86_64", 0xC000003E): "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
-    ("x86_64", 0x40000003): "/usr/include/x86_64-linux-gnu/asm/unistd_32.h",
-    ("aarch64", 0xC00000B7): "/usr/include/asm-generic/unistd.h",
-}
-
-
-@pytest.mark.parametrize(("machine", "arch"), HEADERS)
-def test_root_emulation_answers_these_calls_and_no_others(machine: str, arch: int) -> None:
-    header = Path(HEADERS[machine, arch])
-    if not header.exists():
-        pytest.skip(f"no {header} here")
-    lines = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
-    numbers = {name: int(number) for name, number in lines}
-    program = seccomp.root_emulation(machine)
-    done, allowed = 0x00050000, 0x7FFF0000
-    wanted = {numbers[n] for name in NAMES for n in (name, f"{name}32") if n in numbers}
-    device, pipe = stat.S_IFCHR | 0o600, stat.S_IFIFO | 0o600
-    for number in range(600):
-        answer = decide(program, arch, number, 1, pipe, pipe)
-        assert answer == (done if number in wanted else allowed), number
-    assert decide(program, arch, numbers["mknodat"], 1, 1, device) == done
-    assert decide(program, arch, numbers["mknodat"], 1, device, pipe) == allowed
-    if "mknod" in numbers:
-        assert decide(program, arch, numbers["mknod"], 1, device) == done
-        assert decide(program, arch, numbers["mknod"], 1, stat.S_IFBLK) == done
-        assert decide(program, arch, numbers["mknod"], 1, stat.S_IFREG) == allowed
-    assert decide(program, 0x12345678, numbers["fchownat"]) == allowed
-    assert decide(program, arch, 0x40000000 | numbers["fchownat"]) == allowed
-
-
-FILTERED = """
-import ctypes, json, os, stat, sys
-from hpk.supervisor import linux, seccomp
-linux.forbid_new_privileges()
-linux.filter_system_calls(seccomp.root_emulation(os.uname().machine))
-path = sys.argv[1]
-os.chown(path, 4711, 4712)
-os.setgroups([4711])
-os.setgid(4712)
-os.setuid(4711)
-os.mknod(path + ".device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-os.mkfifo(path + ".pipe")
-info = os.stat(path)
-print(json.dumps([info.st_uid == os.getuid(), os.getuid() != 4711, sorted(os.listdir("."))]))
-"""
-
-
-def test_root_emulation_in_this_kernel(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-c", FILTERED, "file"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
-    assert json.loads(done.stdout) == [True, True, ["file", "file.pipe"]]
 
 
 DROPPING = """

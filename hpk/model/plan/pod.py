@@ -54,6 +54,7 @@ class PodPlan:
         ``setHostnameAsFQDN`` asks for it.
     :param domain: ``SUBDOMAIN.NAMESPACE.svc.CLUSTER_DOMAIN``, "" without a subdomain.
     :param host_network: ``spec.hostNetwork``: the containers have their node's host name.
+    :param shares_processes: ``spec.shareProcessNamespace``.
     """
 
     pod: PodRef
@@ -74,3 +75,4 @@ class PodPlan:
     domain: str = ""
     host_network: bool = False
     host_aliases: tuple[HostAlias, ...] = ()
+    shares_processes: bool = False
