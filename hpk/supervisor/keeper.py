@@ -16,12 +16,12 @@ from hpk.model.plan import ContainerPlan, JobSpec
 from hpk.runtimes.base import BindMount, HoldRequest
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor import enter, forwarder, mounts, node
-from hpk.supervisor.children import kill_inhabitants, read_pause_pid, start_runtime
 from hpk.supervisor.files import close_files_but, log, read_file, write_new
 from hpk.supervisor.localdir import LocalDirs, lock_exclusively
 from hpk.supervisor.opening import open_command, write_runtime_files
 from hpk.supervisor.pod_messages import Open
 from hpk.supervisor.pod_volumes import PodVolumes, VolumeDirs
+from hpk.supervisor.runtime_process import kill_inhabitants, read_pause_pid, start_runtime
 from hpk.supervisor.sub_path import VolumeError
 
 

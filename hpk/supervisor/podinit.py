@@ -18,16 +18,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from hpk.supervisor import enter, linux
-from hpk.supervisor.children import (
-    HeldContainer,
-    kill_inhabitants,
-    make_user_namespace,
-    read_pause_pid,
-    start_program,
-    start_runtime,
-)
 from hpk.supervisor.files import close_files_but, log
-from hpk.supervisor.pid_namespace import signal_process_1
+from hpk.supervisor.namespaces import signal_process_1
 from hpk.supervisor.pod_messages import (
     Close,
     Closed,
@@ -42,6 +34,13 @@ from hpk.supervisor.pod_messages import (
     Started,
     receive,
     send,
+)
+from hpk.supervisor.programs import start_program
+from hpk.supervisor.runtime_process import (
+    HeldContainer,
+    kill_inhabitants,
+    read_pause_pid,
+    start_runtime,
 )
 
 _CLOSE_TIMEOUT_S = 5.0
@@ -196,11 +195,6 @@ class _Init:
             container = self._containers.get(command.container)
             if container is None or not container.pause_pid:
                 send(self._sock, NotStarted(command.id, "the container is gone"))
-                return
-            try:
-                make_user_namespace(container)
-            except OSError as error:
-                send(self._sock, NotStarted(command.id, str(error)))
                 return
         try:
             pid, error_read = start_program(command, container, fds)

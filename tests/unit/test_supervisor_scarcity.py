@@ -19,10 +19,10 @@ import pytest
 from hpk.model.handlers import Handler, TcpSocketAction
 from hpk.supervisor import pod_messages, podinit
 from hpk.supervisor.check_result import CheckResult, Outcome
-from hpk.supervisor.children import HeldContainer, make_user_namespace
 from hpk.supervisor.event_loop import EventLoop
 from hpk.supervisor.handling import Action, Handling
 from hpk.supervisor.loop import Loop
+from hpk.supervisor.namespaces import fork_process_1, make_user_namespace
 
 NO_MORE = "Resource temporarily unavailable"
 
@@ -72,7 +72,9 @@ def test_podinit_outlives_a_fork_that_fails(tmp_path: Path) -> None:
         assert told(ours) == pod_messages.Closed(2, 256)
         assert NO_MORE in (tmp_path / "errors").read_text()
         with pytest.raises(BlockingIOError):
-            make_user_namespace(HeldContainer(3, 0, -1, -1, user=(1, 1)))
+            make_user_namespace(lambda: None, 1, 1)
+        with pytest.raises(BlockingIOError):
+            fork_process_1(lambda: None)
         assert open_files() == before
 
 
