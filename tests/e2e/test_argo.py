@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.e2e.cluster import BUSYBOX, LAMMPS, Cluster, Json, eventually, pod, terminated
+from tests.e2e.faults import PodFiles, node_of
 
 KUSTOMIZATION = "/opt/software/examples/argo"
 NAMESPACE = "argo"
@@ -25,6 +26,8 @@ TWO_NODES = {
     "slurm-job.hpk.io/flags": "--ntasks=4 --nodes=2",
     "slurm-job.hpk.io/mpi-flags": "true",
 }
+UNTIL_USR1 = ("sh", "-c", "trap 'exit 0' USR1; echo ready; sleep 600 & wait")
+LOST = "sleep 4711"
 TIMEOUT_S = 300
 """For all workflows together, on a busy machine."""
 
@@ -141,6 +144,11 @@ def parts() -> Json:
     )
 
 
+def in_turn(*templates: str) -> Json:
+    """One step of each template after the other."""
+    return {"name": "all", "steps": [[{"name": name, "template": name}] for name in templates]}
+
+
 def many(name: str, count: int) -> Json:
     """Small steps side by side, no more than the lab has room for."""
     return workflow(
@@ -169,6 +177,11 @@ def many(name: str, count: int) -> Json:
 
 def workflows() -> list[Json]:
     sleep = ("sh", "-c", "trap 'exit 5' TERM; echo ready; sleep 600 & wait")
+    second = step("second", "true")
+    on_podman: Json = {
+        "metadata": {"annotations": {"slurm-job.hpk.io/runtime": "podman"}},
+        "outputs": output("n", "/tmp/n"),
+    }
     return [
         example(),
         proof(),
@@ -182,8 +195,11 @@ def workflows() -> list[Json]:
         workflow("suspended", step("main", "true"), suspend=True),
         workflow("stopped", step("main", *sleep)),
         workflow("stopped-mpi", mpi_step("main", *sleep)),
-        workflow("lost", step("main", "sh", "-c", "kill -9 $PPID; sleep 600")),
+        workflow("terminated", step("main", *sleep)),
+        workflow("paused", in_turn("first", "second"), step("first", *UNTIL_USR1), second),
+        workflow("lost", step("main", "sh", "-c", f"echo ready; exec {LOST}")),
         workflow("deadline", step("main", *sleep, activeDeadlineSeconds=3)),
+        workflow("podman", step("main", "sh", "-c", "echo 42 > /tmp/n", **on_podman)),
     ]
 
 
@@ -278,23 +294,37 @@ def main_exit_code(found: Json) -> int:
     return answer
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("stopped", 1), ("stopped-mpi", 4)])
-def test_a_stopped_workflow_ends_its_steps_by_sigterm(argo: Cluster, name: str, ranks: int) -> None:
-    def ready() -> bool:
-        found = pods_of(argo, name)
-        if not found:
-            return False
-        log = argo.kubectl("logs", found[0]["metadata"]["name"], "-c", "main", check=False)
-        return log.stdout.count("ready") == ranks
+def ready(cluster: Cluster, name: str, ranks: int = 1) -> str:
+    """The Pod of a Workflow's step, once its program runs in all its ranks."""
 
-    eventually(ready, timeout_s=TIMEOUT_S, what="the step's program, in all its ranks")
-    argo.kubectl("patch", "workflow", name, "--type=merge", '-p={"spec":{"shutdown":"Stop"}}')
+    def look() -> str:
+        found = pods_of(cluster, name)
+        if not found:
+            return ""
+        pod: str = found[0]["metadata"]["name"]
+        log = cluster.kubectl("logs", pod, "-c", "main", check=False)
+        return pod if log.stdout.count("ready") == ranks else ""
+
+    return eventually(look, timeout_s=TIMEOUT_S, what=f"the program of {name}, in all its ranks")
+
+
+def patch(cluster: Cluster, name: str, **spec: object) -> None:
+    cluster.kubectl("patch", "workflow", name, "--type=merge", f"-p={json.dumps({'spec': spec})}")
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "shutdown"),
+    [("stopped", 1, "Stop"), ("stopped-mpi", 4, "Stop"), ("terminated", 1, "Terminate")],
+)
+def test_a_workflow_that_is_shut_down_ends_its_steps_by_sigterm(
+    argo: Cluster, name: str, ranks: int, shutdown: str
+) -> None:
+    pod = ready(argo, name, ranks)
+    patch(argo, name, shutdown=shutdown)
     status = ended(argo, name)
     assert status["phase"] == "Failed"
-    assert "Stop" in status["message"]
-    (pod,) = pods_of(argo, name)
-    found = argo.wait_phase(pod["metadata"]["name"], "Failed")
-    assert main_exit_code(found) == 5
+    assert shutdown in status["message"]
+    assert main_exit_code(argo.wait_phase(pod, "Failed")) == 5
 
 
 def test_every_run_of_the_fan_out_has_its_ranks_on_several_hosts(argo: Cluster) -> None:
@@ -369,15 +399,45 @@ def test_a_suspended_workflow_starts_when_it_is_resumed(argo: Cluster) -> None:
         lambda: argo.get("workflow", "suspended").get("status"), what="the controller's first look"
     )
     assert pods_of(argo, "suspended") == []
-    argo.kubectl("patch", "workflow", "suspended", "--type=merge", '-p={"spec":{"suspend":null}}')
+    patch(argo, "suspended", suspend=None)
     assert ended(argo, "suspended")["phase"] == "Succeeded"
+
+
+def test_a_workflow_that_is_suspended_while_it_runs_ends_its_step_and_starts_no_other(
+    argo: Cluster,
+) -> None:
+    pod = ready(argo, "paused")
+    patch(argo, "paused", suspend=True)
+    argo.kubectl("exec", pod, "-c", "main", "--", "kill", "-USR1", "1")
+
+    def has_ended() -> bool:
+        nodes = argo.get("workflow", "paused")["status"]["nodes"].values()
+        return any(node["type"] == "Pod" and node["phase"] == "Succeeded" for node in nodes)
+
+    eventually(has_ended, timeout_s=TIMEOUT_S, what="the end of the first step")
+    assert len(pods_of(argo, "paused")) == 1
+    patch(argo, "paused", suspend=None)
+    status = ended(argo, "paused")
+    assert status["phase"] == "Succeeded", reasons(status)
+    assert len(pods_of(argo, "paused")) == 2
+
+
+def test_a_step_runs_on_podman(argo: Cluster) -> None:
+    status = ended(argo, "podman")
+    assert status["phase"] == "Succeeded", reasons(status)
+    assert outputs(status, "main") == ["42"]
+    (pod,) = pods_of(argo, "podman")
+    assert pod["status"]["containerStatuses"][0]["containerID"].startswith("podman://")
 
 
 def test_a_step_whose_emissary_is_killed_ends(argo: Cluster) -> None:
     """It leaves no exit code, for which Argo's other container waits until it is signalled."""
+    pod = ready(argo, "lost")
+    host = node_of(argo, PodFiles.of(argo, pod).job_id())
+    pattern = f"^/var/run/argo/argoexec emissary.*{LOST}"
+    argo.run(["pkill", "-9", "-f", pattern], host=host, user="root")
     assert ended(argo, "lost")["phase"] == "Failed"
-    (found,) = pods_of(argo, "lost")
-    assert main_exit_code(argo.wait_phase(found["metadata"]["name"], "Failed")) == 137
+    assert main_exit_code(argo.wait_phase(pod, "Failed")) == 137
 
 
 def test_a_step_over_its_deadline_fails(argo: Cluster) -> None:
