@@ -1,7 +1,7 @@
 """The pod's life: one loop that starts, watches, restarts and stops the containers.
 
 The loop's thread alone changes state. Disk, network and log writing are other threads, which post
-events to it; processes are podinit's. The record is what everybody outside believes.
+events to it; processes are podinit's; what is said of it is hpk.supervisor.report's.
 """
 
 from __future__ import annotations
@@ -16,15 +16,8 @@ from typing import Any, Callable, Optional
 from hpk.model import frames
 from hpk.model.bundle import Bundle
 from hpk.model.errors import HpkError, ParseError
-from hpk.model.record import (
-    RECORD_VERSION,
-    ContainerEvent,
-    ContainerRecord,
-    PodPhase,
-    StopCause,
-    SupervisorRecord,
-)
-from hpk.supervisor import forwarder, mounts, node, pod_messages, unfinished
+from hpk.model.record import PodPhase, StopCause
+from hpk.supervisor import forwarder, mounts, node, pod_messages
 from hpk.supervisor.channel import Channel, ChannelConfig
 from hpk.supervisor.environment import with_api_port
 from hpk.supervisor.event_loop import EventLoop
@@ -32,12 +25,12 @@ from hpk.supervisor.files import log
 from hpk.supervisor.inits import Init, Inits
 from hpk.supervisor.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
 from hpk.supervisor.loop import Listener, Step, T
-from hpk.supervisor.notes import Notes
 from hpk.supervisor.opening import write_runtime_files
 from hpk.supervisor.pod_containers import PodContainers
 from hpk.supervisor.pod_volumes import PodVolumes, pod_dirs
 from hpk.supervisor.preparing import Identity, find_tools, pod_context
 from hpk.supervisor.records import RecordStore
+from hpk.supervisor.report import Report
 from hpk.supervisor.size_limits import watch_size_limits
 from hpk.supervisor.vigil import Vigil
 
@@ -45,7 +38,6 @@ _POLL_S = 2.0
 _END_MARGIN_S = 3
 """What of Slurm's KillWait the supervisor keeps for itself: to record the end and to clear up."""
 _EVICTED_GRACE_S = 1
-_FINAL_SYNC_S = 30.0
 _FINAL_ACK_S = 5.0
 _FINAL_READERS_S = 10.0
 _PODINIT_END_S = 10.0
@@ -61,24 +53,16 @@ class Supervisor:
         self._loop = EventLoop()
         self._last_id = 0
         self._listeners: dict[int, Listener] = {}
-        self._notes = Notes()
         self._containers: Optional[PodContainers] = None
         self._volumes: Optional[PodVolumes] = None
         self._dirs: Optional[LocalDirs] = None
         self._api_port = 0
         self._rejection = ""
         self._has_bundle = False
-        self._phase = PodPhase.STARTING
-        self._cause: Optional[StopCause] = None
-        self._message = ""
         self._kill_mono_s: Optional[float] = None
         self._has_grace = True
-        self._seq = 0
-        self._started_at_s = time.time()
         self._started_mono_s = time.monotonic()
         self._poll_mono_s = 0.0
-        self._failed: tuple[ContainerRecord, ...] = ()
-        self._failed_inits: tuple[ContainerRecord, ...] = ()
         self._host = node.host_name(identity.env)
         self._control_plane = node.control_plane_address(identity.spec.settings.endpoint_path)
         self._vigil = Vigil(identity.spec, identity.layout, self._started_mono_s)
@@ -91,7 +75,8 @@ class Supervisor:
                 on_frame=lambda frame: self._loop.post(lambda: self._on_frame(frame)),
             )
         )
-        self._store = RecordStore(identity.layout.record, self._channel.publish)
+        store = RecordStore(identity.layout.record, self._channel.publish)
+        self._report = Report(identity, store, self._host, lambda: self.pod_ip)
 
     # The loop.
 
@@ -106,14 +91,14 @@ class Supervisor:
         try:
             self._live()
         except Exception as error:  # whatever it is, the pod must not end without a record
-            self._fail(error)
+            self._report.fail(error)
         return self._finish()
 
     def _live(self) -> None:
         try:
             self._prepare()
         except (HpkError, OSError) as error:
-            self._fail_setup(str(error))
+            self._report.fail_setup(str(error))
         while not self._is_over:
             self._turn()
 
@@ -129,7 +114,7 @@ class Supervisor:
             self._kill_mono_s = None
             log("grace period over, kill")
             if self._containers is not None:
-                at_once = self._cause is StopCause.SIGNALLED or not self._has_grace
+                at_once = self._report.cause is StopCause.SIGNALLED or not self._has_grace
                 self._containers.kill(at_once=at_once)
 
     def _timeout(self) -> float:
@@ -139,17 +124,17 @@ class Supervisor:
 
     @property
     def _is_over(self) -> bool:
-        if self._failed:
+        if self._report.has_failed:
             return True
         return self._containers is not None and self._containers.is_over
 
     def _advance(self) -> None:
-        if self._failed or self._containers is None:
+        if self._report.has_failed or self._containers is None:
             return
-        if self._phase is not PodPhase.STOPPING:
+        if self._report.phase is not PodPhase.STOPPING:
             self._containers.begin_next()
         begins = self._containers.leave()
-        if begins and self._kill_mono_s is None and self._phase is not PodPhase.STOPPING:
+        if begins and self._kill_mono_s is None and self._report.phase is not PodPhase.STOPPING:
             self._kill_mono_s = time.monotonic() + self._plan.grace_period_s
 
     # What containers ask (hpk.supervisor.loop.Loop).
@@ -189,11 +174,7 @@ class Supervisor:
 
     def note(self, container: str, reason: str, message: str, *, is_warning: bool) -> None:
         """See Loop.note."""
-        now_s = time.time()
-        log("note", container=container, reason=reason)
-        event = ContainerEvent(container, is_warning, reason, message, 1, now_s, now_s)
-        if self._notes.add(event):
-            self.changed()
+        self._report.note(container, reason, message, is_warning=is_warning)
 
     @property
     def pod_ip(self) -> str:
@@ -203,35 +184,11 @@ class Supervisor:
 
     def changed(self) -> None:
         """See Loop.changed."""
-        made = self._containers
-        if self._phase is PodPhase.STARTING and made is not None and made.is_any(Step.RUNNING):
-            self._phase = PodPhase.RUNNING
-        self._seq += 1
-        self._store.put(self._record())
+        self._report.changed()
 
     def _on_log_written(self) -> None:
         for container in self._containers or ():
             container.log_written()
-
-    def _record(self) -> SupervisorRecord:
-        finished, made = self._phase is PodPhase.FINISHED, self._containers
-        return SupervisorRecord(
-            version=RECORD_VERSION,
-            uid=self._plan.pod.uid,
-            nonce=self._me.spec.nonce,
-            job_id=self._me.job_id,
-            seq=self._seq,
-            phase=self._phase,
-            host=self._host,
-            host_ip=self.pod_ip,
-            started_at_s=self._started_at_s,
-            containers=self._failed or (made.records if made is not None else ()),
-            finished_at_s=time.time() if finished else None,
-            stop_cause=self._cause,
-            message=self._message,
-            init_containers=self._failed_inits or (made.init_records if made is not None else ()),
-            events=self._notes.tell(time.time()),
-        )
 
     # Starting.
 
@@ -254,7 +211,7 @@ class Supervisor:
             lambda message: self._loop.post(lambda: self._evict(message)),
         )
         pod = pod_context(self._me, tools, dirs, volumes, self._started_mono_s)
-        self._containers = PodContainers(plan, pod, self)
+        self._containers = self._report.containers = PodContainers(plan, pod, self)
         self._advance()
         self.changed()
 
@@ -262,28 +219,6 @@ class Supervisor:
         listener = forwarder.listen()
         self._api_port = forwarder.port_of(listener)
         forwarder.Forwarder(listener, self._me.spec.settings.endpoint_path).start()
-
-    def _fail_setup(self, why: str) -> None:
-        """Nothing could be started."""
-        log("cannot set the pod up", why=why)
-        self._cause, self._message = StopCause.SETUP_FAILED, why
-        layout, plan = self._me.layout, self._plan
-        self._failed = unfinished.not_started(layout, plan.containers, why)
-        self._failed_inits = unfinished.not_started(layout, plan.init_containers, why)
-
-    def _fail(self, error: Exception) -> None:
-        """The loop itself failed."""
-        log("the supervisor failed", trace=traceback.format_exc())
-        why = f"the supervisor failed: {type(error).__name__}: {error}"
-        self._cause = self._cause or StopCause.SETUP_FAILED
-        self._message = self._message or why
-        layout, plan, made = self._me.layout, self._plan, self._containers
-        records = made.records if made is not None else ()
-        inits = made.init_records if made is not None else ()
-        self._failed = self._failed or unfinished.cut_off(layout, plan.containers, records, why)
-        self._failed_inits = self._failed_inits or unfinished.cut_off(
-            layout, plan.init_containers, inits, why
-        )
 
     # What others say.
 
@@ -296,7 +231,7 @@ class Supervisor:
         event, _ = received
         if isinstance(event, pod_messages.Ready):
             if event.message:
-                self._fail_setup(event.message)
+                self._report.fail_setup(event.message)
             return
         listener = self._listeners.get(event.id)
         if isinstance(event, (pod_messages.Exited, pod_messages.NotStarted, pod_messages.Closed)):
@@ -306,7 +241,7 @@ class Supervisor:
 
     def _on_init_lost(self, init: Init) -> None:
         """podinit was killed, and the kernel has killed everything below with it."""
-        if self._failed or self._is_over:
+        if self._is_over:
             return
         log("podinit has ended, and with it the pod's processes")
         if self._containers is not None:
@@ -350,15 +285,15 @@ class Supervisor:
                 container.signal_as_process_1(frame.number, frame.not_before_s)
 
     def _on_bundle(self, bundle: Bundle) -> None:
-        if self._volumes is None or self._failed:
+        if self._volumes is None or self._report.has_failed:
             return
         try:
             self._volumes.write(bundle)
         except (OSError, ParseError) as error:
             log("cannot write the bundle", error=error)
             if not self._has_bundle:
-                self._message = f"cannot write the pod's volumes: {error}"
-                self._stop(StopCause.SETUP_FAILED, 0)
+                why = f"cannot write the pod's volumes: {error}"
+                self._stop(StopCause.SETUP_FAILED, 0, why)
             return
         self._has_bundle = True
         if self._containers is not None:
@@ -383,7 +318,7 @@ class Supervisor:
         kill_mono_s = time.monotonic() + max(0, grace_s)
         if self._kill_mono_s is not None:
             kill_mono_s = min(self._kill_mono_s, kill_mono_s)
-        if self._phase is PodPhase.STOPPING:
+        if self._report.phase is PodPhase.STOPPING:
             self._has_grace = self._has_grace and grace_s > 0
             if self._kill_mono_s is not None:
                 self._kill_mono_s = kill_mono_s
@@ -391,8 +326,8 @@ class Supervisor:
         if self._is_over:
             return
         log("stop the pod", cause=cause.value, grace_s=grace_s)
-        self._cause, self._phase = cause, PodPhase.STOPPING
-        self._message = message or self._message
+        said = self._report
+        said.cause, said.phase, said.message = cause, PodPhase.STOPPING, message or said.message
         self._kill_mono_s = kill_mono_s
         self._has_grace = grace_s > 0
         self.changed()
@@ -401,8 +336,7 @@ class Supervisor:
         self._advance()
 
     def _poll(self) -> None:
-        if self._notes.is_overdue(time.time()):
-            self.changed()
+        self._report.look()
         if self._channel.is_welcome:
             self._vigil.heard()
         for reason in self._vigil.look():
@@ -417,11 +351,7 @@ class Supervisor:
     # Ending.
 
     def _finish(self) -> int:
-        self._phase = PodPhase.FINISHED
-        self._cause = self._cause or StopCause.COMPLETED
-        self.changed()
-        if not self._store.wait_written(self._seq, _FINAL_SYNC_S):
-            log("the final record is not on the disk")
+        cause = self._report.finish()
         for init in self._inits.all:
             with contextlib.suppress(ValueError):  # closed already
                 self._loop.unwatch(init.socket.fileno())
@@ -434,8 +364,10 @@ class Supervisor:
             sweep_local_dirs(self._me.spec.settings.local_root)
         self._wait_for_kubelet()
         self._channel.close(1.0)
-        code = 1 if self._failed or self._containers is None else self._containers.exit_code
-        log("pod finished", cause=self._cause.value, code=code)
+        code = 1
+        if self._containers is not None and not self._report.has_failed:
+            code = self._containers.exit_code
+        log("pod finished", cause=cause.value, code=code)
         return code
 
     def _wait_for_kubelet(self) -> None:
@@ -444,7 +376,7 @@ class Supervisor:
         read_deadline = time.monotonic() + _FINAL_READERS_S
         while self._channel.is_welcome:
             now = time.monotonic()
-            acked = self._channel.acked_seq >= self._seq
+            acked = self._channel.acked_seq >= self._report.seq
             if (acked or now > ack_deadline) and (self._channel.is_idle or now > read_deadline):
                 return
             self._loop.pause(0.05)
