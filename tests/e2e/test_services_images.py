@@ -122,7 +122,11 @@ def started(shared: Cluster, runtime: str) -> Cluster:
             {"name": "client", "image": BUSYBOX, "command": ["sh", "-c", ask]},
             volumes=volumes,
         ),
-        database(f"{runtime}-own", runtime, port + 1, RESTART, securityContext=own),
+        database(
+            *(f"{runtime}-own", runtime, port + 1, RESTART),
+            securityContext=own,
+            shareProcessNamespace=True,  # pg_ctl stops the server by its pid
+        ),
         database(f"{runtime}-root", runtime, port + 2, ""),
     )
     return shared
