@@ -23,11 +23,14 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_BIND = 4096
+MS_MOVE = 8192
 MS_REC = 16384
 MS_SLAVE = 1 << 19
 PROC_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
+_MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_SECCOMP = 22
 _PR_CAPBSET_DROP = 24
@@ -60,6 +63,11 @@ def mount(source: str, target: str, fs_type: Optional[str], flags: int) -> None:
     _check(_libc.mount(*arguments), f"mount {target}")
 
 
+def detach_mount(target: str) -> None:
+    """umount2(2) of what is there and all below, whoever uses it."""
+    _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount {target}")
+
+
 def _prctl(option: int, value: int) -> None:
     zero = ctypes.c_ulong(0)
     _check(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {option}")
@@ -79,6 +87,12 @@ def die_with_parent(parent: int) -> None:
 def become_subreaper() -> None:
     """Have orphaned descendants become children of this process."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def forbid_inspection() -> None:
+    """Until execve, let nobody without rights over the whole node trace this process, or see its
+    descriptors and directories in /proc."""
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def forbid_new_privileges() -> None:

@@ -130,7 +130,8 @@ def _make_in_between(make: Callable[[], Optional[str]], kind: str) -> Optional[_
             if said is None:
                 return None
             os.write(told_write, b"+" + said.encode())
-            signal.pause()
+            while True:  # the end of what it forked wakes it, and its namespaces end with it
+                signal.pause()
         except BaseException as error:  # a forked child must never return into its parent's code
             os.write(told_write, b"-" + (str(error) or repr(error)).encode(errors="replace")[:4095])
         os._exit(1)

@@ -153,17 +153,20 @@ def send(sock: socket.socket, message: Any, fds: tuple[int, ...] = ()) -> None:
         os.close(memory)
 
 
-def _receive(sock: socket.socket) -> tuple[bytes, list[int], int, Any]:
-    return socket.recv_fds(sock, 16, 8, socket.MSG_CMSG_CLOEXEC)
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    data, fds, _, _ = socket.recv_fds(sock, 16, 8)
+    for fd in fds:
+        os.set_inheritable(fd, False)  # recv_fds takes no heed of its flags
+    return data, fds
 
 
 def receive(sock: socket.socket) -> Optional[tuple[Any, tuple[int, ...]]]:
     """The next message and its descriptors; None at the end."""
     try:
-        data, fds, _, _ = _receive(sock)
+        data, fds = _receive(sock)
     except ConnectionResetError:
         # The other died with unread messages. That is told once, before what it said last.
-        data, fds, _, _ = _receive(sock)
+        data, fds = _receive(sock)
     if not data or not fds:
         return None
     with os.fdopen(fds[0], "rb") as file:

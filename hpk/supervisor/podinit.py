@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from hpk.supervisor import enter, linux
-from hpk.supervisor.files import close_files_but, log
+from hpk.supervisor.files import close_files_but, log, read_file
 from hpk.supervisor.namespaces import signal_process_1
 from hpk.supervisor.pod_messages import (
     Close,
@@ -44,6 +44,7 @@ from hpk.supervisor.runtime_process import (
 )
 
 _CLOSE_TIMEOUT_S = 5.0
+_PF_EXITING = 0x4  # include/linux/sched.h, in the flags of /proc/PID/stat
 _FAILED_STATUS = 1 << 8
 """As waitpid tells that a process ended with 1."""
 
@@ -284,9 +285,17 @@ class _Init:
                 return
 
     def _report_exit(self, program: _Program) -> None:
-        if program.status is not None:
-            self._programs.pop(program.id, None)
-            send(self._sock, Exited(program.id, program.status))
+        """What falls with process 1 of its container is told after that: no probe has failed."""
+        if program.status is None or _falls_with_process_1(program, program.status):
+            return
+        self._programs.pop(program.id, None)
+        send(self._sock, Exited(program.id, program.status))
+        container = program.container
+        if container is not None and container.process_1 == program.pid:
+            container.process_1 = 0
+            for other in tuple(self._programs.values()):
+                if other.container is container and other.error_fd < 0:
+                    self._report_exit(other)
 
     def _forget(self, container: HeldContainer, status: int) -> None:
         if container.stdout_fd >= 0:
@@ -295,5 +304,18 @@ class _Init:
         for fd in (container.stdin_fd, container.user_ns_fd, container.pid_ns_fd):
             if fd >= 0:
                 os.close(fd)
+        container.pid_ns_fd = -1  # its programs may still be there
         del self._containers[container.id]
         send(self._sock, Closed(container.id, status))
+
+
+def _falls_with_process_1(program: _Program, status: int) -> bool:
+    """Whether the kernel has killed it because process 1 is ending: it does so first."""
+    process_1 = 0 if program.container is None else program.container.process_1
+    if process_1 in (0, program.pid) or status != signal.SIGKILL:
+        return False
+    try:
+        fields = read_file(f"/proc/{process_1}/stat", 4096).rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return bool(int(fields[6]) & _PF_EXITING)

@@ -63,6 +63,7 @@ def _fork_for(command: Run, container: HeldContainer) -> tuple[int, bool]:
     if container.pid_ns_fd >= 0:
         return namespaces.fork_into(container.pid_ns_fd), False
     pid, container.pid_ns_fd = namespaces.fork_process_1(lambda: _join(pause_pid))
+    container.process_1 = pid
     return pid, True
 
 
@@ -71,12 +72,25 @@ def _join(pause_pid: int) -> None:
     enter.join_namespaces(pause_pid)
 
 
+def _replace_proc() -> None:
+    """The runtime's /proc must not stay below ours: who unmounts ours would see the pod's processes
+    there, and by /proc/PID/root of the FUSE servers the node's files. The kernel allows ours only
+    while that one is in sight, so ours waits in another place meanwhile."""
+    linux.mount("proc", "/proc", "proc", linux.PROC_FLAGS)
+    linux.mount("/proc", "/dev", None, linux.MS_MOVE)
+    linux.detach_mount("/proc")
+    linux.mount("/dev", "/proc", None, linux.MS_MOVE)
+
+
 def _settle(command: Run, container: HeldContainer, is_process_1: bool) -> None:
     """Make of the forked child what the Pod's program is to be, but for the program."""
     if is_process_1:
-        linux.mount("proc", "/proc", "proc", linux.PROC_FLAGS)
+        _replace_proc()
     else:
-        _join(container.pause_pid)
+        enter.set_oom_score_adj(enter.MOST_KILLABLE)
+        # The container's root sees us, and we still have podinit's files and descriptors.
+        linux.forbid_inspection()
+        enter.join_namespaces(container.pause_pid)
     os.umask(0o022)
     enter.make_links((link.target, link.source) for link in command.links)
     enter.change_directory(command.working_dir)

@@ -22,6 +22,7 @@ class HeldContainer:
     :param user: (uid, gid) of its programs; None: as the runtime makes them.
     :param pause_pid: 0 until the payload runs.
     :param user_ns_fd: the user namespace of its programs, -1 until there is one; pid_ns_fd alike.
+    :param process_1: of that PID namespace, as podinit sees it; 0 while there is none.
     """
 
     id: int
@@ -32,6 +33,7 @@ class HeldContainer:
     pause_pid: int = 0
     user_ns_fd: int = -1
     pid_ns_fd: int = -1
+    process_1: int = 0
     closing_since_s: float = 0.0
 
 

@@ -125,6 +125,27 @@ def test_a_container_deaf_to_its_liveness_probe_is_killed(bench: Bench) -> None:
     assert messages(finished, "Killing") == ["Container main failed liveness probe"]
 
 
+@pytest.mark.parametrize("kind", ["liveness", "startup"])
+def test_a_probe_that_falls_with_its_container_has_not_failed(bench: Bench, kind: str) -> None:
+    """The kernel kills it before it lets process 1 end."""
+    asked = bench.directory / "asked"
+    command = ("sh", "-c", f"echo > '{asked}'; exec sleep 1000")
+    probe = every_second(Handler(exec=command), failure_threshold=1, timeout_s=60)
+    script = f"until [ -e '{asked}' ]; do sleep 0.1; done"
+    layout = bench.attempt(
+        "sh",
+        "-c",
+        script,
+        probes=ContainerProbes(**{kind: probe}),
+        restart_policy=RestartPolicy.ON_FAILURE,
+    )
+    assert bench.start(layout).wait(60) == 0
+    finished = bench.peer.wait_finished()
+    assert main(finished).restart_count == 0
+    assert main(finished).state.exit_code == 0
+    assert finished.events == ()
+
+
 def test_a_startup_probe_gates_the_others_and_the_next_container(bench: Bench) -> None:
     flag = bench.directory / "flag"
     touched = bench.directory / "touched"

@@ -78,6 +78,17 @@ def test_podinit_outlives_a_fork_that_fails(tmp_path: Path) -> None:
         assert open_files() == before
 
 
+def test_descriptors_that_podinit_is_given_do_not_outlive_execve() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        pod_messages.send(ours, pod_messages.Close(1), (0, 0))
+        received = pod_messages.receive(theirs)
+        assert received is not None
+        for fd in received[1]:
+            assert not os.get_inheritable(fd)
+            os.close(fd)
+
+
 def test_a_group_that_is_not_there_yet_is_signalled_all_the_same() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, subprocess.Popen(["sleep", "1000"]) as process:
