@@ -242,7 +242,7 @@ def pod(
     spec: Json | None = None,
     container: Json | None = None,
 ) -> Json:
-    """A Pod of one container."""
+    """A Pod of one container. A program without a handler for SIGTERM uses up its grace period."""
     main: Json = {"name": "main", "image": image, **(container or {})}
     if command:
         main["command"] = list(command)
@@ -252,5 +252,10 @@ def pod(
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "annotations": dict(annotations or {})},
-        "spec": {"restartPolicy": restart_policy, "containers": [main], **(spec or {})},
+        "spec": {
+            "restartPolicy": restart_policy,
+            "terminationGracePeriodSeconds": 2,
+            "containers": [main],
+            **(spec or {}),
+        },
     }

@@ -25,18 +25,19 @@ NEIGHBOUR = (
 )
 STUBBORN = "trap '' TERM; while :; do sleep 1; done"
 POLITE = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+KILLED = "sleep 4712"
 ENDINGS: dict[str, tuple[str, Json, str]] = {
     "timeout": (STUBBORN, {}, "--time=1"),
     "supervisor-killed": (STUBBORN, {}, ""),
     "normal": ("exit 0", {}, ""),
-    "payload-killed": ("kill -9 $$$$", {}, ""),
+    "payload-killed": (f"exec {KILLED}", {}, ""),
     "oom": ("x=aaaaaaaa; while :; do x=$x$x; done", {}, ""),
     "late": (POLITE, {"activeDeadlineSeconds": 2}, ""),
     "scancelled": (STUBBORN, {}, ""),
     "deleted": (POLITE, {}, ""),
 }
 """What a pod does, more of its spec, and its Slurm options, by how it ends."""
-ASKED = ("supervisor-killed", "scancelled", "deleted")
+ASKED = ("supervisor-killed", "payload-killed", "scancelled", "deleted")
 """Those that somebody has to end."""
 
 
@@ -84,6 +85,9 @@ def end(cluster: Cluster, name: str, ending: str, node: str) -> None:
         # Its forks carry its name; the first is the supervisor itself.
         first = processes(cluster, f"attempt-dir {attempt}", host=node)[0]
         signal(cluster, first, "KILL", host=node)
+    elif ending == "payload-killed":
+        (payload,) = processes(cluster, f"^{KILLED}$", host=node)
+        signal(cluster, payload, "KILL", host=node)
     elif ending == "scancelled":
         cluster.run(["scancel", str(files.job_id())])
     else:
@@ -112,6 +116,8 @@ def test_no_ending_leaves_anything_or_harms_the_pod_beside_it(
         leftovers.wait_none_of(jobs[ending], node, files=files)
     assert shared.get("pod", f"{runtime}-timeout")["status"]["reason"] == "SlurmTimeout"
     assert terminated(shared.get("pod", f"{runtime}-oom"))["reason"] == "OOMKilled"
+    killed = terminated(shared.get("pod", f"{runtime}-payload-killed"))
+    assert (killed["exitCode"], killed["signal"]) == (137, 9)
     eventually(
         lambda: leftovers.but_of(beside, node),
         until=operator.not_,
