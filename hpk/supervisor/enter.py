@@ -54,7 +54,7 @@ def shield_from_termination() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, TERMINATIONS)
     linux.forbid_new_privileges()
-    with contextlib.suppress(KeyError):  # a machine without filter has the mask
+    with contextlib.suppress(KeyError, OSError):  # a machine or kernel without has the mask
         linux.filter_system_calls(fixed_dispositions(os.uname().machine, TERMINATIONS))
 
 

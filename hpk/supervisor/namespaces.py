@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from hpk.supervisor import linux
+from hpk.supervisor.files import log
 
 
 def make_user_namespace(join: Callable[[], None], uid: int, gid: int) -> int:
@@ -55,20 +56,32 @@ def fork_process_1(join: Callable[[], None]) -> tuple[int, int]:
     :raises OSError: as above.
     """
 
+    known_read, known_write = os.pipe2(os.O_CLOEXEC)
+
     def make() -> Optional[str]:
         join()
         linux.unshare(linux.CLONE_NEWPID)
         pid = os.fork()
-        return str(pid) if pid else None
+        if pid:
+            return str(pid)
+        # Whoever could not be told of us must not find us running all the same.
+        os.close(known_write)
+        if not os.read(known_read, 1):
+            os._exit(1)
+        return None
 
-    made = _make_in_between(make, "pid_for_children")
-    if made is None:
-        return 0, -1
-    if made.namespace < 0:
-        if made.said:
-            os.kill(int(made.said), signal.SIGKILL)
-        raise OSError(f"cannot make a PID namespace: {made.why}")
-    return int(made.said), made.namespace
+    try:
+        made = _make_in_between(make, "pid_for_children")
+        if made is None:
+            return 0, -1
+        if made.namespace < 0:
+            raise OSError(f"cannot make a PID namespace: {made.why}")
+        os.write(known_write, b"\0")
+        return int(made.said), made.namespace
+    finally:
+        os.close(known_read)
+        with contextlib.suppress(OSError):  # the child has closed its own
+            os.close(known_write)
 
 
 def fork_into(namespace: int) -> int:
@@ -83,9 +96,17 @@ def fork_into(namespace: int) -> int:
         pid = os.fork()
     finally:
         if pid != 0:
-            linux.setns(own, linux.CLONE_NEWPID)
+            _come_back(own)
         os.close(own)
     return pid
+
+
+def _come_back(own: int) -> None:
+    try:
+        linux.setns(own, linux.CLONE_NEWPID)
+    except OSError as error:  # what is forked from now on would be in somebody's container
+        log("cannot leave a PID namespace", error=error)
+        os._exit(1)
 
 
 def signal_process_1(namespace: int, number: int) -> None:

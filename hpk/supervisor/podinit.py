@@ -239,8 +239,10 @@ class _Init:
     def _signal_process_1(self, program: _Program, number: int) -> None:
         """Where processes are shared that is us, who take no notice."""
         if program.container is not None and program.container.pid_ns_fd >= 0:
-            with contextlib.suppress(OSError):
+            try:
                 signal_process_1(program.container.pid_ns_fd, number)
+            except OSError as error:
+                log("cannot signal process 1", number=number, error=error)
 
     def _close(self, container_id: int) -> None:
         container = self._containers.get(container_id)
