@@ -2,11 +2,13 @@
 
 All are measured from the start of the user's command to the container's own first instruction,
 which reads the kernel's clock (``/proc/uptime``, 10 ms); login node and compute nodes are one
-machine, so the clock is one. They alternate, so that a noisy moment hits all.
+machine, so the clock is one. They alternate, so that a noisy moment hits all, in every order in
+turn: how long Slurm lets a job wait depends on what it did just before.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import time
@@ -19,6 +21,7 @@ from tests.e2e.cluster import BUSYBOX, Cluster, Json, eventually, pod
 
 RUNTIME = "slurm-job.hpk.io/runtime"
 RUNTIMES = ("apptainer", "podman")
+BARE = "bare"
 
 BARE_SCRIPT = """#!/bin/bash
 #SBATCH --output={output}
@@ -124,15 +127,15 @@ def run(cluster: Cluster, runs: int) -> tuple[list[float], dict[str, list[PodTim
     """Alternate them; one round that is not counted comes first."""
     bare: list[float] = []
     pods: dict[str, list[PodTimes]] = {name: [] for name in RUNTIMES}
+    orders = itertools.cycle(itertools.permutations((BARE, *RUNTIMES)))
     with cached_image(cluster) as image:
-        for number in range(runs + 1):
-            bare_s = measure_bare(cluster, image, number)
-            times = {name: measure_pod(cluster, name, number) for name in RUNTIMES}
-            if number > 0:
-                bare.append(bare_s)
-                for name in RUNTIMES:
-                    pods[name].append(times[name])
-    return bare, pods
+        for number, order in zip(range(runs + 1), orders, strict=False):
+            for kind in order:
+                if kind == BARE:
+                    bare.append(measure_bare(cluster, image, number))
+                else:
+                    pods[kind].append(measure_pod(cluster, kind, number))
+    return bare[1:], {name: times[1:] for name, times in pods.items()}
 
 
 def report(bare: list[float], pods: Mapping[str, Sequence[PodTimes]]) -> str:
@@ -143,7 +146,7 @@ def report(bare: list[float], pods: Mapping[str, Sequence[PodTimes]]) -> str:
         "## Start-up",
         "",
         f"From the start of the user's command to the container's first instruction, {len(bare)} "
-        "runs of each, alternating; seconds.",
+        "runs of each, alternating in every order; seconds.",
         "",
         *stats.HEAD,
         stats.row("bare sbatch, Apptainer", bare),
