@@ -12,8 +12,6 @@ import pytest
 from bootstrap.lab.hosts import Machine
 from tests.e2e.cluster import BUSYBOX, FLAGS, Cluster, eventually, pod
 
-pytestmark = pytest.mark.e2e
-
 Json = dict[str, Any]
 
 

@@ -22,8 +22,6 @@ from bootstrap.lab.layout import LOGIN
 from tests.e2e.cluster import Cluster, eventually
 from tests.e2e.leftovers import Leftovers
 
-pytestmark = pytest.mark.e2e
-
 Json = dict[str, Any]
 ESSENTIAL = 1
 

@@ -21,7 +21,6 @@ from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN
 from tests.e2e.cluster import API_CLIENT, BUSYBOX, Cluster, Json, eventually, pod, terminated
 
-pytestmark = pytest.mark.e2e
 ELSEWHERE = "n4"
 CLIENTS = {"client": 1, "podman": 1, "ranks": 2}
 """Pods that ask the API server all the time, and on how many hosts."""

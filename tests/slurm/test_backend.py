@@ -26,7 +26,6 @@ from hpk.render import directive, render_script
 if TYPE_CHECKING:
     from tests.slurm.conftest import LabUnderTest
 
-pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "/opt/software/hpk/bin/python"

@@ -16,8 +16,6 @@ import pytest
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN
 
-pytestmark = pytest.mark.slurm
-
 ROOT = Path(__file__).parents[2]
 DIRECTORY = "/home/alice/hpk images 'test'"
 PYTHON = "/opt/software/hpk/bin/python"

@@ -16,8 +16,6 @@ from bootstrap.lab.layout import LOGIN
 from tests.labs import LAB
 from tests.slurm.conftest import LabUnderTest, eventually
 
-pytestmark = pytest.mark.slurm
-
 CLI = [sys.executable, "-m", "hpk.cli.main", "lab", "--name", LAB]
 NASTY = "two words; $(touch /tmp/never) `id` 'quoted' \"twice\"\nnext line ünïcode *"
 

@@ -29,8 +29,6 @@ from bootstrap.lab.layout import DEFAULT_NAME, LOGIN, SWITCH
 from tests.labs import small_lab_name
 from tests.slurm.conftest import LabUnderTest, eventually
 
-pytestmark = pytest.mark.slurm
-
 _PR_SET_CHILD_SUBREAPER = 36
 _OURS = re.compile(r"hpk|slurm|munge|maria|mysql|registry|spmix|podman|apptainer", re.IGNORECASE)
 

@@ -16,7 +16,6 @@ import pytest
 if TYPE_CHECKING:
     from tests.slurm.conftest import LabUnderTest
 
-pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "/opt/software/hpk/bin/python"
