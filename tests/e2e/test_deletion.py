@@ -120,7 +120,8 @@ def test_a_container_gets_its_grace_period_to_end_politely(
 ) -> None:
     said, done = witness.tell("asked-to-end"), witness.tell("ended-politely")
     script = f"trap '{said}; sleep 2; {done}; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
-    cluster.create(pod("polite", "sh", "-c", script))
+    grace: Json = {"terminationGracePeriodSeconds": 30}
+    cluster.create(pod("polite", "sh", "-c", script, spec=grace))
     eventually(lambda: "ready" in logs_of(cluster, "polite"), what="the container's trap")
     delete(cluster, "polite")
     assert witness.count("asked-to-end") == 1
