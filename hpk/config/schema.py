@@ -113,7 +113,7 @@ class ControlPlaneConfig(Table):
     service_cidr: Annotated[str, AfterValidator(_network)] = "100.73.0.0/16"
     orphan_timeout_s: Whole = 3600
     etcd_data: str = ""
-    start_timeout_s: Whole = 60
+    start_timeout_s: Whole = 120
 
 
 class ImagesConfig(Table):

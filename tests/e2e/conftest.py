@@ -28,9 +28,9 @@ def control_plane(machine: Machine) -> Iterator[Cluster]:
     # No test waits for a conversion, which takes minutes where other work shares the machine.
     for image in (BUSYBOX, ENTRYPOINT, LAMMPS):
         cluster.run(["hpk", "images", "pull", image], timeout_s=600)
-    cluster.run(["hpk", "up"], timeout_s=180)
+    cluster.run(["hpk", "up"], timeout_s=400)
     yield cluster
-    cluster.run(["hpk", "down", "--cancel-jobs"], timeout_s=120)
+    cluster.run(["hpk", "down", "--cancel-jobs"], timeout_s=300)
 
 
 @pytest.fixture
