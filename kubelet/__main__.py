@@ -11,11 +11,11 @@ from hpk.config.load import load
 from hpk.model import codec
 from hpk.model.errors import HpkError
 from hpk.model.settings import KubeletSettings
-from hpk.planning.site import site_settings
+from hpk.planning.job.site import site_settings
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths, private_directory
 from hpk.supervisor_zipapp import install_zipapp
-from kubelet.apiserver import ApiServer
+from kubelet.api.apiserver import ApiServer
 from kubelet.daemon import Kubelet
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}

@@ -16,25 +16,25 @@ from hpk.images.manager import ImageManager
 from hpk.model.ids import PodUid
 from hpk.model.plan import SupervisorSettings
 from hpk.model.settings import KubeletSettings
-from hpk.planning.site import SiteSettings
+from hpk.planning.job.site import SiteSettings
 from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
-from kubelet.apiserver import ApiServer
-from kubelet.backend import ServerBackend
-from kubelet.bundle import BundleBuilder
-from kubelet.channel import ChannelServer
-from kubelet.events import EventRecorder
-from kubelet.informer import PodInformer
-from kubelet.launcher import Launcher
-from kubelet.observations import Observations
-from kubelet.pleg import Pleg
-from kubelet.pod_workers import PodWorkers
+from kubelet.api.apiserver import ApiServer
+from kubelet.api.informer import PodInformer
+from kubelet.evidence.observations import Observations
+from kubelet.evidence.pleg import Pleg
+from kubelet.link.bundle import BundleBuilder
+from kubelet.link.channel import ChannelServer
+from kubelet.nodes.virtual_nodes import NodeRegistrar, VirtualNodes
+from kubelet.pods.pod_workers import PodWorkers
+from kubelet.pods.supervisors import Supervisors
+from kubelet.pods.worker_services import WorkerServices
 from kubelet.server.server import KubeletServer
-from kubelet.status_manager import StatusManager
-from kubelet.supervisors import Supervisors
+from kubelet.status.events import EventRecorder
+from kubelet.status.status_manager import StatusManager
+from kubelet.submission.submitter import Submitter
 from kubelet.tasks import keep_running, logged
-from kubelet.virtual_nodes import NodeRegistrar, VirtualNodes
-from kubelet.worker_services import WorkerServices
+from kubelet.view import ServerBackend
 
 
 class Kubelet:
@@ -70,7 +70,7 @@ class Kubelet:
         )
         self._events = EventRecorder(api)
         self._images = ImageManager(paths)
-        launcher = Launcher(
+        submitter = Submitter(
             paths=paths, slurm=slurm, settings=_supervisor_settings(paths, settings), zipapp=zipapp
         )
         self._workers = PodWorkers(
@@ -79,7 +79,7 @@ class Kubelet:
                 slurm=slurm,
                 site=site,
                 images=self._images,
-                launcher=launcher,
+                submitter=submitter,
                 pleg=self._pleg,
                 observations=observations,
                 statuses=StatusManager(api),
@@ -97,7 +97,7 @@ class Kubelet:
             workers=self._workers,
             observations=observations,
             pleg=self._pleg,
-            launcher=launcher,
+            submitter=submitter,
             bundles=BundleBuilder(api, settings),
             events=self._events,
         )

@@ -10,8 +10,8 @@ import pytest
 from hpk.model.errors import AdmissionError
 from hpk.model.job import Partition
 from hpk.model.plan import ImageConfig, ImagePlan, PodPlan
+from hpk.planning.job.site import SiteSettings
 from hpk.planning.plan import plan_pod
-from hpk.planning.site import SiteSettings
 
 GIB = 1 << 30
 MIB = 1 << 20

@@ -34,7 +34,7 @@ class LaunchRequest:
     name: str
 
 
-class Launcher(Protocol):
+class MpiLauncher(Protocol):
     """An MPI launcher."""
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpk.mpi.base import Launcher
+from hpk.mpi.base import MpiLauncher
 from hpk.mpi.srun import SrunPmix
 
-LAUNCHERS: dict[str, Launcher] = {"pmix": SrunPmix()}
+LAUNCHERS: dict[str, MpiLauncher] = {"pmix": SrunPmix()}

@@ -11,12 +11,12 @@ _EXITED = re.compile(rb"srun: error: [^ ]+: tasks? [0-9,-]+: (?:Exited with exit
 
 
 class SrunPmix:
-    """See hpk.mpi.base.Launcher."""
+    """See hpk.mpi.base.MpiLauncher."""
 
     name = "pmix"
 
     def argv(self, request: LaunchRequest) -> tuple[str, ...]:
-        """See Launcher.argv.
+        """See MpiLauncher.argv.
 
         Without a name sacct would list the step as the interpreter of `rank_argv`.
         ``--cpus-per-task`` is said again because srun ignores sbatch's since Slurm 22.05; a rank
@@ -31,7 +31,7 @@ class SrunPmix:
         return (*argv, *request.plan.options, "--", *request.rank_argv)
 
     def environment(self, request: LaunchRequest) -> tuple[tuple[str, str], ...]:
-        """See Launcher.environment.
+        """See MpiLauncher.environment.
 
         The job's own, but that its submission was made with --export=NONE must not reach the
         ranks (SLURM_EXPORT_ENV), nor defaults for srun that nobody in the Pod asked for.
@@ -42,8 +42,10 @@ class SrunPmix:
         return tuple(env.items())
 
     def first_failure(self, line: bytes) -> Optional[int]:
-        """See Launcher.first_failure. srun's own code is the highest of all ranks, which is that of
-        the bystanders it had to kill."""
+        """See MpiLauncher.first_failure.
+
+        srun's own code is the highest of all ranks, which is that of the bystanders it had to kill.
+        """
         found = _EXITED.match(line)
         if found is None:
             return None

@@ -8,24 +8,24 @@ silently ignored. What the API server adds to every Pod by itself passes; see do
 from __future__ import annotations
 
 from hpk.model.errors import AdmissionError
-from hpk.planning.annotations import read_annotations
-from hpk.planning.containers import PodContainer, all_containers
-from hpk.planning.downward import DownwardContext, JobResources
-from hpk.planning.effective import each_resources, pod_resources
-from hpk.planning.environment import declare
-from hpk.planning.fields import INVALID, JsonObject, get_object, get_text, get_texts
-from hpk.planning.flags import parse_flags
+from hpk.planning.base.containers import PodContainer, all_containers
+from hpk.planning.base.fields import INVALID, JsonObject, get_object, get_text, get_texts
+from hpk.planning.base.names import plan_names
+from hpk.planning.base.whitelist import walk
+from hpk.planning.containers.lifecycle import plan_lifecycle
+from hpk.planning.containers.probes import plan_probes
+from hpk.planning.containers.security import check_security
+from hpk.planning.environment.downward import DownwardContext, JobResources
+from hpk.planning.environment.environment import declare
+from hpk.planning.job.annotations import read_annotations
+from hpk.planning.job.effective import each_resources, pod_resources
+from hpk.planning.job.flags import parse_flags
+from hpk.planning.job.mpi import plan_mpi
+from hpk.planning.job.runtime import plan_runtime
+from hpk.planning.job.site import SiteSettings
 from hpk.planning.known_fields import SPEC
-from hpk.planning.lifecycle import plan_lifecycle
-from hpk.planning.mounts import plan_mounts
-from hpk.planning.mpi import plan_mpi
-from hpk.planning.names import plan_names
-from hpk.planning.probes import plan_probes
-from hpk.planning.runtime import plan_runtime
-from hpk.planning.security import check_security
-from hpk.planning.site import SiteSettings
 from hpk.planning.volumes import VolumeContext, plan_volumes
-from hpk.planning.whitelist import walk
+from hpk.planning.volumes.mounts import plan_mounts
 
 
 def admit_pod(pod: JsonObject, site: SiteSettings) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpk.model.errors import AdmissionError
-from hpk.planning.fields import INVALID
-from hpk.planning.handlers import PROBE
-from hpk.planning.lifecycle import LIFECYCLE
-from hpk.planning.whitelist import Check, anything, objects, one_object, only
+from hpk.planning.base.fields import INVALID
+from hpk.planning.base.whitelist import Check, anything, objects, one_object, only
+from hpk.planning.containers.handlers import PROBE
+from hpk.planning.containers.lifecycle import LIFECYCLE
 
 _PORT: Mapping[str, Check] = {
     "name": anything,

@@ -20,31 +20,31 @@ from hpk.model.plan import (
     SbatchOption,
 )
 from hpk.planning.admission import admit_pod
-from hpk.planning.annotations import Annotation, read_annotations
-from hpk.planning.containers import (
+from hpk.planning.base.containers import (
     PodContainer,
     main_container,
     regular_containers,
 )
-from hpk.planning.containers import init_containers as init_containers_of
-from hpk.planning.downward import DownwardContext
-from hpk.planning.effective import PodResources, each_resources, pod_resources
-from hpk.planning.environment import declare, plan_argv, plan_environment
-from hpk.planning.fields import JsonObject, get_integer, get_object, get_text
-from hpk.planning.fits import check_fits, check_ranks, job_resources
-from hpk.planning.flags import INVALID_ANNOTATION, parse_flags
-from hpk.planning.implied import imply_resources, imply_time
-from hpk.planning.lifecycle import plan_lifecycle
-from hpk.planning.mounts import plan_mounts
-from hpk.planning.mpi import MpiRequest, plan_mpi
-from hpk.planning.names import plan_names
-from hpk.planning.probes import plan_probes, refuse_exec
-from hpk.planning.resources import gpu_resource
-from hpk.planning.runtime import plan_runtime
-from hpk.planning.security import check_groups, plan_security
-from hpk.planning.site import SiteSettings
-from hpk.planning.tasks import plan_tasks
+from hpk.planning.base.containers import init_containers as init_containers_of
+from hpk.planning.base.fields import JsonObject, get_integer, get_object, get_text
+from hpk.planning.base.names import plan_names
+from hpk.planning.containers.lifecycle import plan_lifecycle
+from hpk.planning.containers.probes import plan_probes, refuse_exec
+from hpk.planning.containers.security import check_groups, plan_security
+from hpk.planning.environment.downward import DownwardContext
+from hpk.planning.environment.environment import declare, plan_argv, plan_environment
+from hpk.planning.job.annotations import Annotation, read_annotations
+from hpk.planning.job.effective import PodResources, each_resources, pod_resources
+from hpk.planning.job.fits import check_fits, check_ranks, job_resources
+from hpk.planning.job.flags import INVALID_ANNOTATION, parse_flags
+from hpk.planning.job.implied import imply_resources, imply_time
+from hpk.planning.job.mpi import MpiRequest, plan_mpi
+from hpk.planning.job.resources import gpu_resource
+from hpk.planning.job.runtime import plan_runtime
+from hpk.planning.job.site import SiteSettings
+from hpk.planning.job.tasks import plan_tasks
 from hpk.planning.volumes import Volume, VolumeContext, plan_volumes
+from hpk.planning.volumes.mounts import plan_mounts
 
 DEFAULT_GRACE_PERIOD_S = 30
 

@@ -15,8 +15,8 @@ from hpk.model.job import Partition
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ImagePlan, PodPlan
 from hpk.planning.admission import admit_pod
+from hpk.planning.job.site import SiteSettings
 from hpk.planning.plan import plan_pod
-from hpk.planning.site import SiteSettings
 from hpk.render import directive, render_script, script_options
 from hpk.report.explain_containers import explain_container, explain_volume
 from hpk.report.explanation import Explanation, OptionLine, Refusal

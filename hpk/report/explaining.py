@@ -15,7 +15,7 @@ from hpk.images.store import ImageStore
 from hpk.model.errors import HpkError, PermanentError
 from hpk.model.job import Partition
 from hpk.model.plan import ImagePlan
-from hpk.planning.site import prefer_partition, site_settings
+from hpk.planning.job.site import prefer_partition, site_settings
 from hpk.report.documents import MAX_BYTES, load_documents
 from hpk.report.explain import Surroundings, explain
 from hpk.report.explanation import Explanation

@@ -11,7 +11,7 @@ from typing import Any
 from hpk.model.errors import AdmissionError
 from hpk.model.job import Partition
 from hpk.report.stand_ins import ANY_PARTITION
-from kubelet.node import node_labels, plan_node_names
+from kubelet.nodes.node import node_labels, plan_node_names
 
 
 def check_required(spec: Mapping[str, Any]) -> None:

@@ -15,15 +15,15 @@ from hpk.model.errors import HpkError, ParseError
 from hpk.model.ids import SlurmJobId
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
-from hpk.supervisor import linux
-from hpk.supervisor.files import claim, close_files_but, log, read_file
-from hpk.supervisor.hosts import pod_hostname
-from hpk.supervisor.inits import start_inits
-from hpk.supervisor.keeper import PodPlace
-from hpk.supervisor.node import host_name
-from hpk.supervisor.preparing import Identity, program_argv
-from hpk.supervisor.rank import run_rank
-from hpk.supervisor.supervisor import Supervisor
+from hpk.supervisor.base import linux
+from hpk.supervisor.base.files import claim, close_files_but, log, read_file
+from hpk.supervisor.inside.hosts import pod_hostname
+from hpk.supervisor.inside.node import host_name
+from hpk.supervisor.pod.preparing import Identity, program_argv
+from hpk.supervisor.pod.supervisor import Supervisor
+from hpk.supervisor.process.inits import start_inits
+from hpk.supervisor.ranks.rank import run_rank
+from hpk.supervisor.ranks.rank_keeper import PodPlace
 
 _USAGE = (
     "usage: run --attempt-dir DIR | rank --attempt-dir DIR --container NAME --restart N "

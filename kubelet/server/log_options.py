@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hpk.model.errors import ParseError
-from kubelet.cri_log import STREAMS, LogFilter
+from kubelet.server.cri_log import STREAMS, LogFilter
 
 _STREAMS = {
     "All": STREAMS,

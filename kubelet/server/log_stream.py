@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator
 
-from kubelet.cri_log import LogFilter, LogRenderer
 from kubelet.server.backend import LogGoneError, LogSource, SizedLogSource
+from kubelet.server.cri_log import LogFilter, LogRenderer
 
 _BLOCK_BYTES = 64 * 1024
 

@@ -20,13 +20,13 @@ from uvicorn.server import ServerState
 
 from hpk.model.errors import PermanentError, TransientError
 from hpk.model.settings import KubeletSettings
+from kubelet.link.tls_listener import listen, serve_tls
 from kubelet.server.app import PEER_STATE, make_app
 from kubelet.server.authorization import Authorizer
 from kubelet.server.backend import KubeletBackend
 from kubelet.server.exec_signal import serve_exec
 from kubelet.server.front_door import MAX_HEAD_BYTES, FrontDoor, Upgrade
 from kubelet.server.peer import Peer
-from kubelet.tls_listener import listen, serve_tls
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ import pytest
 from hpk.model.ids import PodRef, PodUid
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import PodPlan, RestartPolicy, SbatchOption
-from hpk.planning.sbatch_options import ALLOWED
+from hpk.planning.job.sbatch_options import ALLOWED
 from hpk.render import directive, render_script
 
 if TYPE_CHECKING:

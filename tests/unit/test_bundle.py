@@ -19,11 +19,11 @@ from hpk.model.errors import TransientError
 from hpk.model.frames import BundleReply
 from hpk.model.ids import PodRef, PodUid
 from hpk.model.plan import PodPlan, TokenSource
-from hpk.supervisor.environment import with_api_port
-from kubelet.apiserver import ApiServer
-from kubelet.bundle import BundleBuilder, PodFacts
-from kubelet.bundle_files import MountError
-from kubelet.tokens import TokenCache
+from hpk.supervisor.inside.environment import with_api_port
+from kubelet.api.apiserver import ApiServer
+from kubelet.link.bundle import BundleBuilder, PodFacts
+from kubelet.link.bundle_files import MountError
+from kubelet.link.tokens import TokenCache
 from tests.kubelet_settings import kubelet_settings
 from tests.planning import a_pod, plan
 

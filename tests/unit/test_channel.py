@@ -33,9 +33,9 @@ from hpk.model.ids import Nonce, PodUid, SlurmJobId
 from hpk.model.plan import EnvVar
 from hpk.model.record import SupervisorRecord
 from hpk.statefs import HpkPaths, private_directory, write_atomically
-from kubelet import channel as channel_module
-from kubelet.channel import ChannelServer
-from kubelet.session import decode_log_data
+from kubelet.link import channel as channel_module
+from kubelet.link.channel import ChannelServer
+from kubelet.link.session import decode_log_data
 from tests.certificates import make_certificates
 from tests.kubelet_settings import free_port, kubelet_settings
 from tests.records import a_record

@@ -13,8 +13,8 @@ from hpk.config.schema import Config
 from hpk.config.show import settings
 from hpk.model.errors import PermanentError
 from hpk.model.plan import SbatchOption
+from hpk.planning.job.site import SiteSettings, prefer_partition, site_settings
 from hpk.planning.plan import plan_pod
-from hpk.planning.site import SiteSettings, prefer_partition, site_settings
 from hpk.report.stand_ins import unknown_image
 from hpk.statefs import HpkPaths
 from tests.planning import MAIN

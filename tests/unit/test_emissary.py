@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpk.supervisor.emissary import signal_tree, without_emissary
+from hpk.supervisor.ranks.argo_emissary import signal_tree, without_emissary
 
 PREFIX = ("/var/run/argo/argoexec", "emissary", "--loglevel", "info", "--log-format", "text")
 
@@ -38,9 +38,10 @@ def test_the_command_behind_the_emissary(argv: tuple[str, ...], expected: tuple[
 
 KILL = """
 import os
-from hpk.supervisor import emissary, linux
+from hpk.supervisor.ranks import argo_emissary
+from hpk.supervisor.base import linux
 linux.forbid_new_privileges()
-emissary.refuse_to_signal_everybody()
+argo_emissary.refuse_to_signal_everybody()
 os.kill(os.getpid(), 0)
 os.kill(0, 0)
 try:
@@ -95,7 +96,7 @@ def test_a_signal_to_the_tree_reaches_every_process_of_it() -> None:
 RANK = """
 import os, signal
 from types import SimpleNamespace
-from hpk.supervisor import rank
+from hpk.supervisor.ranks import rank
 sent = []
 rank._begins_with_emissary = lambda *_: False
 rank._become_program = lambda *_: os._exit(7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from hpk.supervisor.event_loop import EventLoop
+from hpk.supervisor.base.event_loop import EventLoop
 
 
 def test_what_was_closed_by_another_is_not_called() -> None:

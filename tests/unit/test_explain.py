@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hpk.cli.explain import explain as command
 from hpk.model.errors import ParseError
 from hpk.model.plan import SbatchOption
-from hpk.planning.site import SiteSettings
+from hpk.planning.job.site import SiteSettings
 from hpk.report.documents import load_documents
 from hpk.report.explain import Surroundings, explain
 from hpk.report.explain_text import explanation_text

@@ -17,7 +17,7 @@ import pytest
 
 from hpk.model import codec
 from hpk.model.settings import Endpoint
-from hpk.supervisor import forwarder
+from hpk.supervisor.link import forwarder
 from tests.supervisor_bench import wait_until
 
 TIMEOUT_S = 30

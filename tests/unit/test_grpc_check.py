@@ -13,8 +13,8 @@ import pytest
 from bootstrap.components import ETCD_VERSION
 from hpk.model.handlers import GrpcAction
 from hpk.statefs import HpkPaths
-from hpk.supervisor.check_result import CheckResult, Outcome
-from hpk.supervisor.grpc_check import check_grpc
+from hpk.supervisor.probes.check_result import CheckResult, Outcome
+from hpk.supervisor.probes.grpc_check import check_grpc
 from tests.kubelet_settings import free_port
 from tests.supervisor_bench import wait_until
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hpk.runtimes.base import Holder
-from hpk.supervisor.pod_messages import Open
-from hpk.supervisor.runtime_process import HeldContainer, read_pause_pid, start_runtime
+from hpk.supervisor.process.pod_messages import Open
+from hpk.supervisor.process.runtime_process import HeldContainer, read_pause_pid, start_runtime
 from tests.supervisor_bench import userns_works
 
 pytestmark = pytest.mark.skipif(not userns_works(), reason="this machine allows no user namespaces")

@@ -12,9 +12,9 @@ from itertools import repeat
 import pytest
 
 from hpk.model.handlers import HttpGetAction
-from hpk.supervisor.check_result import CheckResult, Outcome
-from hpk.supervisor.dialing import CheckError, receive, send
-from hpk.supervisor.http_check import check_http
+from hpk.supervisor.probes.check_result import CheckResult, Outcome
+from hpk.supervisor.probes.dialing import CheckError, receive, send
+from hpk.supervisor.probes.http_check import check_http
 
 LOCAL = "127.0.0.1"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

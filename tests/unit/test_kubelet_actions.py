@@ -17,9 +17,9 @@ from hpk.model.record import (
     StopCause,
     SupervisorRecord,
 )
-from kubelet.actions import CANCEL_AGAIN_S, STOP_MARGIN_S, Deletion, PodView, compute_actions
-from kubelet.observations import Observation, Observations
-from kubelet.outcome import LOST_AFTER_S, RECORD_DELAY_S, pod_outcome
+from kubelet.evidence.observations import Observation, Observations
+from kubelet.evidence.outcome import LOST_AFTER_S, RECORD_DELAY_S, pod_outcome
+from kubelet.pods.actions import CANCEL_AGAIN_S, STOP_MARGIN_S, Deletion, PodView, compute_actions
 from tests.records import a_record
 
 NOW_S = 1000.0

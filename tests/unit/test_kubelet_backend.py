@@ -20,11 +20,11 @@ from hpk.model.record import (
     ContainerState,
 )
 from hpk.statefs import HpkPaths, private_directory
-from kubelet.apiserver import ApiServer
-from kubelet.backend import ServerBackend
-from kubelet.observations import Observations
+from kubelet.api.apiserver import ApiServer
+from kubelet.evidence.observations import Observations
+from kubelet.link.session import Session
 from kubelet.server.backend import ContainerNotFoundError
-from kubelet.session import Session
+from kubelet.view import ServerBackend
 from tests.records import a_record
 
 POD = PodRef("default", "web", PodUid("0a1b"))

@@ -9,8 +9,8 @@ import pytest
 from hpk.model.errors import AdmissionError
 from hpk.model.ids import PodRef, PodUid
 from hpk.model.plan import HostAlias, PodPlan, RestartPolicy
-from hpk.planning.names import Names, plan_names
-from hpk.supervisor.hosts import hosts_file, pod_hostname
+from hpk.planning.base.names import Names, plan_names
+from hpk.supervisor.inside.hosts import hosts_file, pod_hostname
 
 NODE = "127.0.0.1\tlocalhost\n10.0.0.1 n1"
 

@@ -13,7 +13,8 @@ from tests.supervisor_bench import userns_works
 pytestmark = pytest.mark.skipif(not userns_works(), reason="this machine allows no user namespaces")
 UNTOLD = """
 import contextlib, os
-from hpk.supervisor import linux, namespaces
+from hpk.supervisor.base import linux
+from hpk.supervisor.process import namespaces
 linux.become_subreaper()
 open_file = os.open
 

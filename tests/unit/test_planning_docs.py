@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from hpk.model.errors import AdmissionError
-from hpk.planning.annotations import NAMES, PREFIXES
+from hpk.planning.job.annotations import NAMES, PREFIXES
+from hpk.planning.job.launcher_options import HINTS, MPIEXEC_SHORT, OPTIONS, SHORT
+from hpk.planning.job.mpi import parse_launcher_options
+from hpk.planning.job.sbatch_options import ALLOWED
 from hpk.planning.known_fields import SPEC
-from hpk.planning.launcher_options import HINTS, MPIEXEC_SHORT, OPTIONS, SHORT
-from hpk.planning.mpi import parse_launcher_options
-from hpk.planning.sbatch_options import ALLOWED
 from hpk.slurm import refusals
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpk.planning.downward import format_map, go_quote, metadata_field
+from hpk.planning.environment.downward import format_map, go_quote, metadata_field
 
 
 @pytest.mark.parametrize(

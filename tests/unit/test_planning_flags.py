@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpk.model.errors import AdmissionError
-from hpk.planning.flags import parse_flags
-from hpk.planning.mpi import parse_launcher_options
-from hpk.planning.sbatch_options import ALLOWED, REFUSED, SHORT
+from hpk.planning.job.flags import parse_flags
+from hpk.planning.job.mpi import parse_launcher_options
+from hpk.planning.job.sbatch_options import ALLOWED, REFUSED, SHORT
 
 FIELD = "metadata.annotations[slurm-job.hpk.io/flags]"
 

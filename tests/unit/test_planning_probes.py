@@ -15,8 +15,8 @@ from hpk.model.handlers import (
     ProbePlan,
     TcpSocketAction,
 )
-from hpk.planning.containers import PodContainer
-from hpk.planning.probes import plan_probes, refuse_exec
+from hpk.planning.base.containers import PodContainer
+from hpk.planning.containers.probes import plan_probes, refuse_exec
 
 
 def container(**fields: Any) -> PodContainer:

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from hpk.model.errors import AdmissionError, ParseError
 from hpk.model.plan import EnvVar, ImageConfig, ImagePlan
-from hpk.planning.containers import PodContainer
-from hpk.planning.downward import DownwardContext, JobResources
-from hpk.planning.environment import Declared, declare, is_variable_name
-from hpk.planning.environment import plan_argv as plan_declared_argv
-from hpk.planning.environment import plan_environment as plan_declared_environment
-from hpk.planning.expansion import escape, expand, references
-from hpk.planning.quantity import MAX_QUANTITY, parse_quantity, round_up
-from hpk.planning.services import SERVICE_VARIABLES
-from hpk.planning.users import resolve_user
+from hpk.planning.base.containers import PodContainer
+from hpk.planning.base.quantity import MAX_QUANTITY, parse_quantity, round_up
+from hpk.planning.containers.users import resolve_user
+from hpk.planning.environment.downward import DownwardContext, JobResources
+from hpk.planning.environment.environment import Declared, declare, is_variable_name
+from hpk.planning.environment.environment import plan_argv as plan_declared_argv
+from hpk.planning.environment.environment import plan_environment as plan_declared_environment
+from hpk.planning.environment.expansion import escape, expand, references
+from hpk.planning.environment.services import SERVICE_VARIABLES
 
 
 def declared(container: dict[str, Any], path: str) -> tuple[PodContainer, Declared]:

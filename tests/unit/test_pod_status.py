@@ -15,10 +15,10 @@ from hpk.model.record import (
     ContainerRecord,
     ContainerState,
 )
-from kubelet.container_statuses import Waiting
-from kubelet.observations import Observation
-from kubelet.outcome import Outcome
-from kubelet.pod_status import StatusInput, compute_status, queue_waiting
+from kubelet.evidence.observations import Observation
+from kubelet.evidence.outcome import Outcome
+from kubelet.status.container_statuses import Waiting
+from kubelet.status.pod_status import StatusInput, compute_status, queue_waiting
 from tests.records import a_record
 
 NOW = "2026-01-02T03:04:05Z"

@@ -6,8 +6,8 @@ import pytest
 
 from hpk.model.handlers import Handler, ProbeKind, ProbePlan
 from hpk.model.record import ContainerEvent
-from hpk.supervisor.notes import Notes
-from hpk.supervisor.probe_state import ProbeState, is_due, next_tick
+from hpk.supervisor.pod.event_notes import Notes
+from hpk.supervisor.probes.probe_state import ProbeState, is_due, next_tick
 
 PLAN = ProbePlan(Handler(exec=("true",)), success_threshold=1, failure_threshold=3)
 

@@ -17,8 +17,8 @@ from hpk.model import codec
 from hpk.model.ids import JobName, Nonce
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ImageConfig, ImagePlan, JobSpec, SupervisorSettings
+from hpk.planning.job.site import SiteSettings
 from hpk.planning.plan import plan_pod
-from hpk.planning.site import SiteSettings
 from hpk.render import render_script
 from tests.planning import MAIN
 

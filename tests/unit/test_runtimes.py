@@ -13,9 +13,9 @@ from hpk.model import codec
 from hpk.model.errors import ParseError
 from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor.node import kernel_version
-from hpk.supervisor.opening import image_offset, open_command
-from hpk.supervisor.pod_messages import Open
+from hpk.supervisor.inside.node import kernel_version
+from hpk.supervisor.process.opening import image_offset, open_command
+from hpk.supervisor.process.pod_messages import Open
 
 PODMAN = RUNTIMES["podman"]
 FACTS = NodeFacts(

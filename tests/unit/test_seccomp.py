@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hpk.supervisor import seccomp
-from hpk.supervisor.enter import TERMINATIONS
+from hpk.supervisor.process import seccomp
+from hpk.supervisor.process.enter import TERMINATIONS
 
 DONE, ALLOWED = 0x00050000, 0x7FFF0000
 NAMES = (
@@ -88,7 +88,8 @@ def test_root_emulation_answers_these_calls_and_no_others(machine: str, arch: in
 
 FILTERED = """
 import ctypes, json, os, stat, sys
-from hpk.supervisor import linux, seccomp
+from hpk.supervisor.base import linux
+from hpk.supervisor.process import seccomp
 linux.forbid_new_privileges()
 linux.filter_system_calls(seccomp.root_emulation(os.uname().machine))
 path = sys.argv[1]
@@ -133,7 +134,7 @@ def test_fixed_dispositions_cover_these_signals_and_no_others(machine: str, arch
 
 SHIELDED = """
 import os, signal, subprocess, sys
-from hpk.supervisor import enter
+from hpk.supervisor.process import enter
 enter.shield_from_termination()
 program = '''
 import os, signal

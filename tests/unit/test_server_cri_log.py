@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpk.model.errors import ParseError
-from kubelet.cri_log import MAX_LINE_BYTES, LogFilter, LogRenderer, parse_line
 from kubelet.server.backend import LogGoneError
+from kubelet.server.cri_log import MAX_LINE_BYTES, LogFilter, LogRenderer, parse_line
 from kubelet.server.log_stream import stream_log, tail_offset
 
 LOG = (

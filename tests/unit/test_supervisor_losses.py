@@ -15,8 +15,11 @@ from hpk.model.errors import HpkError
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec, RestartPolicy
 from hpk.model.record import ContainerPhase, PodPhase, StopCause
-from hpk.supervisor import localdir, main, pod_messages, rank, rank_files
-from hpk.supervisor.keeper import PodPlace, RankContext
+from hpk.supervisor import main
+from hpk.supervisor.inside import localdir
+from hpk.supervisor.process import pod_messages
+from hpk.supervisor.ranks import rank, rank_files
+from hpk.supervisor.ranks.rank_keeper import PodPlace, RankContext
 from tests.supervisor_bench import Bench, userns_works
 from tests.supervisor_peer import container, read_record, write_attempt
 

@@ -24,21 +24,13 @@ from hpk.mpi.base import LaunchRequest, crossing_environment
 from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor import (
-    crilog,
-    environment,
-    files,
-    localdir,
-    memory,
-    output,
-    pause,
-    rank_files,
-    restart,
-    termination,
-    volumes,
-)
-from hpk.supervisor.launch import PodContext, step_signal_message, stop_signal
+from hpk.supervisor.base import files, termination
+from hpk.supervisor.container import crilog, output, restart
+from hpk.supervisor.container.start_orders import PodContext, step_signal_message, stop_signal
+from hpk.supervisor.inside import environment, localdir, memory, volumes
 from hpk.supervisor.main import parse_options
+from hpk.supervisor.process import pause
+from hpk.supervisor.ranks import rank_files
 from hpk.supervisor_zipapp import build_zipapp
 from tests.supervisor_peer import container, env, log_texts, volume
 

@@ -17,12 +17,12 @@ from typing import Any, cast
 import pytest
 
 from hpk.model.handlers import Handler, TcpSocketAction
-from hpk.supervisor import pod_messages, podinit
-from hpk.supervisor.check_result import CheckResult, Outcome
-from hpk.supervisor.event_loop import EventLoop
-from hpk.supervisor.handling import Action, Handling
-from hpk.supervisor.loop import Loop
-from hpk.supervisor.namespaces import fork_process_1, make_user_namespace
+from hpk.supervisor.base.event_loop import EventLoop
+from hpk.supervisor.base.loop import Loop
+from hpk.supervisor.probes.check_result import CheckResult, Outcome
+from hpk.supervisor.probes.handling import Action, Handling
+from hpk.supervisor.process import pod_messages, podinit
+from hpk.supervisor.process.namespaces import fork_process_1, make_user_namespace
 
 NO_MORE = "Resource temporarily unavailable"
 

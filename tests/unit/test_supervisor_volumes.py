@@ -29,12 +29,14 @@ from hpk.model.plan import (
 )
 from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor import capabilities, environment, mounts, sequence, size_limits
-from hpk.supervisor.host_path import host_path_source
-from hpk.supervisor.localdir import LocalDirs
-from hpk.supervisor.pod_volumes import PodVolumes, VolumeDirs, pod_dirs
-from hpk.supervisor.sequence import InitView, Turn
-from hpk.supervisor.sub_path import VolumeError, sub_path_source
+from hpk.supervisor.inside import environment, mounts, size_limits
+from hpk.supervisor.inside.host_path import host_path_source
+from hpk.supervisor.inside.localdir import LocalDirs
+from hpk.supervisor.inside.pod_volumes import PodVolumes, VolumeDirs, pod_dirs
+from hpk.supervisor.inside.sub_path import VolumeError, sub_path_source
+from hpk.supervisor.pod import sequence
+from hpk.supervisor.pod.sequence import InitView, Turn
+from hpk.supervisor.process import capabilities
 from tests.supervisor_peer import container, env, volume, write_attempt
 
 WAITING = InitView(False, False, False, False, False)
@@ -317,7 +319,7 @@ def test_capabilities_by_name() -> None:
 
 DROPPING = """
 import json, os, sys
-from hpk.supervisor import capabilities
+from hpk.supervisor.process import capabilities
 capabilities.drop_capabilities(sys.argv[1:])
 os.execv("/bin/cat", ["cat", "/proc/self/status"])
 """

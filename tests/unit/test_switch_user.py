@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpk.supervisor.switch_user import switch_user_elf
+from hpk.supervisor.process.switch_user import switch_user_elf
 from tests.supervisor_bench import userns_works
 
 pytestmark = [

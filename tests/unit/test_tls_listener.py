@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelet.tls_listener import listen, serve_tls
+from kubelet.link.tls_listener import listen, serve_tls
 from tests.certificates import make_certificates
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from hpk.model.errors import AdmissionError
 from hpk.model.plan import EmptyDirVolume, HostPathVolume, ProjectedVolume
-from hpk.planning.containers import check_label
-from hpk.planning.fields import INVALID, UNSUPPORTED, JsonObject, get_object, get_objects
+from hpk.planning.base.containers import check_label
+from hpk.planning.base.fields import INVALID, UNSUPPORTED, JsonObject, get_object, get_objects
 from hpk.planning.volumes import (
     config_map,
     downward_api,

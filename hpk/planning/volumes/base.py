@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpk.model.plan import EmptyDirVolume, HostPathVolume, KeyToPath, ProjectedVolume
-from hpk.planning.downward import DownwardContext
-from hpk.planning.fields import (
+from hpk.planning.base.fields import (
     JsonObject,
     get_mode,
     get_objects,
     get_relative_path,
     get_text,
 )
+from hpk.planning.environment.downward import DownwardContext
 
 Volume = ProjectedVolume | EmptyDirVolume | HostPathVolume
 _DEFAULT_MODE = 0o644

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from hpk.model.errors import AdmissionError
 from hpk.model.plan import DownwardItem, EnvKind, EnvSource, ProjectedVolume
-from hpk.planning.downward import DownwardContext, field_ref, resource_field, static_field
-from hpk.planning.fields import INVALID, JsonObject, get_mode, get_objects, get_relative_path
+from hpk.planning.base.fields import INVALID, JsonObject, get_mode, get_objects, get_relative_path
+from hpk.planning.environment.downward import (
+    DownwardContext,
+    field_ref,
+    resource_field,
+    static_field,
+)
 from hpk.planning.volumes.base import VolumeContext, default_mode
 
 

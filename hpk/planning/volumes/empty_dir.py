@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hpk.model.errors import AdmissionError, ParseError
 from hpk.model.plan import EmptyDirVolume
-from hpk.planning.fields import INVALID, UNSUPPORTED, JsonObject, get_text
-from hpk.planning.quantity import parse_quantity, round_up
+from hpk.planning.base.fields import INVALID, UNSUPPORTED, JsonObject, get_text
+from hpk.planning.base.quantity import parse_quantity, round_up
 from hpk.planning.volumes.base import VolumeContext
 
 

@@ -6,7 +6,7 @@ import posixpath
 
 from hpk.model.errors import AdmissionError
 from hpk.model.plan import HostPathVolume
-from hpk.planning.fields import INVALID, UNSUPPORTED, JsonObject, get_text
+from hpk.planning.base.fields import INVALID, UNSUPPORTED, JsonObject, get_text
 from hpk.planning.volumes.base import VolumeContext
 
 KINDS = (

@@ -10,7 +10,7 @@ from hpk.model.plan import (
     SecretSource,
     TokenSource,
 )
-from hpk.planning.fields import (
+from hpk.planning.base.fields import (
     INVALID,
     UNSUPPORTED,
     JsonObject,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpk.model.plan import ProjectedVolume, SecretSource
-from hpk.planning.fields import JsonObject, get_text
+from hpk.planning.base.fields import JsonObject, get_text
 from hpk.planning.volumes.base import VolumeContext, default_mode, plan_items
 
 

@@ -1,0 +1,1 @@
+"""What a container asks for besides its command: user, rights, probes, hooks."""

@@ -1,0 +1,79 @@
+"""Where a container sees the Pod's volumes."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+
+from hpk.model.errors import AdmissionError
+from hpk.model.plan import ProjectedVolume, VolumeMount
+from hpk.planning.base.containers import PodContainer
+from hpk.planning.base.fields import (
+    INVALID,
+    UNSUPPORTED,
+    JsonObject,
+    get_objects,
+    get_relative_path,
+    get_text,
+)
+from hpk.planning.environment.environment import Declared
+from hpk.planning.environment.expansion import expand, references
+from hpk.planning.volumes.base import Volume
+
+
+def plan_mounts(
+    container: PodContainer, declared: Declared, volumes: Mapping[str, Volume]
+) -> tuple[VolumeMount, ...]:
+    """The container's mounts, in its order.
+
+    What the kubelet writes into a volume is the Pod's to read only, as upstream has it.
+    """
+    mounts = []
+    for path, mount in get_objects(container.spec, "volumeMounts", container.path):
+        target = get_text(mount, "mountPath", path)
+        if not target.startswith("/"):
+            raise AdmissionError(INVALID, f"{path}.mountPath", "must be an absolute path")
+        name = get_text(mount, "name", path)
+        if name not in volumes:
+            raise AdmissionError(INVALID, f"{path}.name", f"the Pod has no volume {name!r}")
+        mounts.append(
+            VolumeMount(
+                volume=name,
+                mount_path=target,
+                read_only=mount.get("readOnly") is True
+                or isinstance(volumes[name], ProjectedVolume),
+                sub_path=_sub_path(mount, path, declared),
+            )
+        )
+    return tuple(mounts)
+
+
+def _sub_path(mount: JsonObject, path: str, declared: Declared) -> str:
+    if mount.get("subPathExpr"):
+        if mount.get("subPath"):
+            raise AdmissionError(INVALID, f"{path}.subPathExpr", "cannot be combined with subPath")
+        return _expanded(mount, f"{path}.subPathExpr", declared)
+    if not mount.get("subPath"):
+        return ""
+    return _whole(get_relative_path(mount, "subPath", path))
+
+
+def _expanded(mount: JsonObject, path: str, declared: Declared) -> str:
+    text = get_text(mount, "subPathExpr", path.rpartition(".")[0])
+    for name in references(text):
+        if declared.may_be(name):
+            raise AdmissionError(
+                UNSUPPORTED,
+                path,
+                f"the value of {name} is known only where the container runs",
+                remedy="use a value, metadata.name, .namespace or .uid",
+            )
+        if declared.lookup(name) is None:
+            raise AdmissionError(INVALID, path, f'missing value for "{name}"')
+    value = expand(text, declared.lookup)
+    return _whole(get_relative_path({"subPathExpr": value}, "subPathExpr", path.rpartition(".")[0]))
+
+
+def _whole(path: str) -> str:
+    """The path, "" for the volume itself."""
+    return "" if posixpath.normpath(path) == "." else path

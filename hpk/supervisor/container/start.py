@@ -1,0 +1,390 @@
+"""One start of a container: from its runtime to the last line of its log.
+
+A state machine driven by the supervisor's loop; nothing here blocks. The runtime is started at
+once, beside the dial to the kubelet; the Pod's command enters it when the bundle is there. Whether
+there is another start after this one is not decided here (hpk.supervisor.container.container).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any, Optional, Protocol
+
+from hpk.model.bundle import Bundle
+from hpk.model.errors import ParseError, PermanentError
+from hpk.model.handlers import ProbeKind, ProbePlan
+from hpk.model.plan import ContainerPlan
+from hpk.model.record import ContainerState
+from hpk.supervisor.base import termination
+from hpk.supervisor.base.files import log, read_file
+from hpk.supervisor.base.loop import Loop, Step
+from hpk.supervisor.container import start_orders
+from hpk.supervisor.container.crilog import LogWriter
+from hpk.supervisor.container.draining import Draining
+from hpk.supervisor.container.end_state import Ending, end_state
+from hpk.supervisor.container.output import Output
+from hpk.supervisor.container.start_orders import PodContext, RankFailures
+from hpk.supervisor.container.stopping import Stopping
+from hpk.supervisor.inside import environment
+from hpk.supervisor.inside.sub_path import VolumeError
+from hpk.supervisor.probes.hooks import Hook
+from hpk.supervisor.probes.prober import Prober
+from hpk.supervisor.process import pod_messages
+from hpk.supervisor.ranks import rank_files
+
+_VOLUMES_AGAIN_S = 5.0
+LOST = "the pod's init process was killed"
+
+
+class Owner(Protocol):
+    """The container that is started."""
+
+    def waits(self, reason: str, message: str) -> None:
+        """Something must be there first."""
+
+    def runs(self, started_at_s: float) -> None:
+        """The program runs, and its postStart hook has ended."""
+
+    def has_ended(self, state: ContainerState, ran_s: float) -> None:
+        """All is over, and the log is on the disk."""
+
+    def has_failed(self, kind: ProbeKind, plan: ProbePlan) -> None:
+        """A probe says that the container must be started again."""
+
+
+class ContainerStart:
+    """See the module's docstring. Times are monotonic where they end in ``_mono_s``.
+
+    :param number: how often the container was started before.
+    """
+
+    def __init__(
+        self, plan: ContainerPlan, pod: PodContext, loop: Loop, number: int, owner: Owner
+    ) -> None:
+        self.plan = plan
+        self.number = number
+        self.step = Step.PREPARING
+        self.container_id = os.urandom(32).hex()
+        self.log_path = pod.layout.log_path(plan.name, number)
+        self.writer = LogWriter(os.path.join(pod.layout.root, self.log_path), loop.log_grew)
+        self._pod = pod
+        self._loop = loop
+        self._owner = owner
+        self._bundle: Optional[Bundle] = None
+        self._hold_id = 0
+        self._is_open = False
+        self._is_closed = True
+        self._run_id = 0
+        self._program: Optional[pod_messages.Run] = None
+        self._output: Optional[Output] = None
+        self._failures = RankFailures(plan.mpi) if plan.mpi else None
+        self._oom_before = 0
+        self._again_mono_s: Optional[float] = None
+        self._started_at_s: Optional[float] = None
+        self._finished_at_s: Optional[float] = None
+        self._status: Optional[int] = None
+        self._start_error = ""
+        self._post_start: Optional[Hook] = None
+        self._draining: Optional[Draining] = None
+        self._stopping: Optional[Stopping] = None
+        self._is_stopping = False
+        self.prober = Prober(
+            plan,
+            loop,
+            self._exec_message,
+            first_tick_mono_s=pod.began_mono_s,
+            on_changed=loop.changed,
+            on_failed=owner.has_failed,
+        )
+        self._directory = os.path.join(pod.dirs.work, f"{plan.name}.{number}")
+        os.makedirs(self._directory, mode=0o700)
+
+    @property
+    def wake_mono_s(self) -> Optional[float]:
+        """When `tick` wants to be called."""
+        times = [self._again_mono_s, self.prober.wake_mono_s]
+        for part in (self._output, self._draining, self._stopping, self._post_start):
+            times.append(part.wake_mono_s if part else None)
+        return min((item for item in times if item is not None), default=None)
+
+    @property
+    def has_entered(self) -> bool:
+        """Whether podinit was told to start the program."""
+        return bool(self._run_id)
+
+    # Starting.
+
+    def begin(self, bundle: Optional[Bundle]) -> None:
+        """Start the runtime; the bundle may still be on its way."""
+        self._bundle = bundle
+        self._try_open()
+
+    def give_bundle(self, bundle: Bundle) -> None:
+        """The bundle is there, its volumes are on the disk."""
+        self._bundle = bundle
+        if self.step is Step.PREPARING:
+            self._try_open()
+
+    def _try_open(self) -> None:
+        if self.plan.mpi is None and not self._hold_id:
+            if self._bundle is None and self._pod.volumes.waits_for_bundle(self.plan):
+                return
+            try:
+                self._open_runtime()
+            except VolumeError as error:
+                self._owner.waits(error.reason, str(error))
+                self._again_mono_s = time.monotonic() + _VOLUMES_AGAIN_S
+                return
+            except (OSError, ParseError, PermanentError) as error:
+                self._fail(f"cannot prepare the container: {error}")
+                return
+        self._try_run()
+
+    def _open_runtime(self) -> None:
+        # Where a volume is not there yet nothing has been opened: it is tried again.
+        hold_id = self._loop.new_id(self._on_event)
+        message = start_orders.open_message(self._pod, self.plan, self._directory, hold_id)
+        self._hold_id, self._is_closed = hold_id, False
+        errors = os.open(self._runtime_errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._loop.command(message, (errors,))
+        finally:
+            os.close(errors)
+
+    @property
+    def _runtime_errors(self) -> str:
+        return os.path.join(self._directory, "runtime.err")
+
+    def _try_run(self) -> None:
+        if self.step is not Step.PREPARING or self._bundle is None or self._run_id:
+            return
+        if self.plan.mpi is None and not self._is_open:
+            return
+        try:
+            late = environment.late_part(self.plan, self._bundle)
+        except PermanentError as error:
+            self._fail(str(error))
+            return
+        if late is not None and late.error:
+            self._owner.waits(late.reason, late.error)
+            return
+        self._oom_before = self._pod.oom.read()
+        on_errors = self._failures.feed if self._failures else None
+        self._output = Output(self._loop, self.writer, on_errors, self._look_at_drain)
+        self._run_id = self._loop.new_id(self._on_event)
+        self._stopping = Stopping(
+            self.plan, self._pod, self._loop, self.number, self._run_id, self._exec_message
+        )
+        fds = [self._stdin(self._bundle), *self._output.open()]
+        try:
+            self._loop.command(self._run_message(self._bundle), tuple(fds))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _stdin(self, bundle: Bundle) -> int:
+        if self.plan.mpi is not None:
+            return rank_files.bundle_stdin(bundle)
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _run_message(self, bundle: Bundle) -> pod_messages.Run:
+        pod, plan = self._pod, self.plan
+        if plan.mpi is not None:
+            return start_orders.mpi_message(pod, plan, plan.mpi, self._run_id, self.number)
+        self._program = start_orders.run_message(pod, plan, bundle, self._run_id, self._hold_id)
+        return self._program
+
+    def _exec_message(self, command: tuple[str, ...], run_id: int) -> pod_messages.Run:
+        """A probe's or a hook's command, in the running container: in the environment that its
+        program began with, whatever has become of the ConfigMaps since."""
+        if self._program is None:
+            raise AssertionError("no command runs in a container before its program")
+        return start_orders.with_command(self._program, command, run_id)
+
+    # What podinit reports.
+
+    def _on_event(self, event: Any) -> None:
+        if isinstance(event, pod_messages.Opened):
+            self._is_open = True
+            self._try_run()
+        elif isinstance(event, pod_messages.Started):
+            self._on_started()
+        elif isinstance(event, pod_messages.NotStarted):
+            self._fail(event.message)
+        elif isinstance(event, pod_messages.Exited):
+            self._on_exited(event.status)
+        elif isinstance(event, pod_messages.Closed):
+            self._on_closed(event.status)
+
+    def _on_started(self) -> None:
+        self._started_at_s = time.time()
+        self.step = Step.RUNNING
+        log("container started", container=self.plan.name, restart=self.number)
+        handler = self.plan.lifecycle.post_start
+        if handler is not None and not self._is_stopping:
+            self._post_start = Hook(
+                "postStart",
+                self.plan.name,
+                handler,
+                self._loop,
+                self._exec_message,
+                self._on_post_start,
+            )
+            return
+        self._run_on()
+
+    def _on_post_start(self, went_well: bool) -> None:
+        self._post_start = None
+        if went_well:
+            self._run_on()
+            return
+        name = self.plan.name
+        self._loop.note(name, "FailedPostStartHook", "PostStartHook failed", is_warning=True)
+        self._loop.note(name, "Killing", "FailedPostStartHook", is_warning=False)
+        self.end_within(self._pod.grace_period_s)
+
+    def _run_on(self) -> None:
+        self._owner.runs(self._started_at_s or time.time())
+        if not self._is_stopping:
+            self.prober.begin()
+            self._loop.changed()
+
+    def _on_exited(self, status: int) -> None:
+        self._status = status
+        self._finished_at_s = time.time()
+        code, _ = termination.exit_code_of(status)
+        log("container exited", container=self.plan.name, code=code)
+        if self.plan.mpi is not None and code != 0:
+            self._start_error = rank_files.start_error(
+                self._pod.layout, self.plan.name, self.number
+            )
+        self._drain()
+
+    def _on_closed(self, status: int) -> None:
+        self._is_closed = True
+        if self.step is Step.PREPARING and self._status is None:
+            code, _ = termination.exit_code_of(status)
+            errors = read_file(self._runtime_errors, 8192).decode(errors="replace").strip()
+            why = errors or f"{self._pod.runtime.name} ended with {code}"
+            if self._is_stopping and not errors:
+                why = "stopped"
+            self._fail(why[-2048:])
+
+    def _fail(self, why: str) -> None:
+        if self.step in (Step.DRAINING, Step.DONE):
+            return
+        self._start_error = why
+        self._finished_at_s = time.time()
+        log("container cannot start", container=self.plan.name, why=why.replace("\n", " ")[:500])
+        self._drain()
+
+    # Ending.
+
+    def _drain(self) -> None:
+        self.step = Step.DRAINING
+        self._again_mono_s = None
+        self.prober.end()
+        if self._post_start is not None:
+            self._post_start.cancel()
+            self._post_start = None
+        if self._stopping is not None:
+            self._stopping.end()
+        self._close_runtime()
+        self._draining = Draining(self._output, self.writer, self._finish)
+        self._draining.begin()
+
+    def _close_runtime(self) -> None:
+        """Kill what is left in it. It may still be going down when the log is complete."""
+        if self._hold_id and not self._is_closed:
+            self._loop.command(pod_messages.Close(self._hold_id))
+
+    def _look_at_drain(self) -> None:
+        if self._draining is not None:
+            self._draining.look()
+
+    def _finish(self) -> None:
+        self.step = Step.DONE
+        ending = Ending(
+            plan=self.plan,
+            number=self.number,
+            directory=self._directory,
+            status=self._status,
+            first_failure=self._failures.exit_code if self._failures else 0,
+            start_error=self._start_error,
+            started_at_s=self._started_at_s,
+            finished_at_s=self._finished_at_s or time.time(),
+            had_oom=self._pod.oom.read() > self._oom_before,
+        )
+        ran_s = ending.finished_at_s - (self._started_at_s or ending.finished_at_s)
+        self._owner.has_ended(end_state(ending, self._pod, self.writer), ran_s)
+
+    def tick(self) -> None:
+        """The time asked for by `wake_mono_s` has come."""
+        if self._output is not None:
+            self._output.tick()
+        self.prober.tick()
+        if self._post_start is not None:
+            self._post_start.tick()
+        if self._stopping is not None:
+            self._stopping.tick()
+        if self._draining is not None:
+            self._draining.look()
+        elif self._again_mono_s is not None and time.monotonic() >= self._again_mono_s:
+            self._again_mono_s = None
+            self._try_open()
+
+    def log_written(self) -> None:
+        """The thread of the log has done something."""
+        self._look_at_drain()
+
+    # Stopping.
+
+    def pod_stops(self, *, with_hook: bool) -> None:
+        """The pod is to end: its hooks run, `stop` follows."""
+        self.prober.pod_stops()
+        if with_hook and self.step is Step.RUNNING and self._stopping is not None:
+            self._stopping.prepare()
+
+    def stop(self) -> None:
+        """Ask the program to end."""
+        self._is_stopping = True
+        self.prober.pod_stops()
+        if self._post_start is not None:
+            self._post_start.cancel()
+            self._post_start = None
+        if self.step is Step.RUNNING and self._stopping is not None:
+            self._stopping.terminate()
+
+    def end_within(self, grace_s: int) -> None:
+        """Bring this start to its end, and nothing more."""
+        if self.step is Step.RUNNING and self._stopping is not None:
+            self._stopping.end_within(grace_s)
+
+    def signal_as_process_1(self, number: int, not_before_s: int) -> None:
+        """Signal the program from within, if it runs; see hpk.supervisor.container.stopping."""
+        if self.step is Step.RUNNING and self._stopping is not None:
+            self._stopping.signal_as_process_1(number, not_before_s)
+
+    def kill(self, *, at_once: bool) -> None:
+        """The grace period is over."""
+        if self.step is Step.RUNNING and self._stopping is not None:
+            self._stopping.kill(at_once=at_once)
+
+    def abandon(self) -> None:
+        """End it before podinit was told to start the program."""
+        self.step = Step.DONE
+        self._again_mono_s = None
+        self._close_runtime()
+        self.writer.close()
+
+    def lost(self) -> None:
+        """podinit is gone, and all its processes."""
+        self._is_closed = True
+        if self.step is Step.RUNNING:
+            self._on_exited(signal.SIGKILL)
+        elif self.step is Step.PREPARING:
+            self._fail(LOST)
+        elif self.step is Step.DRAINING:
+            self._look_at_drain()

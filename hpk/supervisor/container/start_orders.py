@@ -1,0 +1,176 @@
+"""What podinit is told to start for a container: its runtime, its program, its MPI run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from hpk.model.bundle import Bundle
+from hpk.model.layout import AttemptLayout
+from hpk.model.plan import ContainerPlan, MpiPlan
+from hpk.mpi.base import LaunchRequest
+from hpk.mpi.registry import LAUNCHERS
+from hpk.runtimes.base import HoldRequest, NodeFacts, Runtime
+from hpk.supervisor.inside import environment, mounts
+from hpk.supervisor.inside.localdir import LocalDirs
+from hpk.supervisor.inside.memory import OomCounter
+from hpk.supervisor.inside.pod_volumes import PodVolumes
+from hpk.supervisor.process.opening import open_command
+from hpk.supervisor.process.pod_messages import Bind, Open, Run
+from hpk.supervisor.ranks import rank_files
+
+
+@dataclass(frozen=True)
+class PodContext:
+    """What all containers of the pod share.
+
+    :param rank_program: argv of the supervisor's own program on other nodes, without subcommand.
+    :param host: Slurm's name of this node.
+    :param job_env: the environment of the batch script.
+    :param is_alone: it has one container, so that whatever happens in its cgroup is that one's.
+    :param initializes: it has init containers.
+    :param grace_period_s: the Pod's.
+    :param began_mono_s: when the pod began, monotonic.
+    :param shares_processes: the Pod's ``shareProcessNamespace``.
+    """
+
+    layout: AttemptLayout
+    dirs: LocalDirs
+    volumes: PodVolumes
+    runtime: Runtime
+    facts: NodeFacts
+    hostname: str
+    tool_env: Mapping[str, str]
+    job_env: Mapping[str, str]
+    rank_program: tuple[str, ...]
+    host: str
+    oom: OomCounter
+    is_alone: bool
+    initializes: bool
+    grace_period_s: int
+    began_mono_s: float
+    shares_processes: bool
+
+
+def open_message(pod: PodContext, plan: ContainerPlan, directory: str, open_id: int) -> Open:
+    """Start the container's runtime; makes the files it needs under ``directory``."""
+    volumes = pod.volumes.mounts_of(plan)
+    scratch = os.path.join(directory, "overlay")
+    os.mkdir(scratch, 0o700)
+    binds = mounts.container_mounts(plan, pod.dirs, directory, volumes)
+    request = HoldRequest(
+        image_path=plan.image.path,
+        scratch=scratch,
+        mounts=binds,
+        gpus=plan.resources.gpus > 0,
+        uid=plan.uid,
+        gid=plan.gid,
+        read_only=plan.read_only_root,
+    )
+    env = dict(pod.tool_env)
+    env.update(pod.runtime.environment(pod.dirs.work))
+    return open_command(
+        open_id,
+        pod.runtime,
+        pod.facts,
+        request,
+        env=env,
+    )
+
+
+def run_message(
+    pod: PodContext, plan: ContainerPlan, bundle: Bundle, run_id: int, open_id: int
+) -> Run:
+    """Start the Pod's program in the container."""
+    env = environment.container_environment(plan, bundle, pod.hostname)
+    return Run(
+        id=run_id,
+        container=open_id,
+        argv=environment.container_argv(plan, bundle),
+        env=tuple(env.items()),
+        working_dir=plan.working_dir or "/",
+        links=tuple(Bind(to, where) for where, to in mounts.message_links(plan)),
+        dropped_capabilities=plan.dropped_capabilities,
+        emulates_root=plan.uid == 0,
+        shares_processes=pod.shares_processes,
+    )
+
+
+def with_command(message: Run, command: tuple[str, ...], run_id: int) -> Run:
+    """The same for another program of the same container: a probe's, a hook's."""
+    return replace(message, id=run_id, argv=command, links=())
+
+
+def mpi_message(
+    pod: PodContext, plan: ContainerPlan, mpi: MpiPlan, run_id: int, restart: int
+) -> Run:
+    """Start the launcher of the container's ranks, on the host side."""
+    rank_argv = (
+        *pod.rank_program,
+        "rank",
+        f"--attempt-dir={pod.layout.root}",
+        f"--container={plan.name}",
+        f"--restart={restart}",
+        f"--host={pod.host}",
+        f"--disk={pod.volumes.where.disk}",
+        f"--memory={pod.volumes.where.memory}",
+    )
+    request = LaunchRequest(mpi, rank_argv, tuple(pod.job_env.items()), plan.name)
+    launcher = LAUNCHERS[mpi.launcher]
+    os.makedirs(rank_files.directory(pod.layout), mode=0o700, exist_ok=True)
+    return Run(
+        id=run_id,
+        container=None,
+        argv=launcher.argv(request),
+        env=launcher.environment(request),
+        working_dir="",
+    )
+
+
+def step_signal_message(pod: PodContext, step: str, number: int, run_id: int) -> Run:
+    """Signal every rank of a step. By number: scancel takes any, but knows few names (no CHLD, no
+    WINCH, no RTMIN), and most real-time signals have none."""
+    return Run(
+        id=run_id,
+        container=None,
+        argv=("scancel", f"--signal={int(number)}", step),
+        env=tuple(pod.tool_env.items()),
+        working_dir="",
+    )
+
+
+def stop_signal(name: str) -> int:
+    """The signal an image names in STOPSIGNAL (``SIGQUIT``, ``3``), SIGTERM where it names none."""
+    text = name.strip().upper()
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 0 < int(text) < signal.NSIG:
+        return int(text)
+    if text:
+        with contextlib.suppress(KeyError):
+            return int(signal.Signals[text if text.startswith("SIG") else f"SIG{text}"])
+    return int(signal.SIGTERM)
+
+
+class RankFailures:
+    """Listens to a launcher's standard error for the first rank that failed."""
+
+    def __init__(self, mpi: MpiPlan) -> None:
+        self._launcher = LAUNCHERS[mpi.launcher]
+        self._rest = b""
+        self.exit_code = 0
+        """Of that rank; 0 where there was none, or where the launcher's own code says it better."""
+        self._found = False
+
+    def feed(self, data: bytes) -> None:
+        """The next piece of standard error."""
+        if self._found:
+            return
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-1024:]
+        for line in lines:
+            code = self._launcher.first_failure(line)
+            if code is not None:
+                self._found, self.exit_code = True, code
+                return

@@ -1,0 +1,1 @@
+"""What a container sees of the node: mounts, volumes, users and names, and where these lie."""

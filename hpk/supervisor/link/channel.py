@@ -1,0 +1,214 @@
+"""The channel to the kubelet: TLS, dialled from here, kept up by one thread.
+
+Whatever the kubelet says becomes an event of the supervisor's loop; log reads are answered here.
+The kubelet may vanish and return elsewhere at any time: nothing of the pod waits for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from hpk.model import codec, frames
+from hpk.model.errors import HpkError, ParseError
+from hpk.model.ids import SlurmJobId
+from hpk.model.plan import JobSpec
+from hpk.model.record import SupervisorRecord
+from hpk.model.settings import Endpoint
+from hpk.supervisor.base.files import log, read_file
+from hpk.supervisor.link.connection import Connection, keep_alive
+
+_SERVER_NAME = "hpk-channel"
+_CONNECT_TIMEOUT_S = 10.0
+_MAX_BACKOFF_S = 5.0
+
+
+@dataclass(frozen=True)
+class ChannelConfig:
+    """Who we are and where to look for the kubelet.
+
+    :param read_log: (path, offset, limit) to (true offset, bytes, whether nothing follows them);
+        raises ParseError for a path that is no log of this pod.
+    :param on_frame: takes Welcome, Reject, BundleReply, Stop; called from the channel's thread.
+    """
+
+    spec: JobSpec
+    job_id: SlurmJobId
+    token_path: str
+    read_log: Callable[[str, int, int], tuple[int, bytes, bool]]
+    on_frame: Callable[[Any], None]
+
+
+class Channel:
+    """The thread and what others may ask of it, from any thread."""
+
+    def __init__(self, config: ChannelConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._outgoing: deque[Any] = deque()
+        self._record: Optional[SupervisorRecord] = None
+        self._reads: dict[int, frames.LogRead] = {}
+        self._closing = False
+        self.wake_fd, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.is_welcome = False
+        self.acked_seq = 0
+        self.host_address = ""
+        self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def publish(self, record: SupervisorRecord) -> None:
+        """Tell the kubelet; now, and whenever it is new."""
+        with self._lock:
+            self._record = record
+            if self.is_welcome:
+                self._outgoing.append(frames.Status(record))
+        self.wake()
+
+    def send(self, frame: Any) -> None:
+        """Send a frame on the connection there is; without one it is dropped."""
+        with self._lock:
+            if self.is_welcome:
+                self._outgoing.append(frame)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the thread look again: a log has grown."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"w")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an answer of ours."""
+        return not self.is_welcome or not (self._reads or self._outgoing)
+
+    def close(self, timeout_s: float) -> None:
+        """End the connection and the thread."""
+        self._closing = True
+        self.wake()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        import ssl  # here, so that its cost is paid beside the start of the container
+
+        backoff_s, failure = 0.1, ""
+        while not self._closing:
+            started_s = time.monotonic()
+            try:
+                self._connect_and_serve(ssl)
+            except (OSError, HpkError, ValueError, OverflowError) as error:
+                text = str(error) or repr(error)
+                if text != failure:
+                    log("channel: cannot reach the kubelet", error=text)
+                failure = text
+            if self.is_welcome:
+                failure = ""
+            with self._lock:
+                was_welcome, self.is_welcome = self.is_welcome, False
+                self._outgoing.clear()
+                self._reads.clear()
+            if was_welcome and time.monotonic() - started_s > _MAX_BACKOFF_S:
+                backoff_s = 0.1
+            self._pause(backoff_s)
+            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+
+    def _pause(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._closing and time.monotonic() < deadline:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self.wake_fd, selectors.EVENT_READ)
+                selector.select(max(0.0, deadline - time.monotonic()))
+            self._drain_wake()
+
+    def _drain_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.wake_fd, 4096):
+                pass
+
+    def _connect_and_serve(self, ssl: Any) -> None:
+        settings = self._config.spec.settings
+        endpoint = codec.loads(Endpoint, read_file(settings.endpoint_path))
+        token = read_file(self._config.token_path).decode().strip()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(settings.channel_ca_path)
+        address = (endpoint.address, endpoint.channel_port)
+        with socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S) as plain:
+            keep_alive(plain)
+            self.host_address = plain.getsockname()[0]
+            with context.wrap_socket(plain, server_hostname=_SERVER_NAME) as sock:
+                sock.setblocking(False)
+                plan = self._config.spec.plan
+                hello = frames.Hello(
+                    protocol=frames.PROTOCOL_VERSION,
+                    uid=plan.pod.uid,
+                    nonce=self._config.spec.nonce,
+                    job_id=self._config.job_id,
+                    token=token,
+                )
+                Connection(self, sock, ssl).serve(codec.frame_bytes(hello))
+
+    # What follows is called by the connection, in the channel's thread.
+
+    def take_outgoing(self) -> list[Any]:
+        """Frames that wait to be sent."""
+        with self._lock:
+            waiting = list(self._outgoing)
+            self._outgoing.clear()
+        return waiting
+
+    def handle(self, frame: Any) -> None:
+        """One frame of the kubelet's."""
+        if isinstance(frame, frames.StatusAck):
+            self.acked_seq = max(self.acked_seq, frame.seq)
+            self._config.on_frame(frame)
+        elif isinstance(frame, frames.LogRead):
+            self._reads[frame.id] = frame
+        elif isinstance(frame, frames.LogCancel):
+            self._reads.pop(frame.id, None)
+        elif isinstance(frame, frames.Welcome):
+            with self._lock:
+                self.is_welcome = True
+                if self._record is not None:
+                    self._outgoing.append(frames.Status(self._record))
+            self._config.on_frame(frame)
+        elif isinstance(frame, frames.Reject):
+            self._config.on_frame(frame)
+            raise ParseError(f"the kubelet rejects this attempt: {frame.reason}")
+        elif isinstance(frame, (frames.BundleReply, frames.Stop, frames.SignalContainer)):
+            self._config.on_frame(frame)
+
+    def answer_reads(self) -> Optional[frames.LogData]:
+        """The answer to one log read that can be answered now."""
+        for read in list(self._reads.values()):
+            answer = self._answer(read)
+            if answer is not None:
+                del self._reads[read.id]
+                return answer
+        return None
+
+    def _answer(self, read: frames.LogRead) -> Optional[frames.LogData]:
+        try:
+            offset, data, eof = self._config.read_log(
+                read.path, read.offset, frames.LOG_CHUNK_BYTES
+            )
+        except (HpkError, OSError) as error:
+            return frames.LogData(read.id, read.offset, "", True, str(error))
+        if read.wait and not data and not eof:
+            return None
+        return frames.LogData(read.id, offset, base64.b64encode(data).decode(), eof)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection is to end once all is sent."""
+        return self._closing

@@ -1,0 +1,1 @@
+"""The life of all containers together, and what is said of it."""

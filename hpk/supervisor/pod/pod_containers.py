@@ -1,0 +1,169 @@
+"""All containers of the pod, in the order they begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Optional
+
+from hpk.model.bundle import Bundle
+from hpk.model.errors import ParseError
+from hpk.model.plan import PodPlan
+from hpk.model.record import ContainerRecord
+from hpk.supervisor.base.files import log
+from hpk.supervisor.base.loop import Loop, Step
+from hpk.supervisor.container.container import Container
+from hpk.supervisor.container.start_orders import PodContext
+from hpk.supervisor.pod import sequence
+
+
+class PodContainers:
+    """See the module's docstring; what order is right is hpk.supervisor.pod.sequence's to say."""
+
+    def __init__(self, plan: PodPlan, pod: PodContext, loop: Loop) -> None:
+        self._loop = loop
+        self._init = [
+            Container(
+                item,
+                sequence.init_restart_policy(item, plan.restart_policy),
+                pod,
+                loop,
+                is_init=True,
+            )
+            for item in plan.init_containers
+        ]
+        self._regular = [
+            Container(item, plan.restart_policy, pod, loop) for item in plan.containers
+        ]
+        self._init_failed = False
+        self.is_leaving = False
+        """Only sidecars are left, and they are told to end."""
+
+    def __iter__(self) -> Iterator[Container]:
+        """Each, in the order they begin."""
+        return iter(self._init + self._regular)
+
+    @property
+    def init_records(self) -> tuple[ContainerRecord, ...]:
+        """Of the init containers and sidecars."""
+        return tuple(container.record for container in self._init)
+
+    @property
+    def records(self) -> tuple[ContainerRecord, ...]:
+        """Of the others."""
+        return tuple(container.record for container in self._regular)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all have ended and none starts again."""
+        return all(container.is_done for container in self)
+
+    @property
+    def wake_mono_s(self) -> Optional[float]:
+        """When one of them wants to be called."""
+        times = (container.wake_mono_s for container in self)
+        return min((item for item in times if item is not None), default=None)
+
+    @property
+    def exit_code(self) -> int:
+        """The first that is not 0; what sidecars end with does not count."""
+        decisive = (c.exit_code for c in self if not c.plan.restart_always)
+        return next((code for code in decisive if code), 0)
+
+    def is_any(self, step: Step) -> bool:
+        """Whether one of them is there."""
+        return any(container.step is step for container in self)
+
+    def begin_next(self) -> None:
+        """Begin those whose turn it is."""
+        while not self._init_failed:
+            views = [_view(container) for container in self._init]
+            turn, index = sequence.next_turn(views)
+            if turn is sequence.Turn.INIT:
+                self._init[index].begin()
+                self._loop.changed()
+                continue
+            if turn is sequence.Turn.FAILED:
+                log("an init container has failed", container=self._init[index].plan.name)
+                self._init_failed = True
+                for container in self._regular:
+                    container.stop()
+            waiting = [c for c in self._regular if c.step is Step.WAITING]
+            if turn is sequence.Turn.MAIN and waiting:
+                for container in waiting:
+                    container.begin()
+                self._loop.changed()
+            return
+
+    def leave(self) -> bool:
+        """Stop the sidecars, the last first, once all others have ended.
+
+        :returns: whether that begins now.
+        """
+        if any(not container.is_done for container in self._regular):
+            return False
+        begins = False
+        for container in reversed(self._init):
+            if container.is_done:
+                continue
+            if not self.is_leaving:
+                self.is_leaving = begins = True
+                for sidecar in self._init:
+                    sidecar.pod_stops(with_hook=True)
+            container.stop()
+            if not container.is_done:
+                break
+        return begins
+
+    def stop(self, *, with_hook: bool) -> None:
+        """The pod is to end: all but the sidecars are told now.
+
+        :param with_hook: there is time for preStop hooks.
+        """
+        for container in self:
+            container.pod_stops(with_hook=with_hook)
+        for container in self:
+            if not container.plan.restart_always:
+                container.stop()
+
+    def kill(self, *, at_once: bool) -> None:
+        """The grace period is over; see hpk.supervisor.container.stopping."""
+        for container in self:
+            container.stop()
+            container.kill(at_once=at_once)
+
+    def lost(self, *, is_host: bool) -> None:
+        """A podinit is gone: the MPI launchers', or that of all others."""
+        for container in self:
+            if (container.plan.mpi is not None) == is_host:
+                container.lost()
+
+    def give_bundle(self, bundle: Bundle, here: Bundle) -> None:
+        """What containers read.
+
+        :param here: what those on this node get; ranks run on other nodes, too.
+        """
+        for container in self:
+            container.give_bundle(here if container.plan.mpi is None else bundle)
+
+    def read_log(self, path: str, offset: int, limit: int) -> tuple[int, bytes, bool]:
+        """Where the data begin, the data, and whether nothing can follow. From any thread.
+
+        :raises ParseError: it is no log of this pod.
+        """
+        for container in self:
+            writer = container.writer(path)
+            if writer is not None:
+                closed = writer.closed  # before reading: nothing can follow what is read after it
+                offset, data = writer.read(offset, limit)
+                return offset, data, closed and offset + len(data) >= writer.end
+        raise ParseError(f"{path!r} is no log of this pod")
+
+
+def _view(container: Container) -> sequence.InitView:
+    return sequence.InitView(
+        is_sidecar=container.plan.restart_always,
+        begun=container.step is not Step.WAITING,
+        started=container.has_started,
+        done=container.is_done,
+        failed=container.is_done and container.exit_code != 0,
+    )

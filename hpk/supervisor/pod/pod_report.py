@@ -1,0 +1,130 @@
+"""What is said of the pod: the record that everybody outside believes, put down at each change.
+
+The loop's thread alone calls this. Decides nothing about the pod.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import Callable, Optional
+
+from hpk.model.record import (
+    RECORD_VERSION,
+    ContainerEvent,
+    ContainerRecord,
+    PodPhase,
+    StopCause,
+    SupervisorRecord,
+)
+from hpk.supervisor.base.files import log
+from hpk.supervisor.base.loop import Step
+from hpk.supervisor.pod import unfinished
+from hpk.supervisor.pod.event_notes import Notes
+from hpk.supervisor.pod.pod_containers import PodContainers
+from hpk.supervisor.pod.preparing import Identity
+from hpk.supervisor.pod.records import RecordStore
+
+_FINAL_SYNC_S = 30.0
+
+
+class Report:
+    """See the module's docstring.
+
+    :param host: Slurm's name of this node; ``host_ip`` tells its address as of now.
+    """
+
+    def __init__(
+        self, identity: Identity, store: RecordStore, host: str, host_ip: Callable[[], str]
+    ) -> None:
+        self.phase = PodPhase.STARTING
+        self.cause: Optional[StopCause] = None
+        self.message = ""
+        self.containers: Optional[PodContainers] = None
+        """None until they were made."""
+        self.seq = 0
+        self._me = identity
+        self._store = store
+        self._host = host
+        self._host_ip = host_ip
+        self._notes = Notes()
+        self._started_at_s = time.time()
+        self._failed: tuple[ContainerRecord, ...] = ()
+        self._failed_inits: tuple[ContainerRecord, ...] = ()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether HPK itself was at fault; the containers' own ends count no more."""
+        return bool(self._failed)
+
+    def changed(self) -> None:
+        """Put a new record down."""
+        made = self.containers
+        if self.phase is PodPhase.STARTING and made is not None and made.is_any(Step.RUNNING):
+            self.phase = PodPhase.RUNNING
+        self.seq += 1
+        self._store.put(self._record())
+
+    def note(self, container: str, reason: str, message: str, *, is_warning: bool) -> None:
+        """See hpk.supervisor.base.loop.Loop.note."""
+        now_s = time.time()
+        log("note", container=container, reason=reason)
+        event = ContainerEvent(container, is_warning, reason, message, 1, now_s, now_s)
+        if self._notes.add(event):
+            self.changed()
+
+    def look(self) -> None:
+        """Tell what has waited to be told."""
+        if self._notes.is_overdue(time.time()):
+            self.changed()
+
+    def fail_setup(self, why: str) -> None:
+        """Nothing could be started."""
+        log("cannot set the pod up", why=why)
+        self.cause, self.message = StopCause.SETUP_FAILED, why
+        layout, plan = self._me.layout, self._me.spec.plan
+        self._failed = unfinished.not_started(layout, plan.containers, why)
+        self._failed_inits = unfinished.not_started(layout, plan.init_containers, why)
+
+    def fail(self, error: Exception) -> None:
+        """The supervisor failed, by an error that is being handled."""
+        log("the supervisor failed", trace=traceback.format_exc())
+        why = f"the supervisor failed: {type(error).__name__}: {error}"
+        self.cause = self.cause or StopCause.SETUP_FAILED
+        self.message = self.message or why
+        layout, plan, made = self._me.layout, self._me.spec.plan, self.containers
+        records = made.records if made is not None else ()
+        inits = made.init_records if made is not None else ()
+        self._failed = self._failed or unfinished.cut_off(layout, plan.containers, records, why)
+        self._failed_inits = self._failed_inits or unfinished.cut_off(
+            layout, plan.init_containers, inits, why
+        )
+
+    def finish(self) -> StopCause:
+        """Put the last record down and wait for it; what ended the pod."""
+        self.phase = PodPhase.FINISHED
+        self.cause = self.cause or StopCause.COMPLETED
+        self.changed()
+        if not self._store.wait_written(self.seq, _FINAL_SYNC_S):
+            log("the final record is not on the disk")
+        return self.cause
+
+    def _record(self) -> SupervisorRecord:
+        made = self.containers
+        return SupervisorRecord(
+            version=RECORD_VERSION,
+            uid=self._me.spec.plan.pod.uid,
+            nonce=self._me.spec.nonce,
+            job_id=self._me.job_id,
+            seq=self.seq,
+            phase=self.phase,
+            host=self._host,
+            host_ip=self._host_ip(),
+            started_at_s=self._started_at_s,
+            containers=self._failed or (made.records if made is not None else ()),
+            finished_at_s=time.time() if self.phase is PodPhase.FINISHED else None,
+            stop_cause=self.cause,
+            message=self.message,
+            init_containers=self._failed_inits or (made.init_records if made is not None else ()),
+            events=self._notes.tell(time.time()),
+        )

@@ -1,0 +1,82 @@
+"""One list and watch for all Pods bound to our virtual nodes.
+
+List → watch → bookmarks → list again on 410 (client-go's reflector). Tells an observed deletion (a
+DELETED event) from a mere absence (a Pod missing from a new list): only the former may end a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import Protocol
+
+from kubelet.api.apiserver import ApiError, ApiServer, Json
+
+log = logging.getLogger(__name__)
+
+_PODS = "/api/v1/pods"
+_BOUND = {"fieldSelector": "spec.nodeName!="}
+
+
+class PodHandler(Protocol):
+    """Who hears of Pods. Calls come in order and must not block."""
+
+    def pod_changed(self, pod: Json) -> None:
+        """The Pod is new or has changed."""
+
+    def pod_deleted(self, pod: Json) -> None:
+        """The Pod's deletion was observed; ``pod`` is its last state."""
+
+    def pods_listed(self, pods: list[Json]) -> None:
+        """A whole list: whoever is not in it is absent, for reasons unknown."""
+
+
+class PodInformer:
+    """Keeps a handler informed until it is cancelled."""
+
+    def __init__(self, api: ApiServer, handler: PodHandler) -> None:
+        self._api = api
+        self._handler = handler
+        self.synced = asyncio.Event()
+
+    async def run(self) -> None:
+        """List and watch for ever; every failure is followed by a pause and a new list."""
+        pause_s = 0.2
+        while True:
+            try:
+                version = await self._list()
+                pause_s = 0.2
+                while True:
+                    started_s = time.monotonic()
+                    version = await self._watch(version)
+                    if time.monotonic() - started_s < 1:
+                        await asyncio.sleep(1)
+            except ApiError as error:
+                if not error.is_gone:
+                    log.warning("watch pods: %s", error)
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311
+            pause_s = min(pause_s * 2, 10)
+
+    async def _list(self) -> str:
+        answer = await self._api.get(_PODS, _BOUND)
+        self._handler.pods_listed(list(answer.get("items") or []))
+        self.synced.set()
+        return str(answer["metadata"]["resourceVersion"])
+
+    async def _watch(self, version: str) -> str:
+        params = {
+            **_BOUND,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(random.randint(300, 600)),  # noqa: S311
+        }
+        async for event in self._api.watch(_PODS, params):
+            pod = event["object"]
+            version = str(pod["metadata"]["resourceVersion"])
+            if event["type"] in ("ADDED", "MODIFIED"):
+                self._handler.pod_changed(pod)
+            elif event["type"] == "DELETED":
+                self._handler.pod_deleted(pod)
+        return version

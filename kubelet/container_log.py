@@ -1,0 +1,121 @@
+"""Where a container's log is read from: its supervisor while it lives, the shared disk after."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from hpk.model.errors import ParseError
+from hpk.model.frames import LOG_CHUNK_BYTES
+from hpk.model.record import ContainerPhase, ContainerRecord, SupervisorRecord
+from kubelet.link.session import Session, decode_log_data
+from kubelet.server.backend import LogGoneError, LogUnavailableError
+
+_LOOK_AGAIN_S = 1.0
+_PAST_ANY_END = 2**62
+
+
+class ContainerLog:
+    """One run of one container; fulfils kubelet.server.backend.SizedLogSource.
+
+    The supervisor is asked while its channel is open, so that a follower sees a line at once and
+    not when a network file system gets round to showing it. Offsets are the same on both ways, and
+    a reader changes from one to the other between two reads.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        log_path: str,
+        container: str,
+        session: Callable[[], Session | None],
+        record: Callable[[], SupervisorRecord | None],
+    ) -> None:
+        self._file = root / log_path
+        self._log_path = log_path
+        self._container = container
+        self._session = session
+        self._record = record
+
+    async def size(self) -> int:
+        """Where the log ends: by the supervisor's count while it can be asked, else by the file."""
+        session = self._session()
+        if session is not None:
+            try:
+                # Asked for bytes past any end, it answers with where the end is.
+                return (await session.read_log(self._log_path, _PAST_ANY_END, wait=False)).offset
+            except (OSError, ParseError):
+                await asyncio.sleep(0)
+        try:
+            return (await asyncio.to_thread(self._file.stat)).st_size
+        except OSError:
+            return 0
+
+    async def read(self, offset: int, *, wait: bool) -> tuple[bytes, bool]:
+        """See kubelet.server.backend.LogSource."""
+        while True:
+            session = self._session()
+            if session is not None:
+                try:
+                    return await self._read_channel(session, offset, wait=wait)
+                except (OSError, ParseError):
+                    await asyncio.sleep(0)
+            # Order matters: what was written before the end must be read after the end was seen.
+            ended = self._has_ended()
+            data = await asyncio.to_thread(self._read_file, offset)
+            eof = ended and len(data) < LOG_CHUNK_BYTES
+            if data or eof or not wait:
+                return data, eof
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _read_channel(
+        self, session: Session, offset: int, *, wait: bool
+    ) -> tuple[bytes, bool]:
+        answer = await session.read_log(self._log_path, offset, wait=wait)
+        if answer.error:
+            raise ParseError(answer.error)
+        if answer.offset > offset:
+            raise LogGoneError(answer.offset)
+        return decode_log_data(answer), answer.eof
+
+    def _read_file(self, offset: int) -> bytes:
+        try:
+            with self._file.open("rb") as file:
+                file.seek(offset)
+                return file.read(LOG_CHUNK_BYTES)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise LogUnavailableError(f"{self._file}: {error.strerror}") from error
+
+    def _has_ended(self) -> bool:
+        record = self._record()
+        if record is None:
+            return True
+        for container in (*record.init_containers, *record.containers):
+            if container.name == self._container:
+                if container.log_path != self._log_path:
+                    return True
+                backs_off = container.container_id == container.last_container_id
+                return container.state.phase is ContainerPhase.TERMINATED or backs_off
+        return True
+
+
+def log_path_of(container: ContainerRecord, *, previous: bool) -> str | None:
+    """The log of the current run, or of the one before; None if there was none.
+
+    A container that waits to start again has the run that ended for both, as upstream has it.
+    """
+    if not container.log_path:
+        return None
+    run = container.restart_count
+    if container.state.phase is ContainerPhase.WAITING:
+        if container.last_state is None:
+            return None if previous else container.log_path
+        # It counts as a restart once the next start is under way.
+        run -= container.container_id != container.last_container_id
+    elif previous:
+        run -= 1
+    return None if run < 0 else f"{container.log_path.rpartition('/')[0]}/{run}.log"

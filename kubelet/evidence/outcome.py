@@ -1,0 +1,129 @@
+"""How a pod ended: the supervisor's word first, Slurm's where there is none. Pure.
+
+Reasons of Slurm's own begin with ``Slurm``; the others are upstream's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpk.model.job import JobObservation, JobState
+from hpk.model.record import ContainerPhase, PodPhase, StopCause, SupervisorRecord
+from kubelet.evidence.observations import Observation
+
+LOST_AFTER_S = 120.0
+"""How long both squeue and sacct must not know a job before it counts as lost."""
+
+RECORD_DELAY_S = 20.0
+"""How long a supervisor's last record may take to show on a shared file system after its job."""
+
+_SLURM_ENDINGS = {
+    JobState.BOOT_FAIL: ("SlurmBootFail", "a node of it failed to boot"),
+    JobState.CANCELLED: ("SlurmCancelled", "it was cancelled"),
+    JobState.COMPLETED: ("SlurmJobLost", "it ended without a word of its supervisor"),
+    JobState.DEADLINE: ("SlurmDeadline", "its deadline (--deadline) passed"),
+    JobState.FAILED: ("SlurmFailed", "its batch script failed"),
+    JobState.NODE_FAIL: ("SlurmNodeFail", "a node of it failed"),
+    JobState.OUT_OF_MEMORY: ("OOMKilled", "it used more memory than its limit"),
+    JobState.PREEMPTED: ("SlurmPreempted", "it was preempted by another job"),
+    JobState.REVOKED: ("SlurmRevoked", "a sibling job took its place"),
+    JobState.TIMEOUT: ("SlurmTimeout", "it reached its time limit (--time)"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The end of a pod.
+
+    :param reason: for ``status.reason``, "" where the containers speak for themselves.
+    :param cancel: the job is still in Slurm and must be cancelled.
+    """
+
+    succeeded: bool
+    reason: str = ""
+    message: str = ""
+    cancel: bool = False
+
+
+def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
+    """How the pod ended, None while it has not (or it is not yet known how).
+
+    :param now_s: monotonic seconds.
+    """
+    record, job = seen.record, seen.job
+    if record is not None and record.phase is PodPhase.FINISHED:
+        return _outcome_of_record(record, seen, lost=is_lost(seen, now_s=now_s))
+    if job is not None and job.state.is_terminal:
+        return None if _may_still_show(seen, now_s) else _outcome_of_job(job)
+    if job is not None and seen.was_requeued:
+        return _requeued(job)
+    if is_lost(seen, now_s=now_s):
+        return _lost()
+    return None
+
+
+def _may_still_show(seen: Observation, now_s: float) -> bool:
+    """Whether the batch script ended by itself, so that its last record must be on its way."""
+    ended = seen.job is not None and seen.job.state in (JobState.COMPLETED, JobState.FAILED)
+    return ended and seen.over_since_s is not None and now_s - seen.over_since_s < RECORD_DELAY_S
+
+
+def is_lost(seen: Observation, *, now_s: float) -> bool:
+    """Whether neither squeue nor sacct has known the job for so long that it will not come back."""
+    return seen.absent_since_s is not None and now_s - seen.absent_since_s > LOST_AFTER_S
+
+
+def _outcome_of_record(
+    record: SupervisorRecord, seen: Observation, *, lost: bool
+) -> Outcome | None:
+    cause, job = record.stop_cause, seen.job
+    if cause is StopCause.SIGNALLED:
+        # Only Slurm knows who sent the signal: wait for its word.
+        if job is not None and job.state.is_terminal:
+            return _outcome_of_job(job)
+        if job is not None and seen.was_requeued:
+            return _requeued(job)
+        return _lost() if lost else None
+    if cause is StopCause.DEADLINE:
+        message = "Pod was active on the node longer than the specified deadline"
+        return Outcome(succeeded=False, reason="DeadlineExceeded", message=message)
+    if cause is StopCause.ORPHANED:
+        message = record.message or "no control plane was heard of for too long"
+        return Outcome(succeeded=False, reason="ControlPlaneLost", message=message)
+    if cause is StopCause.EVICTED:
+        return Outcome(succeeded=False, reason="Evicted", message=record.message)
+    if cause is StopCause.SETUP_FAILED:
+        return Outcome(succeeded=False, reason="StartError", message=record.message)
+    succeeded = bool(record.containers) and all(
+        c.state.phase is ContainerPhase.TERMINATED and c.state.exit_code == 0
+        for c in record.containers
+    )
+    return Outcome(succeeded=succeeded)
+
+
+def _outcome_of_job(job: JobObservation) -> Outcome:
+    reason, what = _SLURM_ENDINGS[job.state]
+    detail = f" ({job.reason})" if job.reason and job.reason != "None" else ""
+    where = f" on {job.nodes}" if job.nodes else ""
+    return Outcome(
+        succeeded=False,
+        reason=reason,
+        message=f"Slurm job {job.job_id}{where} ended {job.state.value}{detail}: {what}",
+    )
+
+
+def _requeued(job: JobObservation) -> Outcome:
+    return Outcome(
+        succeeded=False,
+        reason="SlurmRequeued",
+        message=f"Slurm job {job.job_id} was requeued; a pod never runs twice, so it was cancelled",
+        cancel=True,
+    )
+
+
+def _lost() -> Outcome:
+    return Outcome(
+        succeeded=False,
+        reason="SlurmJobLost",
+        message="neither squeue nor sacct knows the job any more and it left no record",
+    )

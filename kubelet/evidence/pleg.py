@@ -1,0 +1,138 @@
+"""PLEG: turns what Slurm and the disk say into observations. One squeue answers for all pods.
+
+Supervisors with an open channel report by themselves; polling is for queued jobs' reasons, for
+jobs that ended without a word, and for supervisors that cannot reach us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hpk.journal import Attempt
+from hpk.model import codec
+from hpk.model.errors import HpkError, ParseError
+from hpk.model.ids import Nonce
+from hpk.model.job import JobObservation
+from hpk.model.record import SupervisorRecord
+from hpk.slurm.base import SlurmBackend
+from hpk.statefs import HpkPaths
+from kubelet.evidence.observations import Observations
+
+log = logging.getLogger(__name__)
+
+_BRISK_S = 30.0
+_CALM_FACTOR = 5
+_HURRIED_PAUSE_S = 0.3
+
+
+class Pleg:
+    """Watches the attempts it is told to track."""
+
+    def __init__(
+        self,
+        *,
+        slurm: SlurmBackend,
+        paths: HpkPaths,
+        observations: Observations,
+        is_connected: Callable[[Nonce], bool],
+        interval_s: float,
+    ) -> None:
+        self._slurm = slurm
+        self._paths = paths
+        self._observations = observations
+        self._is_connected = is_connected
+        self._interval_s = interval_s
+        self._tracked: dict[Nonce, Attempt] = {}
+        self._hurry = asyncio.Event()
+        self._last_news_s = time.monotonic()
+        self.problem = ""
+
+    def track(self, attempt: Attempt) -> None:
+        """Watch this attempt's job; its record on disk is read at once."""
+        if attempt.nonce in self._tracked or attempt.job_id is None:
+            return
+        self._tracked[attempt.nonce] = attempt
+        record = self._load_record(attempt)
+        if record is not None:
+            self._observations.put_record(record)
+        self.hurry()
+
+    def untrack(self, nonce: Nonce) -> None:
+        """The attempt has ended."""
+        self._tracked.pop(nonce, None)
+
+    def hurry(self) -> None:
+        """Something happened: look soon, and often for a while."""
+        self._last_news_s = time.monotonic()
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            if self._tracked:
+                await self._relist()
+            brisk = time.monotonic() - self._last_news_s < _BRISK_S
+            pause_s = self._interval_s if brisk else self._interval_s * _CALM_FACTOR
+            try:
+                async with asyncio.timeout(pause_s if self._tracked else None):
+                    await self._hurry.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(_HURRIED_PAUSE_S)
+            self._hurry.clear()
+
+    async def _relist(self) -> None:
+        tracked = list(self._tracked.values())
+        try:
+            jobs = await self._slurm.jobs([a.job_id for a in tracked if a.job_id is not None])
+        except HpkError as error:
+            if not self.problem:
+                log.warning("Slurm does not answer: %s", error)
+            self.problem = str(error)
+            return
+        self.problem = ""
+        for attempt in tracked:
+            if attempt.job_id is None:
+                continue
+            job = _of_attempt(attempt, jobs.get(attempt.job_id))
+            before = self._observations.get(attempt.nonce).job
+            if before is None or job is None or job.state is not before.state:
+                self._last_news_s = time.monotonic()
+            if self._should_read_record(attempt, job):
+                record = await asyncio.to_thread(self._load_record, attempt)
+                if record is not None:
+                    self._observations.put_record(record)
+            self._observations.put_job(attempt.pod.uid, attempt.nonce, job)
+
+    def _should_read_record(self, attempt: Attempt, job: JobObservation | None) -> bool:
+        if job is None or job.state.is_terminal:
+            return True
+        return not (job.state.is_queued or self._is_connected(attempt.nonce))
+
+    def _load_record(self, attempt: Attempt) -> SupervisorRecord | None:
+        layout = self._paths.attempt(attempt.pod.uid, attempt.nonce)
+        try:
+            record = codec.loads(SupervisorRecord, Path(layout.record).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ParseError) as error:
+            log.warning("record of %s: %s", attempt.pod, error)
+            return None
+        ours = record.uid == attempt.pod.uid and record.nonce == attempt.nonce
+        return record if ours else None
+
+
+def _of_attempt(attempt: Attempt, job: JobObservation | None) -> JobObservation | None:
+    """The job, if it is this attempt's.
+
+    A controller that lost its newest state in a crash gives ids out again. Accounting does not
+    always know names.
+    """
+    if job is not None and job.source == "squeue" and job.name not in ("", attempt.job_name):
+        log.warning("id now belongs to another job pod=%s job=%s", attempt.pod, job.job_id)
+        return None
+    return job

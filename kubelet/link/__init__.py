@@ -1,0 +1,1 @@
+"""Connections to supervisors: sessions, and the bundles that go down them."""

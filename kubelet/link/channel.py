@@ -1,0 +1,225 @@
+"""The channel's server: supervisors dial in, prove their attempt's token, and stay connected.
+
+Speaks hpk.model.frames over TLS. A connection is trusted only after its Hello named an attempt of
+this home and gave that attempt's token; until then it may send one small frame, soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import Protocol
+
+from hpk.model import codec
+from hpk.model.errors import ParseError
+from hpk.model.frames import (
+    MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
+    BundleRequest,
+    Hello,
+    LogData,
+    Reject,
+    Status,
+    StatusAck,
+    Welcome,
+)
+from hpk.model.ids import Nonce, PodUid, is_valid_uid
+from hpk.model.record import PodPhase, SupervisorRecord
+from hpk.model.settings import KubeletSettings
+from hpk.statefs import HpkPaths
+from kubelet.link.bundle_keeper import BundleSource, keep_bundle_fresh
+from kubelet.link.session import Session
+from kubelet.link.tls_listener import listen, serve_tls
+
+log = logging.getLogger(__name__)
+
+_HELLO_TIMEOUT_S = 15
+_HELLO_MAX_BYTES = 64 * 1024
+_MAX_STRANGERS = 256
+
+
+class ChannelHandler(BundleSource, Protocol):
+    """The kubelet, as the channel sees it."""
+
+    def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
+        """Why this attempt is not wanted, None if it is."""
+
+    def not_understood(self, uid: PodUid, why: str) -> None:
+        """A supervisor speaks a later protocol than we do."""
+
+    def record_arrived(self, record: SupervisorRecord) -> None:
+        """A supervisor reported."""
+
+    def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
+        """A session began or ended."""
+
+
+class ChannelServer:
+    """Listens for supervisors."""
+
+    def __init__(
+        self, *, settings: KubeletSettings, paths: HpkPaths, handler: ChannelHandler
+    ) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._handler = handler
+        self._sessions: dict[Nonce, Session] = {}
+        self._strangers: dict[asyncio.StreamWriter, None] = {}
+
+    def session(self, nonce: Nonce) -> Session | None:
+        """The open session of an attempt."""
+        return self._sessions.get(nonce)
+
+    def refresh_bundle(self, uid: PodUid) -> None:
+        """Something a pod's bundle shows has changed."""
+        for session in self._sessions.values():
+            if session.uid == uid:
+                session.bundle_stale.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._settings.channel_cert, self._settings.channel_key)
+
+        def make_protocol() -> asyncio.StreamReaderProtocol:
+            reader = asyncio.StreamReader(limit=MAX_FRAME_BYTES)
+            return asyncio.StreamReaderProtocol(reader, self._accept)
+
+        await serve_tls(
+            make_protocol,
+            listen(self._settings.address, self._settings.channel_port),
+            context,
+            most_handshakes=_MAX_STRANGERS,
+            handshake_timeout_s=_HELLO_TIMEOUT_S,
+        )
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _notice_silence(writer.get_extra_info("socket"))
+        session = None
+        try:
+            session = await self._welcome(reader, writer)
+            if session is not None:
+                await self._serve(session, reader)
+        except (ParseError, OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+            log.info("channel connection ended: %s", error)
+        except Exception:
+            log.exception("channel connection failed")
+        finally:
+            if session is None:
+                # A stranger need not be told that TLS ends, and could take its time to agree.
+                writer.transport.abort()
+            writer.close()
+
+    async def _welcome(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Session | None:
+        if len(self._strangers) >= _MAX_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.transport.abort()
+        self._strangers[writer] = None
+        try:
+            async with asyncio.timeout(_HELLO_TIMEOUT_S):
+                hello = codec.parse_frame(await _read_payload(reader, _HELLO_MAX_BYTES))
+            if not isinstance(hello, Hello):
+                raise ParseError("the first frame is no Hello")
+            refusal = await asyncio.to_thread(self._refusal, hello)
+        finally:
+            self._strangers.pop(writer, None)
+        if refusal is not None:
+            log.info("supervisor refused uid=%s reason=%s", hello.uid, refusal.reason)
+            if refusal == _refuse_later_protocol(hello):
+                self._handler.not_understood(hello.uid, refusal.reason)
+            writer.write(codec.frame_bytes(refusal))
+            await writer.drain()
+            return None
+        session = Session(hello, writer)
+        await session.send(Welcome(protocol=hello.protocol))
+        return session
+
+    def _refusal(self, hello: Hello) -> Reject | None:
+        valid = is_valid_uid(hello.uid) and hello.nonce.isalnum()
+        token = _token(Path(self._paths.attempt(hello.uid, hello.nonce).token)) if valid else ""
+        if not token or not hmac.compare_digest(token.encode(), hello.token.encode()):
+            return Reject(reason="unknown attempt or wrong token", stop=False)
+        return self._handler.refusal(hello.uid, hello.nonce) or _refuse_later_protocol(hello)
+
+    async def _serve(self, session: Session, reader: asyncio.StreamReader) -> None:
+        older = self._sessions.get(session.nonce)
+        if older is not None:
+            older.close()
+        self._sessions[session.nonce] = session
+        self._handler.session_changed(session.uid, session.nonce)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    frame = codec.parse_frame(await _read_payload(reader, MAX_FRAME_BYTES))
+                    await self._handle(session, frame, tasks)
+        except* (OSError, asyncio.IncompleteReadError):
+            log.debug("supervisor hung up uid=%s", session.uid)
+        except* ParseError as errors:
+            log.warning("supervisor sent nonsense uid=%s: %s", session.uid, errors.exceptions[0])
+        finally:
+            session.close()
+            if self._sessions.get(session.nonce) is session:
+                del self._sessions[session.nonce]
+            self._handler.session_changed(session.uid, session.nonce)
+
+    async def _handle(self, session: Session, frame: object, tasks: asyncio.TaskGroup) -> None:
+        if isinstance(frame, Status):
+            record = frame.record
+            if (record.uid, record.nonce) != (session.uid, session.nonce):
+                raise ParseError(f"record of {record.uid} came from {session.uid}")
+            self._handler.record_arrived(record)
+            await session.send(StatusAck(seq=record.seq))
+            if session.bundle_keeper is None and record.phase is not PodPhase.FINISHED:
+                self._keep_bundle(session, 0, tasks)
+        elif isinstance(frame, LogData):
+            session.take_log_data(frame)
+        elif isinstance(frame, BundleRequest):
+            self._keep_bundle(session, frame.id, tasks)
+
+    def _keep_bundle(self, session: Session, request: int, tasks: asyncio.TaskGroup) -> None:
+        if session.bundle_keeper is not None:
+            session.bundle_keeper.cancel()
+        keeper = keep_bundle_fresh(session, request, self._handler)
+        session.bundle_keeper = tasks.create_task(keeper)
+
+
+def _refuse_later_protocol(hello: Hello) -> Reject | None:
+    if hello.protocol <= PROTOCOL_VERSION:
+        return None
+    return Reject(
+        reason=f"the pod's supervisor speaks protocol {hello.protocol}, this kubelet"
+        f" {PROTOCOL_VERSION} at most: the pod goes on, but its ConfigMaps, Secrets and tokens"
+        " are not renewed until a newer hpk runs",
+        stop=False,
+    )
+
+
+def _notice_silence(connection: socket.socket) -> None:
+    """Let the kernel end the connection soon after the other host has gone without a word."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
+
+
+async def _read_payload(reader: asyncio.StreamReader, limit: int) -> bytes:
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    if length > limit:
+        raise ParseError(f"frame of {length} bytes, at most {limit} are allowed")
+    return await reader.readexactly(length)
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

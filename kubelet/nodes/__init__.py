@@ -1,0 +1,1 @@
+"""The Nodes that stand for Slurm partitions, and their leases."""

@@ -1,0 +1,135 @@
+"""What to do next for one pod. Pure: `compute_actions` decides, the pod worker acts.
+
+Nothing here waits or remembers; the same view gives the same actions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpk.journal import Attempt
+from hpk.model.record import PodPhase
+from kubelet.evidence.observations import Observation
+from kubelet.evidence.outcome import Outcome, is_lost
+
+STOP_MARGIN_S = 15.0
+"""What a supervisor gets beyond the pod's grace period before its job is cancelled."""
+CANCEL_AGAIN_S = 10.0
+"""How long a scancel may take to show before it is sent again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """An observed deletion.
+
+    :param grace_period_s: as the API server says.
+    :param observed_at_s: when we first acted on it, monotonic seconds.
+    :param object_gone: the Pod object itself does not exist any more.
+    """
+
+    grace_period_s: int
+    observed_at_s: float
+    object_gone: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """Everything a decision rests on.
+
+    :param has_object: the API server has the Pod (False: gone, or missing from a new list).
+    :param is_over: its reported phase is terminal.
+    :param attempt: the one that speaks for the Pod.
+    :param cancelled_at_s: when its job was last cancelled, monotonic seconds.
+    """
+
+    has_object: bool
+    is_over: bool
+    deletion: Deletion | None
+    deletion_journalled: bool
+    attempt: Attempt | None
+    seen: Observation
+    outcome: Outcome | None
+    cancelled_at_s: float | None
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actions:
+    """What to do, in this order.
+
+    :param journal_delete: write down that the deletion was observed.
+    :param recover: find out what became of a submission nobody has the id of.
+    :param launch: admit, plan and submit.
+    :param stop: ask the supervisor to stop with this grace period, in seconds.
+    :param cancel: scancel.
+    :param mark_ended: nothing of the attempt is left in Slurm; written down after the report.
+    :param finish_deletion: delete the Pod object.
+    :param forget: remove the Pod's files; the worker is done.
+    :param again_s: look again after so many seconds even if nothing happens.
+    """
+
+    journal_delete: bool = False
+    recover: bool = False
+    launch: bool = False
+    stop: int | None = None
+    cancel: bool = False
+    mark_ended: bool = False
+    finish_deletion: bool = False
+    forget: bool = False
+    again_s: float | None = None
+
+
+def compute_actions(view: PodView) -> Actions:
+    """The next actions for a pod."""
+    attempt = view.attempt
+    if attempt is not None and attempt.is_open and attempt.job_id is None:
+        return Actions(journal_delete=_journal_delete(view), recover=True)
+    job_over = _job_is_over(view)
+    mark_ended = attempt is not None and attempt.is_open and job_over
+    alive = attempt is not None and attempt.is_open and not job_over
+    if view.deletion is None:
+        launch = attempt is None and view.has_object and not view.is_over
+        cancel = alive and view.outcome is not None and view.outcome.cancel and _may_cancel(view)
+        return Actions(launch=launch, cancel=cancel, mark_ended=mark_ended)
+    stop, cancel, again_s = _end(view, view.deletion) if alive else (None, False, None)
+    gone = not alive or view.outcome is not None
+    return Actions(
+        journal_delete=_journal_delete(view),
+        stop=stop,
+        cancel=cancel,
+        mark_ended=mark_ended,
+        finish_deletion=gone and view.has_object,
+        forget=not alive and view.deletion.object_gone,
+        again_s=again_s,
+    )
+
+
+def _journal_delete(view: PodView) -> bool:
+    return view.deletion is not None and not view.deletion_journalled and view.attempt is not None
+
+
+def _job_is_over(view: PodView) -> bool:
+    # What has ended stays so. A lost job is over however its pod ended: Slurm will never say so.
+    job = view.seen.job
+    if job is not None and job.state.is_terminal:
+        return True
+    return is_lost(view.seen, now_s=view.now_s)
+
+
+def _end(view: PodView, deletion: Deletion) -> tuple[int | None, bool, float | None]:
+    """How to bring a live job to its end: (stop, cancel, look again after seconds)."""
+    record, job = view.seen.record, view.seen.job
+    if record is None and (job is None or job.state.is_queued):
+        return None, _may_cancel(view), CANCEL_AGAIN_S
+    waited_s = view.now_s - deletion.observed_at_s
+    deadline_s = deletion.grace_period_s + STOP_MARGIN_S
+    overdue = waited_s > deadline_s
+    cancel = overdue and _may_cancel(view)
+    again_s = CANCEL_AGAIN_S if overdue else deadline_s - waited_s + 0.1
+    if record is not None and record.phase is PodPhase.FINISHED:
+        return None, cancel, again_s
+    return deletion.grace_period_s, cancel, again_s
+
+
+def _may_cancel(view: PodView) -> bool:
+    return view.cancelled_at_s is None or view.now_s - view.cancelled_at_s >= CANCEL_AGAIN_S

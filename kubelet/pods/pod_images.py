@@ -1,0 +1,136 @@
+"""The images of one pod, on their way: fetched in the background, with upstream's back-off.
+
+Source: pkg/kubelet/images/image_manager.go (events, reasons, back-off of 10 s doubling to 5 min).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+from hpk.images.errors import ERR_IMAGE_PULL, ImageError
+from hpk.model.errors import HpkError
+from hpk.model.plan import ImagePlan
+from kubelet.api.apiserver import Json
+from kubelet.status.container_statuses import Waiting
+from kubelet.status.events import EventRecorder
+
+_RETRY_FIRST_S = 10.0
+_RETRY_MOST_S = 300.0
+_AT_ONCE_S = 0.5
+_FAILURE_SHOWN_S = 5.0
+"""How long a failed pull reads as such, before it reads as waiting for the next one."""
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+class ImageProvider(Protocol):
+    """What a pod needs of hpk.images."""
+
+    async def ensure(self, reference: str, *, pull_policy: str) -> ImagePlan:
+        """The image, converted; raises ImageError."""
+
+
+class PodImages:
+    """Fetches what is missing, one try at a time; `ready` is called after each."""
+
+    def __init__(
+        self,
+        *,
+        provider: ImageProvider,
+        events: EventRecorder,
+        spawn: Spawn,
+        ready: Callable[[], None],
+    ) -> None:
+        self._provider = provider
+        self._events = events
+        self._spawn = spawn
+        self._ready = ready
+        self._task: asyncio.Task[None] | None = None
+        self._images: dict[str, ImagePlan] = {}
+        self._failure: ImageError | None = None
+        self._failures = 0
+        self._failed_at_s = 0.0
+        self._again_at_s = 0.0
+        self.waiting = Waiting()
+
+    @property
+    def again_s(self) -> float | None:
+        """When something is to be done; None while a try runs, for its end is told."""
+        if self._task is not None:
+            return None
+        now_s = time.monotonic()
+        shown_until_s = self._failed_at_s + _FAILURE_SHOWN_S
+        return max(0.0, (shown_until_s if now_s < shown_until_s else self._again_at_s) - now_s)
+
+    async def get(self, pod: Json) -> Mapping[str, ImagePlan] | None:
+        """The pod's images by container name; None while one is missing."""
+        wanted = {c["name"] for c in spec_containers(pod)}
+        if wanted <= self._images.keys():
+            return self._images
+        if self._task is None and time.monotonic() >= self._again_at_s:
+            self._task = self._spawn(self._fetch(pod))
+            # A cached image takes no time worth a round of its own.
+            await asyncio.wait([self._task], timeout=_AT_ONCE_S)
+            if self._task is not None:
+                self._events.normal(pod, "Pulling", f"Pulling image {_names(pod)}")
+        if self._task is None and time.monotonic() >= self._failed_at_s + _FAILURE_SHOWN_S:
+            self._back_off(pod)
+        return self._images if wanted <= self._images.keys() else None
+
+    async def _fetch(self, pod: Json) -> None:
+        try:
+            for container in spec_containers(pod):
+                if container["name"] not in self._images:
+                    self._images[container["name"]] = await self._fetch_one(pod, container)
+            self.waiting = Waiting()
+        except ImageError as error:
+            self._failed(pod, error)
+        except (HpkError, OSError) as error:
+            self._failed(pod, ImageError(ERR_IMAGE_PULL, str(error)))
+        finally:
+            self._task = None
+            self._ready()
+
+    async def _fetch_one(self, pod: Json, container: Mapping[str, Any]) -> ImagePlan:
+        reference = container["image"]
+        image = await self._provider.ensure(
+            reference, pull_policy=container.get("imagePullPolicy", "IfNotPresent")
+        )
+        self._events.normal(
+            pod, "Pulled", f'Container image "{reference}" is ready as {image.image_id}'
+        )
+        return image
+
+    def _failed(self, pod: Json, error: ImageError) -> None:
+        self._failures += 1
+        pause_s = min(_RETRY_FIRST_S * 2 ** (self._failures - 1), _RETRY_MOST_S)
+        self._failure, self._failed_at_s = error, time.monotonic()
+        self._again_at_s = self._failed_at_s + pause_s
+        self._events.warning(pod, "Failed", str(error))
+        self._events.warning(pod, "Failed", f"Error: {error.reason}")
+        self.waiting = Waiting(reason=error.reason, message=str(error))
+
+    def _back_off(self, pod: Json) -> None:
+        """Between two tries, in the words of upstream's image manager."""
+        error = self._failure
+        if error is None or error.reason != ERR_IMAGE_PULL:
+            return
+        if self.waiting.reason != "ImagePullBackOff":
+            names = _names(pod)
+            self._events.normal(pod, "BackOff", f"Back-off pulling image {names}")
+            message = f"Back-off pulling image {names}: {error.reason}: {error}"
+            self.waiting = Waiting(reason="ImagePullBackOff", message=message)
+
+
+def _names(pod: Json) -> str:
+    return ", ".join(
+        f'"{image}"' for image in dict.fromkeys(c["image"] for c in spec_containers(pod))
+    )
+
+
+def spec_containers(pod: Json) -> list[Json]:
+    """All containers of a Pod, in the order they start."""
+    return [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]

@@ -1,0 +1,151 @@
+"""Says how one pod is: its status, and an event for each thing that happened to it, once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from hpk.journal import Attempt
+from hpk.model.errors import ParseError
+from hpk.model.plan import ContainerPlan, PodPlan
+from hpk.model.record import SupervisorRecord
+from kubelet.api.apiserver import Json
+from kubelet.api.meta_time import rfc3339_now
+from kubelet.evidence.observations import Observation
+from kubelet.evidence.outcome import Outcome
+from kubelet.pods.actions import PodView
+from kubelet.status.container_statuses import Waiting
+from kubelet.status.events import EventRecorder
+from kubelet.status.pod_status import StatusInput, compute_status, queue_waiting, rejected_status
+from kubelet.status.status_manager import StatusManager
+from kubelet.submission.submitter import Submitter
+
+log = logging.getLogger(__name__)
+
+
+class PodReporter:
+    """Turns views of one pod into status and events."""
+
+    def __init__(
+        self, *, statuses: StatusManager, events: EventRecorder, submitter: Submitter
+    ) -> None:
+        self._statuses = statuses
+        self._events = events
+        self._submitter = submitter
+        self._plan: PodPlan | None = None
+        self._queue_reason = ""
+        self._waiting_told = Waiting()
+        self._started: set[str] = set()
+        self._told: dict[tuple[str, str, str], int] = {}
+
+    async def report(self, pod: Json, view: PodView) -> None:
+        """The status of a pod that was submitted."""
+        outcome = view.outcome
+        expected = view.is_over or view.deletion is not None
+        if outcome is not None and outcome.reason and not expected:
+            self._events.warning(pod, outcome.reason, outcome.message)
+        waiting = queue_waiting(view.seen.job)
+        if waiting.reason != self._queue_reason and waiting.message:
+            self._events.normal(pod, "SlurmJobPending", waiting.message)
+        self._queue_reason = waiting.reason
+        if view.seen.record is not None:
+            self._report_starts(pod, view.seen.record)
+            self._report_events(pod, view.seen.record)
+        await self._write(pod, view.attempt, view.seen, outcome, waiting)
+
+    async def report_waiting(self, pod: Json, waiting: Waiting) -> None:
+        """The status of a pod that could not be submitted yet."""
+        await self._write(pod, None, Observation(), None, waiting)
+
+    async def report_refusal(self, pod: Json, waiting: Waiting) -> None:
+        """The same, where Slurm said why; the reason becomes an event when it is new."""
+        if waiting != self._waiting_told:
+            self._events.warning(pod, waiting.reason, waiting.message)
+        self._waiting_told = waiting
+        await self.report_waiting(pod, waiting)
+
+    async def reject(self, pod: Json, reason: str, message: str) -> None:
+        """Fail the Pod: it cannot run here as it is written (kubelet.go, rejectPod)."""
+        self._events.warning(pod, reason, message)
+        await self._statuses.update(pod, rejected_status(pod, reason, message, rfc3339_now()))
+
+    def submitted(self, pod: Json, attempt: Attempt, plan: PodPlan) -> None:
+        """The pod is a Slurm job now."""
+        self._plan = plan
+        message = f"Submitted as Slurm job {attempt.job_id} to partition {plan.partition}"
+        self._events.normal(pod, "SlurmJobSubmitted", message)
+
+    def stopping(self, pod: Json) -> None:
+        """Its containers are told to stop."""
+        for container in pod["spec"]["containers"]:
+            self._events.normal(pod, "Killing", f"Stopping container {container['name']}")
+
+    def _report_starts(self, pod: Json, record: SupervisorRecord) -> None:
+        status = pod.get("status") or {}
+        # One that waits has an id before it starts.
+        reported = {
+            str(state.get("containerID") or "").rpartition("/")[2]
+            for field in ("initContainerStatuses", "containerStatuses")
+            for container in status.get(field) or []
+            for state in (
+                {} if "waiting" in (container.get("state") or {}) else container,
+                (container.get("lastState") or {}).get("terminated") or {},
+            )
+        }
+        for container in (*record.init_containers, *record.containers):
+            if container.state.started_at_s is None or container.container_id in self._started:
+                continue
+            self._started.add(container.container_id)
+            if container.container_id not in reported:
+                message = f"Started container {container.name} on {record.host}"
+                self._events.normal(pod, "Started", message)
+
+    def _report_events(self, pod: Json, record: SupervisorRecord) -> None:
+        """What the supervisor saw since it was last heard; all of it by a new kubelet."""
+        init = {item["name"] for item in pod["spec"].get("initContainers") or []}
+        told = {}
+        for event in record.events:
+            key = (event.container, event.reason, event.message)
+            told[key] = event.count
+            if self._told.get(key) != event.count:
+                field = "initContainers" if event.container in init else "containers"
+                path = f"spec.{field}{{{event.container}}}"
+                self._events.observed(pod, event, path)
+        self._told = told
+
+    async def _write(
+        self,
+        pod: Json,
+        attempt: Attempt | None,
+        seen: Observation,
+        outcome: Outcome | None,
+        waiting: Waiting,
+    ) -> None:
+        plan = await self._plan_of(attempt)
+        status = compute_status(
+            StatusInput(
+                pod=self._statuses.latest(pod),
+                seen=seen,
+                outcome=outcome,
+                waiting=waiting,
+                images={c.name: c.image for c in _containers(plan)},
+                runtime=plan.runtime if plan else "",
+                now=rfc3339_now(),
+            )
+        )
+        if not await self._statuses.update(pod, status):
+            log.info("pod has gone from the API server uid=%s", pod["metadata"]["uid"])
+
+    async def _plan_of(self, attempt: Attempt | None) -> PodPlan | None:
+        if self._plan is None and attempt is not None:
+            try:
+                spec = await asyncio.to_thread(self._submitter.load_spec, attempt)
+            except ParseError as error:
+                log.warning("plan of %s: %s", attempt.pod, error)
+                return None
+            self._plan = spec.plan
+        return self._plan
+
+
+def _containers(plan: PodPlan | None) -> tuple[ContainerPlan, ...]:
+    return (*plan.init_containers, *plan.containers) if plan else ()

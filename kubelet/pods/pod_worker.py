@@ -1,0 +1,216 @@
+"""The pod worker: one task for each Pod UID, the only one that acts for it.
+
+Whatever happens — the Pod changed, the supervisor spoke, Slurm did, a pause ended — wakes the same
+`sync`, which looks at everything anew, lets `compute_actions` decide and acts. Newest update wins;
+a failed step is tried again after a pause; nothing a pod does reaches another pod's worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+
+from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
+from hpk.model.errors import TransientError
+from hpk.model.ids import PodRef, PodUid
+from kubelet.api.apiserver import ApiError, Json
+from kubelet.evidence.observations import Observation
+from kubelet.evidence.outcome import pod_outcome
+from kubelet.pods.actions import Deletion, PodView, compute_actions
+from kubelet.pods.pod_admission import PodAdmission
+from kubelet.pods.pod_reporter import PodReporter
+from kubelet.pods.pod_stop import PodStop
+from kubelet.pods.worker_services import WorkerServices
+from kubelet.status.pod_phase import TERMINAL
+
+log = logging.getLogger(__name__)
+
+_RETRY_FIRST_S = 1.0
+_RETRY_MOST_S = 60.0
+
+
+class PodWorker:
+    """Brings one Pod to where it should be, and says how it is."""
+
+    def __init__(self, pod: Json, services: WorkerServices) -> None:
+        meta = pod["metadata"]
+        self.ref = PodRef(meta["namespace"], meta["name"], PodUid(meta["uid"]))
+        self.pod = pod
+        self._services = services
+        self._wake = asyncio.Event()
+        self._has_object = True
+        self._deletion: Deletion | None = None
+        self._reporter = PodReporter(
+            statuses=services.statuses, events=services.events, submitter=services.submitter
+        )
+        self._admission = PodAdmission(self.ref, services, self._reporter, ready=self._wake.set)
+        self._stop = PodStop(self.ref, services, self._reporter)
+
+    # What happens to it
+
+    def update(self, pod: Json) -> None:
+        """The Pod changed."""
+        self.pod = pod
+        self._has_object = True
+        if pod["metadata"].get("deletionTimestamp"):
+            self._observe_deletion(gone=False)
+        self._wake.set()
+
+    def object_gone(self, pod: Json) -> None:
+        """The Pod's deletion was observed."""
+        self.pod = pod
+        self._has_object = False
+        self._observe_deletion(gone=True)
+        self._wake.set()
+
+    @classmethod
+    def of_absent(
+        cls, journal: PodJournal, services: WorkerServices, *, deleted: bool
+    ) -> PodWorker:
+        """A worker for a Pod that only its journal knows.
+
+        :param deleted: its deletion was observed once, so it is brought to its end; else its job
+            is kept (the API server's store may have been emptied or restored).
+        """
+        ref = journal.pod
+        meta = {"namespace": ref.namespace, "name": ref.name, "uid": ref.uid}
+        worker = cls({"metadata": meta, "spec": {"containers": []}}, services)
+        worker._has_object = False
+        if deleted:
+            worker._observe_deletion(gone=True)
+        return worker
+
+    @property
+    def has_object(self) -> bool:
+        """Whether the API server has the Pod, as far as is known."""
+        return self._has_object
+
+    def object_missing(self) -> None:
+        """The Pod is not in a new list: gone if its deletion had begun, else its job is kept."""
+        if self._deletion is not None:
+            self.object_gone(self.pod)
+            return
+        if self._has_object:
+            log.warning("pod is unknown to the API server, its job is kept pod=%s", self.ref)
+        self._has_object = False
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Something about the pod was observed."""
+        self._wake.set()
+
+    def _observe_deletion(self, *, gone: bool) -> None:
+        grace = self.pod["metadata"].get("deletionGracePeriodSeconds")
+        grace_period_s = int(grace) if grace is not None else 30
+        since = self._deletion.observed_at_s if self._deletion else time.monotonic()
+        if gone and self._deletion is None:
+            grace_period_s = 0
+        self._deletion = Deletion(
+            grace_period_s=grace_period_s, observed_at_s=since, object_gone=gone
+        )
+
+    # Its life
+
+    async def run(self) -> None:
+        """Sync whenever woken, until nothing of the pod is left."""
+        retry_s = _RETRY_FIRST_S
+        while True:
+            self._wake.clear()
+            again_s: float | None
+            try:
+                done, again_s = await self.sync()
+                if done:
+                    return
+                retry_s = _RETRY_FIRST_S
+            except (ApiError, TransientError, OSError) as error:
+                log.warning("sync failed, trying again pod=%s error=%s", self.ref, error)
+                again_s, retry_s = retry_s, min(retry_s * 2, _RETRY_MOST_S)
+            except Exception:
+                log.exception("sync failed, trying again pod=%s", self.ref)
+                again_s, retry_s = retry_s, min(retry_s * 2, _RETRY_MOST_S)
+            try:
+                async with asyncio.timeout(again_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def sync(self) -> tuple[bool, float | None]:
+        """One look at the pod and what follows from it.
+
+        1. read the journal and the observations, and let compute_actions decide;
+        2. journal an observed deletion, before anything is done about it;
+        3. recover a submission nobody has the id of, or launch the pod;
+        4. watch the job; stop or cancel it;
+        5. report the status;
+        6. only then write down that the job has ended, so that no end goes unreported;
+        7. delete the Pod object, then the pod's files.
+
+        :returns: whether the worker is done, and when to look again (seconds, None: when woken).
+        """
+        journal = await asyncio.to_thread(read_pod, self._services.paths, self.ref.uid)
+        view = self._view(journal)
+        actions = compute_actions(view)
+        if actions.journal_delete:
+            await self._record(Step.DELETE)
+        if actions.recover and view.attempt is not None:
+            await self._services.submitter.recover(view.attempt)
+            return False, 0
+        if actions.launch:
+            return False, await self._admission.launch(self.pod)
+        if view.attempt is not None and (view.attempt.is_open or not view.is_over):
+            self._services.pleg.track(view.attempt)
+            if actions.stop is not None:
+                await self._stop.stop(self.pod, view.attempt, actions.stop)
+            if actions.cancel:
+                await self._stop.cancel(view.attempt)
+        if self._has_object and not (view.attempt is None and view.is_over):
+            await self._reporter.report(self.pod, view)
+        if actions.mark_ended and view.attempt is not None:
+            await self._record(Step.ENDED, view.attempt)
+        if view.is_over and view.attempt is not None and not view.attempt.is_open:
+            self._services.pleg.untrack(view.attempt.nonce)
+        if actions.finish_deletion:
+            await self._services.statuses.finish_deletion(self.pod)
+        if actions.forget:
+            await self._forget(journal)
+            return True, None
+        return False, 0 if actions.mark_ended else actions.again_s
+
+    def _view(self, journal: PodJournal | None) -> PodView:
+        attempt = journal.current if journal else None
+        seen = self._services.observations.get(attempt.nonce) if attempt else Observation()
+        now_s = time.monotonic()
+        phase = (self._services.statuses.latest(self.pod).get("status") or {}).get("phase")
+        return PodView(
+            has_object=self._has_object,
+            is_over=phase in TERMINAL,
+            deletion=self._deletion,
+            deletion_journalled=journal is not None and journal.deleted,
+            attempt=attempt,
+            seen=seen,
+            outcome=pod_outcome(seen, now_s=now_s),
+            cancelled_at_s=self._stop.cancelled_at_s,
+            now_s=now_s,
+        )
+
+    # What is left of it
+
+    async def _forget(self, journal: PodJournal | None) -> None:
+        for attempt in journal.attempts if journal else ():
+            self._services.pleg.untrack(attempt.nonce)
+            self._services.observations.forget(attempt.nonce)
+        self._services.statuses.forget(self.ref.uid)
+        directory = self._services.paths.pod_dir(self.ref.uid)
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        log.info("pod gone pod=%s uid=%s", self.ref, self.ref.uid)
+
+    async def _record(self, step: Step, attempt: Attempt | None = None) -> None:
+        await asyncio.to_thread(
+            record_step,
+            self._services.paths,
+            self.ref,
+            step,
+            nonce=attempt.nonce if attempt else None,
+        )

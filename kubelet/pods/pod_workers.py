@@ -1,0 +1,114 @@
+"""The pod workers: one for each Pod UID, started when a Pod is first heard of.
+
+Hands what the informer sees to the worker concerned, and starts workers for the pods that only
+their journals know. What a worker does with it is kubelet.pods.pod_worker's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from hpk.model.ids import PodUid
+from kubelet.api.apiserver import Json
+from kubelet.pods.orphaned_pods import orphaned_pods
+from kubelet.pods.pod_worker import PodWorker
+from kubelet.pods.worker_services import WorkerServices
+
+log = logging.getLogger(__name__)
+
+
+class PodWorkers:
+    """All pods' workers. Fulfils kubelet.api.informer.PodHandler."""
+
+    def __init__(
+        self,
+        services: WorkerServices,
+        *,
+        shown_changed: Callable[[PodUid], None],
+        gone: Callable[[PodUid], None],
+    ) -> None:
+        """
+        :param shown_changed: called when metadata that a volume may show has changed.
+        :param gone: called when a pod's worker is done: nothing of the pod is left.
+        """
+        self._services = services
+        self._shown_changed = shown_changed
+        self._gone = gone
+        self._workers: dict[PodUid, PodWorker] = {}
+
+    def get(self, uid: PodUid) -> PodWorker | None:
+        """A pod's worker."""
+        return self._workers.get(uid)
+
+    def pods(self) -> list[Json]:
+        """The Pods that the API server has, with the status reported last."""
+        statuses = self._services.statuses
+        return [statuses.latest(w.pod) for w in self._workers.values() if w.has_object]
+
+    def nudge(self, uid: PodUid) -> None:
+        """Something about this pod was observed."""
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.nudge()
+
+    def nudge_all(self) -> None:
+        """Something was observed that any pod may have waited for."""
+        for worker in self._workers.values():
+            worker.nudge()
+
+    def pod_changed(self, pod: Json) -> None:
+        """PodHandler: a Pod is new or has changed."""
+        uid = PodUid(pod["metadata"]["uid"])
+        worker = self._workers.get(uid)
+        if worker is None:
+            worker = self._start(uid, PodWorker(pod, self._services))
+        elif _shown(worker.pod) != _shown(pod):
+            self._shown_changed(uid)
+        worker.update(pod)
+
+    def pod_deleted(self, pod: Json) -> None:
+        """PodHandler: a Pod's deletion was observed."""
+        uid = PodUid(pod["metadata"]["uid"])
+        worker = self._workers.get(uid) or self._start(uid, PodWorker(pod, self._services))
+        worker.object_gone(pod)
+
+    def pods_listed(self, pods: list[Json]) -> None:
+        """PodHandler: a whole list."""
+        listed = {PodUid(pod["metadata"]["uid"]) for pod in pods}
+        for pod in pods:
+            self.pod_changed(pod)
+        for uid, worker in self._workers.items():
+            if uid not in listed:
+                worker.object_missing()
+        self._services.spawn(self._take_up_orphans(listed))
+
+    async def _take_up_orphans(self, listed: set[PodUid]) -> None:
+        """Start workers for the pods that were not listed: they end those whose deletion was
+        observed, and keep the jobs of the others."""
+
+        def is_known(uid: PodUid) -> bool:
+            return uid in listed or uid in self._workers
+
+        async for journal in orphaned_pods(self._services.paths, is_known):
+            log.warning(
+                "pod is unknown to the API server pod=%s deleted=%s", journal.pod, journal.deleted
+            )
+            worker = PodWorker.of_absent(journal, self._services, deleted=journal.deleted)
+            self._start(journal.pod.uid, worker)
+
+    def _start(self, uid: PodUid, worker: PodWorker) -> PodWorker:
+        self._workers[uid] = worker
+        self._services.spawn(self._run(uid, worker))
+        return worker
+
+    async def _run(self, uid: PodUid, worker: PodWorker) -> None:
+        await worker.run()
+        if self._workers.get(uid) is worker:
+            del self._workers[uid]
+            self._gone(uid)
+
+
+def _shown(pod: Json) -> tuple[object, object]:
+    """What of a Pod's metadata may change and a volume may show."""
+    return pod["metadata"].get("labels"), pod["metadata"].get("annotations")

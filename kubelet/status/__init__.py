@@ -1,0 +1,1 @@
+"""What a Pod is said to be: its status, computed and patched, and its events."""

@@ -1,0 +1,208 @@
+"""v1.ContainerStatus of each container. Pure.
+
+Sources: pkg/kubelet/kubelet_pods.go (convertToAPIContainerStatuses),
+pkg/kubelet/status/status_manager.go (TerminatePod).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpk.model.plan import ImagePlan
+from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState, SupervisorRecord
+from kubelet.api.apiserver import Json
+from kubelet.api.meta_time import rfc3339
+from kubelet.evidence.outcome import Outcome
+from kubelet.status.pod_phase import has_initialized, is_sidecar
+
+_UNKNOWN_MESSAGE = "The container could not be located when the pod was terminated"
+CREATING = "ContainerCreating"
+INITIALIZING = "PodInitializing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Why containers do not run yet, for ``state.waiting``."""
+
+    reason: str = CREATING
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusSources:
+    """What container statuses are made of.
+
+    :param old: the status reported last.
+    :param waiting: for containers the supervisor has not spoken of.
+    :param ended_at_s: when the Slurm job ended, where that is known.
+    """
+
+    spec: Mapping[str, Any]
+    old: Mapping[str, Any]
+    record: SupervisorRecord | None
+    outcome: Outcome | None
+    waiting: Waiting
+    images: Mapping[str, ImagePlan]
+    runtime: str
+    ended_at_s: float | None
+
+
+def refused_debugger(spec: Mapping[str, Any], index: int) -> Json:
+    """`kubectl debug` adds containers to a Pod that was admitted long ago: only they are refused,
+    and whoever waits for them sees why."""
+    message = f"spec.ephemeralContainers[{index}]: is not supported yet"
+    return {
+        "name": spec["name"],
+        "image": spec.get("image", ""),
+        "imageID": "",
+        "restartCount": 0,
+        "ready": False,
+        "lastState": {},
+        "state": {
+            "terminated": {"exitCode": 128, "reason": "UnsupportedField", "message": message}
+        },
+    }
+
+
+def container_statuses(given: StatusSources) -> tuple[list[Json], list[Json]]:
+    """The statuses of the init containers, and of the others, in the Pod's order."""
+    record = given.record
+    init = _statuses(
+        given,
+        given.spec.get("initContainers") or [],
+        record.init_containers if record is not None else (),
+        given.old.get("initContainerStatuses"),
+    )
+    regular = _statuses(
+        given,
+        given.spec["containers"],
+        record.containers if record is not None else (),
+        given.old.get("containerStatuses"),
+    )
+    for spec, status in zip(given.spec.get("initContainers") or [], init, strict=True):
+        if not is_sidecar(spec):
+            ended = status["state"].get("terminated")
+            status["ready"] = ended is not None and ended["exitCode"] == 0
+    if given.outcome is not None:
+        by_name = {status["name"]: status for status in (*init, *regular)}
+        # Of a pod that was never initialized the containers never were, and go on waiting.
+        lost = _begun(init) + (regular if has_initialized(given.spec, by_name) else [])
+        _end(given, lost, given.outcome)
+    return init, regular
+
+
+def _statuses(
+    given: StatusSources,
+    specs: Sequence[Mapping[str, Any]],
+    records: Sequence[ContainerRecord],
+    old: Sequence[Mapping[str, Any]] | None,
+) -> list[Json]:
+    by_name = {record.name: record for record in records}
+    old_by_name = {status.get("name"): status for status in old or []}
+    return [
+        _status(given, spec, by_name.get(spec["name"]), old_by_name.get(spec["name"]))
+        for spec in specs
+    ]
+
+
+def _status(
+    given: StatusSources,
+    spec: Mapping[str, Any],
+    record: ContainerRecord | None,
+    old: Mapping[str, Any] | None,
+) -> Json:
+    image = given.images.get(spec["name"])
+    waiting = given.waiting
+    if waiting.reason == CREATING and given.spec.get("initContainers"):
+        waiting = Waiting(reason=INITIALIZING, message=waiting.message)
+    status: Json = {
+        "name": spec["name"],
+        "image": spec["image"],
+        "imageID": image.image_id if image else (old or {}).get("imageID", ""),
+        "restartCount": 0,
+        "ready": False,
+        "started": False,
+        "lastState": {},
+        "state": {"waiting": _waiting_json(waiting)},
+    }
+    if record is not None:
+        status |= _from_record(record, given.runtime)
+    elif old is not None and "waiting" not in (old.get("state") or {"waiting": {}}):
+        # Nothing new is known of it (its files are gone, say): what was reported stands.
+        return dict(old)
+    return status
+
+
+def _waiting_json(waiting: Waiting) -> Json:
+    return {"reason": waiting.reason} | ({"message": waiting.message} if waiting.message else {})
+
+
+def _from_record(record: ContainerRecord, runtime: str) -> Json:
+    running = record.state.phase is ContainerPhase.RUNNING
+    container_id = f"{runtime}://{record.container_id}" if record.container_id else ""
+    status: Json = {
+        "restartCount": record.restart_count,
+        "ready": running if record.ready is None else record.ready,
+        "started": running if record.started is None else record.started,
+        "state": _state_json(record.state, container_id),
+    }
+    if container_id:
+        status["containerID"] = container_id
+    if record.last_state is not None:
+        last_id = f"{runtime}://{record.last_container_id}" if record.last_container_id else ""
+        status["lastState"] = _state_json(record.last_state, last_id)
+    return status
+
+
+def _state_json(state: ContainerState, container_id: str) -> Json:
+    if state.phase is ContainerPhase.RUNNING:
+        started = rfc3339(state.started_at_s) if state.started_at_s is not None else None
+        return {"running": {"startedAt": started}}
+    if state.phase is ContainerPhase.WAITING:
+        return {"waiting": _waiting_json(Waiting(reason=state.reason, message=state.message))}
+    terminated: Json = {"exitCode": 137 if state.exit_code is None else state.exit_code}
+    if state.signal:
+        terminated["signal"] = state.signal
+    if state.reason:
+        terminated["reason"] = state.reason
+    if state.message:
+        terminated["message"] = state.message
+    if state.started_at_s is not None:
+        terminated["startedAt"] = rfc3339(state.started_at_s)
+    if state.finished_at_s is not None:
+        terminated["finishedAt"] = rfc3339(state.finished_at_s)
+    if container_id:
+        terminated["containerID"] = container_id
+    return {"terminated": terminated}
+
+
+def _begun(init: list[Json]) -> list[Json]:
+    """Init containers up to the last that has any sign of a start, at least one as upstream."""
+    for index in range(len(init) - 1, -1, -1):
+        if "waiting" not in init[index]["state"] or "terminated" in init[index]["lastState"]:
+            return init[: index + 1]
+    return init[:1]
+
+
+def _end(given: StatusSources, statuses: Sequence[Json], outcome: Outcome) -> None:
+    """Containers nobody saw end; a pod's end is their end."""
+    for status in statuses:
+        if "terminated" in status["state"]:
+            continue
+        # Upstream says ContainerStatusUnknown where it knows no better; Slurm does know.
+        terminated: Json = {
+            "exitCode": 137,
+            "reason": outcome.reason or "ContainerStatusUnknown",
+            "message": outcome.message or _UNKNOWN_MESSAGE,
+        }
+        started = (status["state"].get("running") or {}).get("startedAt")
+        if started:
+            terminated["startedAt"] = started
+        if given.ended_at_s is not None:
+            terminated["finishedAt"] = rfc3339(given.ended_at_s)
+        if status.get("containerID"):
+            # It ran, and left a log, which is shown only of a container that has an id.
+            terminated["containerID"] = status["containerID"]
+        status |= {"state": {"terminated": terminated}, "ready": False, "started": False}
