@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 import jinja2
 
@@ -12,6 +13,8 @@ from hpk.model.errors import ParseError
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import PodPlan, SbatchOption
 
+_TEMPLATES = Path(__file__).parents[1] / "slurm_templates"
+"""Beside hpk/, in a checkout as in an installation: the wheel carries them there."""
 _PLAIN = "/_.,:=@%+-[]*&|()"
 _UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories: control characters, surrogates, line and paragraph separators."""
@@ -103,7 +106,7 @@ def _quoted(value: str) -> str:
 
 
 _ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.PackageLoader("hpk", "slurm_templates"),
+    loader=jinja2.FileSystemLoader(_TEMPLATES),
     undefined=jinja2.StrictUndefined,
     autoescape=False,  # noqa: S701  shell and directives have filters of their own
     trim_blocks=True,
