@@ -22,8 +22,10 @@ from bootstrap.download import Downloader
 from bootstrap.store import Stored
 from hpk import subproc
 from hpk.config.schema import BinariesConfig
+from hpk.durable import private_directory
+from hpk.flock import wait_for_lock
 from hpk.model.errors import HpkError, PermanentError
-from hpk.statefs import HpkPaths, private_directory, wait_for_lock
+from hpk.statefs import HpkPaths
 
 _KNOWN = {**PROGRAMS, **SAMPLES}
 

@@ -15,8 +15,9 @@ from bootstrap.host import Identity
 from bootstrap.lock import Holder
 from bootstrap.logs import control_plane_log
 from bootstrap.remains import end_remains
+from hpk.durable import write_atomically
 from hpk.model.errors import TransientError
-from hpk.statefs import HpkPaths, write_atomically
+from hpk.statefs import HpkPaths
 
 _POLL_S = 0.1
 _TIMEOUT_S = 60.0

@@ -14,7 +14,7 @@ import json
 import secrets
 from pathlib import Path
 
-from hpk.statefs import write_atomically
+from hpk.durable import write_atomically
 
 _KEY_BYTES = 32  # of secretbox: XSalsa20 and Poly1305
 

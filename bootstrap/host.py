@@ -11,8 +11,8 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpk.durable import private_directory, write_atomically
 from hpk.model.errors import PermanentError
-from hpk.statefs import private_directory, write_atomically
 
 _LOWEST_PORT = 20000
 _HIGHEST_PORT = 32000  # below the kernel's own ephemeral ports, which come and go

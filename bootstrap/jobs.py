@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpk import journal
+from hpk.flock import exclusive_lock
 from hpk.journal import Attempt
 from hpk.model.errors import HpkError
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation
 from hpk.slurm.base import SlurmBackend, parse_submit_output
-from hpk.statefs import HpkPaths, exclusive_lock
+from hpk.statefs import HpkPaths
 
 log = logging.getLogger(__name__)
 

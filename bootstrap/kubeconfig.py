@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from bootstrap.pki import Pki
+from hpk.durable import write_atomically
 from hpk.model.errors import ParseError
-from hpk.statefs import write_atomically
 
 
 def kubeconfig(pki: Pki, client: str, *, server: str, cluster: str) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from typing import Any
 
 from bootstrap.host import Identity
 from bootstrap.processes import ProcessId
+from hpk.durable import claim, private_directory, write_atomically
 from hpk.model.errors import ParseError, PermanentError
-from hpk.statefs import HpkPaths, claim, private_directory, write_atomically
+from hpk.statefs import HpkPaths
 
 BEAT_S = 3.0
 """Pause between two heartbeats."""

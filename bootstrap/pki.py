@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hpk.durable import private_directory, write_atomically
 from hpk.model.errors import PermanentError
-from hpk.statefs import private_directory, write_atomically
 
 AUTHORITIES = ("api", "etcd", "front-proxy", "channel")
 

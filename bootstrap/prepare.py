@@ -18,8 +18,9 @@ from bootstrap.site import Site
 from hpk import subproc
 from hpk.config.load import SITE_VARIABLE
 from hpk.config.schema import ControlPlaneConfig
+from hpk.durable import private_directory, write_atomically
 from hpk.model import codec
-from hpk.statefs import HpkPaths, private_directory, write_atomically
+from hpk.statefs import HpkPaths
 
 _KEPT = (
     *("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "SSL_CERT_FILE"),

@@ -8,9 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from bootstrap.host import Identity
+from hpk.durable import write_atomically
 from hpk.model import codec
 from hpk.model.errors import ParseError
-from hpk.statefs import HpkPaths, write_atomically
+from hpk.statefs import HpkPaths
 
 
 class Phase(StrEnum):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap.components import Program
+from hpk.durable import sync_directory, write_atomically
 from hpk.model.errors import PermanentError
-from hpk.statefs import sync_directory, write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

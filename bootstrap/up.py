@@ -21,10 +21,11 @@ from bootstrap.runner import log_tail
 from bootstrap.state import ComponentPhase, ControlPlaneState, Phase, read_state
 from hpk import subproc
 from hpk.config.schema import Config
+from hpk.durable import private_directory
 from hpk.model import codec
 from hpk.model.errors import HpkError, ParseError, PermanentError, TransientError
 from hpk.model.settings import Endpoint
-from hpk.statefs import HpkPaths, private_directory
+from hpk.statefs import HpkPaths
 
 _POLL_S = 0.1
 _LOOK_S = 3 * lock.BEAT_S

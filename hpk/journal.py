@@ -8,12 +8,17 @@ the attempt is left in Slurm).
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
+from hpk.durable import append_line
 from hpk.model.ids import JobName, Nonce, PodRef, PodUid, SlurmJobId, is_valid_uid
-from hpk.statefs import HpkPaths, append_journal, read_journal
+from hpk.statefs import HpkPaths
 
 
 class Step(StrEnum):
@@ -86,7 +91,7 @@ def record_step(
         entry["nonce"] = nonce
     if job_id is not None:
         entry["job_id"] = job_id
-    append_journal(paths.journal(pod.uid), entry)
+    append_line(paths.journal(pod.uid), json.dumps(entry, separators=(",", ":")))
 
 
 def read_pod(paths: HpkPaths, uid: PodUid) -> PodJournal | None:
@@ -94,7 +99,7 @@ def read_pod(paths: HpkPaths, uid: PodUid) -> PodJournal | None:
     attempts: dict[Nonce, Attempt] = {}
     pod: PodRef | None = None
     deleted = False
-    for entry in read_journal(paths.journal(uid)):
+    for entry in _entries(paths.journal(uid)):
         step, namespace, name = entry.get("step"), entry.get("namespace"), entry.get("name")
         if not isinstance(namespace, str) or not isinstance(name, str):
             continue
@@ -106,6 +111,19 @@ def read_pod(paths: HpkPaths, uid: PodUid) -> PodJournal | None:
     if pod is None:
         return None
     return PodJournal(pod=pod, attempts=tuple(attempts.values()), deleted=deleted)
+
+
+def _entries(path: Path) -> Iterator[dict[str, object]]:
+    """The whole lines; one that a crash cut short counts as not written."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                yield entry
 
 
 def _apply(

@@ -15,9 +15,11 @@ import zipfile
 from pathlib import Path
 
 import hpk
-from hpk.statefs import HpkPaths, private_directory, write_atomically
+from hpk.durable import private_directory, write_atomically
+from hpk.statefs import HpkPaths
 
 _PACKAGES = ("model", "mpi", "runtimes", "supervisor")
+_MODULES = ("durable", "flock")
 _MAIN = "from hpk.supervisor.main import entry\n\nentry()\n"
 _INIT = '"""HPK, the part that runs in a job."""\n'
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
@@ -27,9 +29,11 @@ def build_zipapp() -> bytes:
     """The zipapp's bytes; the same for the same sources and the same Python."""
     root = Path(hpk.__file__).parent
     sources = {"__main__.py": _MAIN, "hpk/__init__.py": _INIT}
+    found = [root / f"{module}.py" for module in _MODULES]
     for package in _PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            sources[f"hpk/{path.relative_to(root).as_posix()}"] = path.read_text(encoding="utf-8")
+        found += sorted((root / package).rglob("*.py"))
+    for path in found:
+        sources[f"hpk/{path.relative_to(root).as_posix()}"] = path.read_text(encoding="utf-8")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, text in sorted(sources.items()):

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 from hpk.config.load import load
+from hpk.durable import private_directory
 from hpk.model import codec
 from hpk.model.errors import HpkError
 from hpk.model.settings import KubeletSettings
 from hpk.planning.job.site import site_settings
 from hpk.slurm.cli import CliBackend
-from hpk.statefs import HpkPaths, private_directory
+from hpk.statefs import HpkPaths
 from hpk.supervisor_zipapp import install_zipapp
 from kubelet.api.apiserver import ApiServer
 from kubelet.daemon import Kubelet

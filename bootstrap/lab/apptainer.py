@@ -17,8 +17,8 @@ from pathlib import Path
 
 from bootstrap.binaries import Reporter
 from hpk import subproc
+from hpk.flock import wait_for_lock
 from hpk.model.errors import PermanentError
-from hpk.statefs import wait_for_lock
 
 VERSION = "1.4.3"
 PREFIX = "/opt/software/apptainer"

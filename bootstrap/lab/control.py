@@ -21,8 +21,9 @@ from bootstrap.lab import apptainer, cgroups, daemons, etc, network, software
 from bootstrap.lab.hosts import Machine, require_root
 from bootstrap.lab.layout import DEFAULT_NAME, DEFAULT_NODES, LOGIN, SOFTWARE, SWITCH, Host, Lab
 from bootstrap.lab.rootfs import Sources, machine_root_links
+from hpk.durable import write_atomically
 from hpk.model.errors import PermanentError
-from hpk.statefs import HpkPaths, write_atomically
+from hpk.statefs import HpkPaths
 
 _LOCK_POLL_S = 0.1
 _RECORD = "lab.json"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bootstrap import build
 from bootstrap.components import ARGO_MODULE, ARGO_VERSION
-from hpk.statefs import wait_for_lock
+from hpk.flock import wait_for_lock
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -18,8 +18,9 @@ from bootstrap.binaries import Reporter, ensure_all
 from bootstrap.lab.definitions import DIRECTORY, Definition
 from hpk import subproc
 from hpk.config.load import load_config
+from hpk.flock import wait_for_lock
 from hpk.model.errors import PermanentError
-from hpk.statefs import HpkPaths, wait_for_lock
+from hpk.statefs import HpkPaths
 
 _SUITE = "bookworm"
 _BUSYBOX = "/usr/bin/busybox"

@@ -12,8 +12,8 @@ from bootstrap.lab.definitions import Definition
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN, REGISTRY
 from hpk import subproc
+from hpk.flock import wait_for_lock
 from hpk.model.errors import PermanentError
-from hpk.statefs import wait_for_lock
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _PUSH_TIMEOUT_S = 300

@@ -18,8 +18,9 @@ from bootstrap.lab import cgroups, examples
 from bootstrap.lab.hosts import enter_argv
 from bootstrap.lab.layout import Lab
 from hpk import subproc
+from hpk.flock import wait_for_lock
 from hpk.model.errors import PermanentError
-from hpk.statefs import HpkPaths, wait_for_lock
+from hpk.statefs import HpkPaths
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpk.durable import private_directory, sync_directory, write_atomically
 from hpk.images.oci import parse_config
 from hpk.images.reference import Reference, is_digest
 from hpk.images.registry import Resolved
@@ -27,7 +28,7 @@ from hpk.images.working_space import remove_tree
 from hpk.model.codec import dumps, loads
 from hpk.model.errors import ParseError
 from hpk.model.plan import ImagePlan
-from hpk.statefs import HpkPaths, private_directory, sync_directory, write_atomically
+from hpk.statefs import HpkPaths
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,15 @@ import sys
 from collections.abc import Sequence
 from typing import Callable
 
+from hpk.durable import claim, read_file
 from hpk.model import codec
 from hpk.model.errors import HpkError, ParseError
 from hpk.model.ids import SlurmJobId
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
 from hpk.supervisor.base import linux
-from hpk.supervisor.base.files import claim, close_files_but, log, read_file
+from hpk.supervisor.base.job_log import log
+from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.inside.hosts import pod_hostname
 from hpk.supervisor.inside.node import host_name
 from hpk.supervisor.pod.preparing import Identity, program_argv

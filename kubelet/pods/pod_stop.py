@@ -10,11 +10,11 @@ import logging
 import time
 from pathlib import Path
 
+from hpk.durable import write_atomically
 from hpk.journal import Attempt
 from hpk.model import codec
 from hpk.model.frames import Stop
 from hpk.model.ids import PodRef
-from hpk.statefs import write_atomically
 from kubelet.api.apiserver import Json
 from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.worker_services import WorkerServices

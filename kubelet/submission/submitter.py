@@ -15,6 +15,8 @@ import secrets
 import sys
 from pathlib import Path
 
+from hpk.durable import claim, private_directory, write_atomically
+from hpk.flock import wait_for_lock
 from hpk.journal import Attempt, Step, read_pod, record_step
 from hpk.model import codec
 from hpk.model.errors import ParseError, PermanentError, TransientError
@@ -23,7 +25,7 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec, PodPlan, SupervisorSettings
 from hpk.render import render_script
 from hpk.slurm.base import SlurmBackend, Submission, parse_submit_output
-from hpk.statefs import HpkPaths, claim, private_directory, wait_for_lock, write_atomically
+from hpk.statefs import HpkPaths
 
 log = logging.getLogger(__name__)
 

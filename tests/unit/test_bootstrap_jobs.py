@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from bootstrap.jobs import cancel_all, open_jobs
+from hpk.durable import private_directory
 from hpk.journal import Step, record_step
 from hpk.model.errors import TransientError
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState, Partition
 from hpk.slurm.base import Submission
-from hpk.statefs import HpkPaths, private_directory
+from hpk.statefs import HpkPaths
 
 
 class Queue:

@@ -14,8 +14,9 @@ from bootstrap import lock
 from bootstrap.host import Identity
 from bootstrap.lock import Holder
 from bootstrap.processes import ProcessId
+from hpk.durable import private_directory, write_atomically
 from hpk.model.errors import ParseError, PermanentError
-from hpk.statefs import HpkPaths, private_directory, write_atomically
+from hpk.statefs import HpkPaths
 
 ELSEWHERE = Identity(host="n9", boot_id="another", pid_namespace="pid:[1]")
 TAKE = """

@@ -29,8 +29,9 @@ from bootstrap.state import (
 )
 from bootstrap.supervise import mend, stop_requested
 from hpk import subproc
+from hpk.durable import private_directory
 from hpk.model.errors import TransientError
-from hpk.statefs import HpkPaths, private_directory
+from hpk.statefs import HpkPaths
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hpk.durable import private_directory, write_atomically
 from hpk.model import codec
 from hpk.model.bundle import Bundle
 from hpk.model.frames import (
@@ -32,7 +33,7 @@ from hpk.model.frames import (
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
 from hpk.model.plan import EnvVar
 from hpk.model.record import SupervisorRecord
-from hpk.statefs import HpkPaths, private_directory, write_atomically
+from hpk.statefs import HpkPaths
 from kubelet.link import channel as channel_module
 from kubelet.link.channel import ChannelServer
 from kubelet.link.session import decode_log_data

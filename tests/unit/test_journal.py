@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from hpk.durable import claim, private_directory, write_atomically
 from hpk.journal import Step, known_pods, read_pod, record_step
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
-from hpk.statefs import HpkPaths, claim, private_directory, write_atomically
+from hpk.statefs import HpkPaths
 
 POD = PodRef("default", "web", PodUid("0a1b"))
 FIRST, SECOND = Nonce("0" * 16), Nonce("1" * 16)

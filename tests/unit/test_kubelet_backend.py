@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hpk.durable import private_directory
 from hpk.journal import Step, record_step
 from hpk.model import codec
 from hpk.model.errors import PermanentError, TransientError
@@ -19,7 +20,7 @@ from hpk.model.record import (
     ContainerRecord,
     ContainerState,
 )
-from hpk.statefs import HpkPaths, private_directory
+from hpk.statefs import HpkPaths
 from kubelet.api.apiserver import ApiServer
 from kubelet.evidence.observations import Observations
 from kubelet.link.session import Session

@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpk.model.bundle import Bundle, BundleFile, BundleVolume
-from hpk.model.errors import ParseError, PermanentError
+from hpk.model.errors import ParseError
 from hpk.model.plan import MpiPlan, RestartPolicy
 from hpk.mpi.base import LaunchRequest, crossing_environment
 from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor.base import files, termination
+from hpk.supervisor.base import termination
 from hpk.supervisor.container import crilog, output, restart
 from hpk.supervisor.container.start_orders import PodContext, step_signal_message, stop_signal
 from hpk.supervisor.inside import environment, localdir, memory, volumes
@@ -278,21 +278,6 @@ def test_options_of_the_command_line() -> None:
         parse_options(["x"])
 
 
-def test_claim_is_taken_once(tmp_path: Path) -> None:
-    path = str(tmp_path / "claim")
-    assert files.claim(path, "first")
-    assert not files.claim(path, "second")
-    assert Path(path).read_text() == "first"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["claim"]
-
-
-def test_a_strangers_link_is_no_private_directory(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(PermanentError, match="link"):
-        files.private_directory(str(tmp_path / "link"))
-
-
 def test_local_directories_of_dead_jobs_are_swept_and_those_of_the_living_kept(
     tmp_path: Path,
 ) -> None:
@@ -331,8 +316,11 @@ def test_the_zipapp_is_the_same_each_time_and_holds_only_the_jobs_rooms() -> Non
     with zipfile.ZipFile(io.BytesIO(first)) as archive:
         names = set(archive.namelist())
     assert {"__main__.py", "hpk/supervisor/main.py", "hpk/model/plan/pod.py"} <= names
-    rooms = {name.split("/")[1] for name in names if name.count("/") > 1}
-    assert rooms == {"model", "mpi", "runtimes", "supervisor"}
+    rooms = {name.split("/")[1] for name in names if name.startswith("hpk/")}
+    modules = {
+        f"{name}.{kind}" for name in ("__init__", "durable", "flock") for kind in ("py", "pyc")
+    }
+    assert rooms == {"model", "mpi", "runtimes", "supervisor"} | modules
 
 
 def wait_for(gate: threading.Event) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bootstrap.binaries import Reporter
 from hpk.config.schema import Config
+from hpk.durable import private_directory, write_atomically
 from hpk.model.errors import HpkError, ParseError
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation
@@ -32,7 +33,7 @@ from hpk.report.doctor.parsing import shown
 from hpk.runtimes.registry import RUNTIMES
 from hpk.slurm.base import Submission
 from hpk.slurm.cli import CliBackend
-from hpk.statefs import HpkPaths, private_directory, write_atomically
+from hpk.statefs import HpkPaths
 
 _VERSIONS_OF = ("apptainer", "singularity", "podman", "crun")
 _PROBE_LIMIT_S = 240

@@ -16,6 +16,7 @@ from pathlib import Path
 from bootstrap.host import find_address, probe_data_directory
 from hpk import subproc
 from hpk.config.schema import Config
+from hpk.durable import private_directory
 from hpk.model.errors import HpkError
 from hpk.report.doctor.facts import (
     UNLIMITED,
@@ -38,7 +39,7 @@ from hpk.report.doctor.parsing import (
 )
 from hpk.slurm.cli import CliBackend
 from hpk.slurm.refusals import slurm_words
-from hpk.statefs import HpkPaths, private_directory
+from hpk.statefs import HpkPaths
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun", "sacct", "sacctmgr")
 _PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bootstrap.host import free_port
+from hpk.durable import claim, write_atomically
 from hpk.model.errors import ParseError
 from hpk.report.doctor.facts import Exchange, NodeReport, Round
 from hpk.report.doctor.parsing import parse_pong, parse_report
-from hpk.statefs import claim, write_atomically
 
 ANSWER_TIMEOUT_S = 60
 """For one file to be seen: NFS clients by default look again after half of this."""

@@ -1,10 +1,11 @@
-"""The few system calls that Python 3.9 has no function for.
+"""The few system calls that Python 3.9 has no function for, and what goes with them.
 
 Thin: each raises OSError with the kernel's reason. Decides nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -129,3 +130,11 @@ def map_single_id(inside_uid: int, outside_uid: int, inside_gid: int, outside_gi
             os.write(fd, text.encode())
         finally:
             os.close(fd)
+
+
+def close_files_but(*kept: int) -> None:
+    """Close every descriptor but the standard ones and these."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in kept:
+            with contextlib.suppress(OSError):  # the directory's own is closed already
+                os.close(int(name))

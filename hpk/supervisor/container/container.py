@@ -14,7 +14,7 @@ from hpk.model.handlers import ProbeKind, ProbePlan
 from hpk.model.plan import ContainerPlan, RestartPolicy
 from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState
 from hpk.supervisor.base import termination
-from hpk.supervisor.base.files import log
+from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop, Step
 from hpk.supervisor.container import restart
 from hpk.supervisor.container.crilog import LogWriter

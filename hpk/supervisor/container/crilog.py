@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import Callable
 
-from hpk.supervisor.base.files import log
+from hpk.supervisor.base.job_log import log
 
 MAX_FILE_BYTES = 10 * 1024 * 1024
 MAX_FILES = 5

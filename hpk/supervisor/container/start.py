@@ -12,13 +12,14 @@ import signal
 import time
 from typing import Any, Optional, Protocol
 
+from hpk.durable import read_file
 from hpk.model.bundle import Bundle
 from hpk.model.errors import ParseError, PermanentError
 from hpk.model.handlers import ProbeKind, ProbePlan
 from hpk.model.plan import ContainerPlan
 from hpk.model.record import ContainerState
 from hpk.supervisor.base import termination
-from hpk.supervisor.base.files import log, read_file
+from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop, Step
 from hpk.supervisor.container import start_orders
 from hpk.supervisor.container.crilog import LogWriter

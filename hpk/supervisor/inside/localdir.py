@@ -8,15 +8,15 @@ next job of the same user.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hpk.supervisor.base.files import log, private_directory
+from hpk.durable import private_directory
+from hpk.flock import exclusive_lock, open_lock, try_lock
+from hpk.supervisor.base.job_log import log
 
 _TMPFS_ROOT = "/dev/shm"
 _LOCK = ".lock"
@@ -75,35 +75,27 @@ def _join(parent: str, name: str) -> tuple[str, int]:
     private_directory(parent)
     path = os.path.join(parent, name)
     while True:
-        with _locked(os.path.join(parent, _LOCK)):
+        with exclusive_lock(os.path.join(parent, _LOCK)):
             if not os.path.lexists(path):
                 _sweep(parent)
             private_directory(path)
-            lock_fd = _open_lock(os.path.join(path, _LOCK))
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock_fd = open_lock(os.path.join(path, _LOCK))
+            if try_lock(lock_fd, shared=True):
                 return path, lock_fd
         os.close(lock_fd)
         time.sleep(0.02)  # earlier processes of this name are clearing up
 
 
-@contextlib.contextmanager
-def lock_exclusively(path: str) -> Iterator[None]:
-    """Hold a lock on the file, made where it is missing, once nobody else holds one."""
-    with _locked(path):
-        yield
-
-
 def _make(parent: str, name: str) -> tuple[str, int]:
     private_directory(parent)
-    with _locked(os.path.join(parent, _LOCK)):
+    with exclusive_lock(os.path.join(parent, _LOCK)):
         _sweep(parent)
         path = os.path.join(parent, name)
         if os.path.lexists(path):
             path = f"{path}.{os.urandom(4).hex()}"
         private_directory(path)
-        lock_fd = _open_lock(os.path.join(path, _LOCK))
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_fd = open_lock(os.path.join(path, _LOCK))
+        try_lock(lock_fd)
     return path, lock_fd
 
 
@@ -113,15 +105,13 @@ def _sweep(parent: str) -> None:
         if entry.name == _LOCK or not entry.is_dir(follow_symlinks=False):
             continue
         try:
-            fd = _open_lock(os.path.join(entry.path, _LOCK))
+            fd = open_lock(os.path.join(entry.path, _LOCK))
         except OSError:
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            log("sweep what a dead job left", path=entry.path)
-            remove_tree(entry.path)
-        except BlockingIOError:
-            pass
+            if try_lock(fd):
+                log("sweep what a dead job left", path=entry.path)
+                remove_tree(entry.path)
         finally:
             os.close(fd)
 
@@ -130,7 +120,7 @@ def sweep_local_dirs(local_root: str) -> None:
     """Remove what dead jobs, and steps of this one that were killed, left on this node."""
     for root in (local_root, _TMPFS_ROOT):
         parent = os.path.join(root, f"hpk-{os.getuid()}")
-        with contextlib.suppress(OSError), _locked(os.path.join(parent, _LOCK)):
+        with contextlib.suppress(OSError), exclusive_lock(os.path.join(parent, _LOCK)):
             _sweep(parent)
 
 
@@ -145,20 +135,6 @@ def remove_tree(path: str) -> None:
                 if stat.S_ISDIR(info.st_mode) and info.st_mode & 0o700 != 0o700:
                     os.chmod(child, 0o700)
     shutil.rmtree(path, ignore_errors=True)
-
-
-def _open_lock(path: str) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
-    fd = _open_lock(path)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _is_tmpfs(path: str) -> bool:

@@ -7,10 +7,10 @@ import os
 import posixpath
 from collections.abc import Iterable, Sequence
 
+from hpk.durable import read_file, write_new
 from hpk.model.errors import PermanentError
 from hpk.model.plan import ContainerPlan, PodPlan
 from hpk.runtimes.base import PAUSE_PATH, BindMount
-from hpk.supervisor.base.files import read_file, write_new
 from hpk.supervisor.inside import environment
 from hpk.supervisor.inside.hosts import hosts_file
 from hpk.supervisor.inside.localdir import LocalDirs

@@ -7,11 +7,11 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 
+from hpk.durable import read_file
 from hpk.model import codec
 from hpk.model.errors import ParseError
 from hpk.model.settings import Endpoint
 from hpk.runtimes.base import NodeFacts
-from hpk.supervisor.base.files import read_file
 
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 

@@ -14,9 +14,9 @@ import os
 import shutil
 import time
 
+from hpk.durable import write_new
 from hpk.model.bundle import BundleFile, BundleVolume
 from hpk.model.errors import ParseError
-from hpk.supervisor.base.files import write_new
 
 _DATA = "..data"
 

@@ -17,13 +17,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+from hpk.durable import read_file
 from hpk.model import codec, frames
 from hpk.model.errors import HpkError, ParseError
 from hpk.model.ids import SlurmJobId
 from hpk.model.plan import JobSpec
 from hpk.model.record import SupervisorRecord
 from hpk.model.settings import Endpoint
-from hpk.supervisor.base.files import log, read_file
+from hpk.supervisor.base.job_log import log
 from hpk.supervisor.link.connection import Connection, keep_alive
 
 _SERVER_NAME = "hpk-channel"

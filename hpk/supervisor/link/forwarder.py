@@ -19,10 +19,11 @@ import time
 from collections import deque
 from typing import Optional
 
+from hpk.durable import read_file
 from hpk.model import codec
 from hpk.model.errors import HpkError
 from hpk.model.settings import Endpoint
-from hpk.supervisor.base.files import log, read_file
+from hpk.supervisor.base.job_log import log
 from hpk.supervisor.link.connection import keep_alive
 
 MAX_CONNECTIONS = 128

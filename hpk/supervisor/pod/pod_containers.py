@@ -9,7 +9,7 @@ from hpk.model.bundle import Bundle
 from hpk.model.errors import ParseError
 from hpk.model.plan import PodPlan
 from hpk.model.record import ContainerRecord
-from hpk.supervisor.base.files import log
+from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop, Step
 from hpk.supervisor.container.container import Container
 from hpk.supervisor.container.start_orders import PodContext

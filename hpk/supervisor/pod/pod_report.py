@@ -17,7 +17,7 @@ from hpk.model.record import (
     StopCause,
     SupervisorRecord,
 )
-from hpk.supervisor.base.files import log
+from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Step
 from hpk.supervisor.pod import unfinished
 from hpk.supervisor.pod.event_notes import Notes

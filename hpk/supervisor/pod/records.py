@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from typing import Callable, Optional
 
+from hpk.durable import write_atomically
 from hpk.model import codec
 from hpk.model.record import SupervisorRecord
-from hpk.supervisor.base.files import log, write_atomically
+from hpk.supervisor.base.job_log import log
 
 _RETRY_S = 2.0
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Optional
 
+from hpk.durable import read_file
 from hpk.model import codec, frames
 from hpk.model.errors import ParseError
-from hpk.supervisor.base.files import log, read_file
+from hpk.supervisor.base.job_log import log
 
 
 def read_stop_request(path: str) -> Optional[frames.Stop]:

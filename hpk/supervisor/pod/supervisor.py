@@ -18,7 +18,7 @@ from hpk.model.bundle import Bundle
 from hpk.model.errors import HpkError, ParseError
 from hpk.model.record import PodPhase, StopCause
 from hpk.supervisor.base.event_loop import EventLoop
-from hpk.supervisor.base.files import log
+from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Listener, Step, T
 from hpk.supervisor.inside import mounts, node
 from hpk.supervisor.inside.environment import with_api_port

@@ -10,7 +10,7 @@ from typing import Callable, Optional
 
 from hpk.model.handlers import ProbeKind, ProbePlan
 from hpk.model.plan import ContainerPlan
-from hpk.supervisor.base.files import log
+from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop
 from hpk.supervisor.probes.check_result import CheckResult, Outcome
 from hpk.supervisor.probes.exec_check import RunMessage

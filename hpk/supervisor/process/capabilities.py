@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hpk.durable import read_file
 from hpk.supervisor.base import linux
-from hpk.supervisor.base.files import read_file
 
 _NAMES = (
     "CHOWN",

@@ -16,9 +16,10 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 
+from hpk.durable import read_file
 from hpk.runtimes.base import Holder
 from hpk.supervisor.base import linux
-from hpk.supervisor.base.files import close_files_but, read_file
+from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.process import enter
 
 _MOUNT_TIMEOUT_S = 60.0

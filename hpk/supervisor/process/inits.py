@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from hpk.supervisor.base.files import log
+from hpk.supervisor.base.job_log import log
 from hpk.supervisor.process import pod_messages, podinit
 
 

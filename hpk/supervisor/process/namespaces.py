@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from hpk.supervisor.base import linux
-from hpk.supervisor.base.files import log
+from hpk.supervisor.base.job_log import log
 
 
 def make_user_namespace(join: Callable[[], None], uid: int, gid: int) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Optional
 
+from hpk.durable import write_new
 from hpk.model.sif import HEADER_BYTES, parse_header, primary_squashfs_offset
 from hpk.runtimes.base import HoldRequest, NodeFacts, Runtime
-from hpk.supervisor.base.files import write_new
 from hpk.supervisor.process.pod_messages import Open
 
 

@@ -17,8 +17,10 @@ import time
 from dataclasses import dataclass
 from typing import Optional
 
+from hpk.durable import read_file
 from hpk.supervisor.base import linux
-from hpk.supervisor.base.files import close_files_but, log, read_file
+from hpk.supervisor.base.job_log import log
+from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.process import enter
 from hpk.supervisor.process.namespaces import signal_process_1
 from hpk.supervisor.process.pod_messages import (

@@ -17,8 +17,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from hpk.durable import read_file
 from hpk.supervisor.base import linux
-from hpk.supervisor.base.files import read_file
 from hpk.supervisor.process.seccomp import kill_of_one
 
 _EMISSARY = ("/var/run/argo/argoexec", "emissary")

@@ -12,6 +12,8 @@ import contextlib
 import os
 import signal
 
+from hpk.durable import read_file, write_atomically, write_new
+from hpk.flock import exclusive_lock
 from hpk.model import codec
 from hpk.model.bundle import Bundle
 from hpk.model.errors import HpkError, PermanentError
@@ -19,15 +21,10 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
 from hpk.mpi.base import crossing_environment
 from hpk.supervisor.base import linux
-from hpk.supervisor.base.files import (
-    log_to,
-    read_file,
-    write_atomically,
-    write_new,
-)
+from hpk.supervisor.base.job_log import log_to
 from hpk.supervisor.base.termination import START_ERROR_CODE
 from hpk.supervisor.inside import environment, mounts
-from hpk.supervisor.inside.localdir import LocalDirs, join_local_dirs, lock_exclusively
+from hpk.supervisor.inside.localdir import LocalDirs, join_local_dirs
 from hpk.supervisor.process import enter
 from hpk.supervisor.process.capabilities import drop_capabilities
 from hpk.supervisor.ranks import rank_files
@@ -85,7 +82,7 @@ def enter_container(rank: RankContext, bundle: Bundle) -> int:
     dirs = join_local_dirs(rank.spec.settings.local_root, step)
     pid_path = os.path.join(dirs.work, "pause.pid")
     keeper = 0
-    with lock_exclusively(os.path.join(dirs.work, "start.lock")):
+    with exclusive_lock(os.path.join(dirs.work, "start.lock")):
         if not os.path.exists(pid_path):
             keeper = _start_keeper(rank, bundle, dirs, pid_path)
         pause_pid = int(read_file(pid_path))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 
+from hpk.durable import read_file
 from hpk.model import codec
 from hpk.model.bundle import Bundle
 from hpk.model.errors import ParseError
 from hpk.model.layout import AttemptLayout
-from hpk.supervisor.base.files import read_file
 
 _LENGTH_DIGITS = 12
 

@@ -9,15 +9,18 @@ import signal
 import time
 from dataclasses import dataclass
 
+from hpk.durable import read_file, write_new
+from hpk.flock import exclusive_lock
 from hpk.model.bundle import Bundle
 from hpk.model.errors import PermanentError
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, JobSpec
 from hpk.runtimes.base import BindMount, HoldRequest
 from hpk.runtimes.registry import RUNTIMES
-from hpk.supervisor.base.files import close_files_but, log, read_file, write_new
+from hpk.supervisor.base.job_log import log
+from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.inside import mounts, node
-from hpk.supervisor.inside.localdir import LocalDirs, lock_exclusively
+from hpk.supervisor.inside.localdir import LocalDirs
 from hpk.supervisor.inside.pod_volumes import PodVolumes, VolumeDirs
 from hpk.supervisor.inside.sub_path import VolumeError
 from hpk.supervisor.link import forwarder
@@ -177,7 +180,7 @@ def _keep(command: Open, dirs: LocalDirs, ready_fd: int, to_api: forwarder.Forwa
         to_api.start()
         with contextlib.ExitStack() as stack:
             for directory in {dirs.work, dirs.secret}:
-                stack.enter_context(lock_exclusively(os.path.join(directory, ".lock")))
+                stack.enter_context(exclusive_lock(os.path.join(directory, ".lock")))
             kill_inhabitants(pause_pid)
             os.close(runtime.stdin_fd)
             _wait_or_kill(runtime.runtime_pid)
