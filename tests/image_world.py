@@ -26,7 +26,7 @@ if sys.argv[1:] == ["build", "--help"]:
     sys.exit()
 with open(here / "calls", "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\n")
-if (here / "no-zstd").exists() and "--mksquashfs-args" in sys.argv:
+if (here / "no-zstd").exists() and "zstd" in " ".join(sys.argv):
     sys.exit("FATAL:   mksquashfs: Invalid compressor zstd")
 if (here / "fail").exists():
     sys.stderr.write((here / "fail").read_text())

@@ -123,12 +123,16 @@ class ImagesConfig(Table):
     :param insecure_registries: ``host[:port]`` of registries spoken to without TLS.
     :param pull_timeout_s: for one image, download and conversion.
     :param scratch: where images are unpacked, best a local disk; "" for TMPDIR, else /tmp.
+    :param conversions_at_once: how many images are worked on at the same time, on one host.
+    :param processors: how many of the host's one conversion may keep busy.
     """
 
     runtime_path: tuple[Path, ...] = ()
     insecure_registries: frozenset[str] = frozenset()
     pull_timeout_s: float = Field(default=3600, gt=0, strict=True)
     scratch: str = ""
+    conversions_at_once: Whole = 2
+    processors: Whole = 2
 
 
 class SubmitConfig(Table):

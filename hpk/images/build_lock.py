@@ -3,7 +3,8 @@
 O_EXCL makes the file, its owner writes a growing number into it while he lives. Others do not
 compare clocks: a lock whose content has not changed for STALE_S of their own time is dead, as is
 one whose process they can see to be gone. Two who break a dead lock in the same instant may both
-work; that costs time and nothing else, because results are put in place by rename.
+work; that costs time and nothing else, because results are put in place by rename. All that
+touches the file system is done in threads.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+
+from hpk.images.threads import in_thread, wholly
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +43,17 @@ async def build_lock(
     path: Path,
     is_done: Callable[[], bool],
     *,
+    held_elsewhere: Callable[[], None] = lambda: None,
     beat_s: float = BEAT_S,
     stale_s: float = STALE_S,
     poll_s: float = _POLL_S,
 ) -> AsyncIterator[bool]:
-    """Hold the lock; yields True, or False where `is_done` came true while others held it."""
-    fd = await _acquire(path, is_done, stale_s=stale_s, poll_s=poll_s)
+    """Hold the lock; yields True, or False where `is_done` came true while others held it.
+
+    :param is_done: is called in a thread.
+    :param held_elsewhere: is called when it must be waited for.
+    """
+    fd = await _acquire(path, is_done, held_elsewhere, stale_s=stale_s, poll_s=poll_s)
     if fd is None:
         yield False
         return
@@ -56,26 +64,35 @@ async def build_lock(
     finally:
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
-        _release(path, fd)
+        await asyncio.shield(in_thread(_release, path, fd))
 
 
 async def _acquire(
-    path: Path, is_done: Callable[[], bool], *, stale_s: float, poll_s: float
+    path: Path,
+    is_done: Callable[[], bool],
+    held_elsewhere: Callable[[], None],
+    *,
+    stale_s: float,
+    poll_s: float,
 ) -> int | None:
     seen = b""
     seen_at_s = time.monotonic()
     while True:
-        if (fd := _take(path)) is not None:
+        fd = await wholly(_take, path, undo=lambda taken: _let_go(path, taken))
+        if fd is not None:
             return fd
-        if is_done():
+        if await in_thread(is_done):
             return None
-        content = _read(path)
+        content = await in_thread(_read, path)
         if content is None:
             continue
         if content != seen:
+            if not seen:
+                held_elsewhere()
             seen, seen_at_s = content, time.monotonic()
-        if _owner_is_gone(content) or time.monotonic() - seen_at_s > stale_s:
-            _break(path, content)
+        is_stale = time.monotonic() - seen_at_s > stale_s
+        if is_stale or await in_thread(_owner_is_gone, content):
+            await in_thread(_break, path, content)
             continue
         await asyncio.sleep(poll_s)
 
@@ -137,10 +154,16 @@ async def _beat(fd: int, beat_s: float) -> None:
         await asyncio.sleep(beat_s)
         beat += 1
         try:
-            _write(fd, beat)
+            # Wholly, for the descriptor is closed once this is cancelled.
+            await wholly(_write, fd, beat, undo=lambda _: None)
         except OSError as error:
             # At worst somebody takes the lock for dead and does the work too.
             log.warning("cannot beat in a lock: %s", error)
+
+
+def _let_go(path: Path, fd: int | None) -> None:
+    if fd is not None:
+        _release(path, fd)
 
 
 def _release(path: Path, fd: int) -> None:

@@ -16,12 +16,15 @@ from hpk.config.load import load_config
 from hpk.images.build_lock import build_lock
 from hpk.images.convert import Converter
 from hpk.images.errors import ERR_IMAGE_NEVER_PULL, ERR_IMAGE_PULL, ImageError
-from hpk.images.local import ensure_local, is_local
+from hpk.images.local import LocalImages, is_local
+from hpk.images.progress import Progress, Tell
 from hpk.images.reference import Reference, parse_reference
 from hpk.images.registry import Registry, Resolved
 from hpk.images.settings import ImageSettings, image_settings
 from hpk.images.single_flight import FlightEndedError, SingleFlight
+from hpk.images.slots import Slots
 from hpk.images.store import ImageStore, Listed, Meaning
+from hpk.images.threads import in_thread, wholly
 from hpk.model.errors import PermanentError
 from hpk.model.plan import ImagePlan
 from hpk.statefs import HpkPaths
@@ -43,28 +46,33 @@ class ImageManager:
     def __init__(self, paths: HpkPaths, settings: ImageSettings | None = None) -> None:
         self._settings = settings or image_settings(load_config(paths).images)
         self._store = ImageStore(paths)
-        self._registry = Registry(
-            insecure=self._settings.insecure_registries, credentials=self._settings.credentials
-        )
+        self._registry = Registry(insecure=self._settings.insecure_registries)
         self._converter = Converter(
             runtime_path=self._settings.runtime_path,
             scratch=self._settings.scratch or Path(tempfile.gettempdir()),
             timeout_s=self._settings.pull_timeout_s,
+            processors=self._settings.processors,
         )
+        self._slots = Slots(self._settings.conversions_at_once)
+        self._files = LocalImages(self._converter, self._slots)
+        self._progress = Progress()
         self._builds: SingleFlight[None] = SingleFlight()
 
-    async def ensure(self, reference: str, *, pull_policy: str) -> ImagePlan:
-        """The image, converted and on disk.
+    async def ensure(
+        self, reference: str, *, pull_policy: str, tell: Tell = lambda _: None
+    ) -> ImagePlan:
+        """The image, converted and on disk. What nobody waits for any more is ended.
 
         :param reference: as the Pod spells it; an absolute path is an image that is there
             already, whatever the pull policy.
         :param pull_policy: ``Always`` (resolve the tag again; what is cached for the digest is
             used), ``IfNotPresent`` (no network where the reference is known) or ``Never``.
+        :param tell: hears what is being done, where that takes its time.
         :raises ImageError: with reason ``InvalidImageName``, ``ErrImagePull`` or
             ``ErrImageNeverPull``. Only the first is permanent; back-off is the caller's.
         """
         if is_local(reference):
-            return await ensure_local(reference, self._converter)
+            return await self._files.ensure(reference, tell)
         parsed = parse_reference(reference)
         if pull_policy not in ("Always", "IfNotPresent", "Never"):
             raise PermanentError(
@@ -72,7 +80,7 @@ class ImageManager:
                 remedy="choose Always, IfNotPresent or Never",
             )
         if pull_policy != "Always" or parsed.digest:
-            plan = await asyncio.to_thread(self._cached, reference, parsed)
+            plan = await in_thread(self._cached, reference, parsed)
             if plan is not None:
                 return plan
         if pull_policy == "Never":
@@ -81,7 +89,7 @@ class ImageManager:
                 f'Container image "{reference}" is not present with pull policy of Never',
             )
         try:
-            return await self._pull(reference, parsed)
+            return await self._pull(reference, parsed, tell)
         except FlightEndedError as error:
             raise ImageError(
                 ERR_IMAGE_PULL, f'failed to pull image "{reference}": {error}'
@@ -96,6 +104,7 @@ class ImageManager:
     async def close(self) -> None:
         """End conversions under way and let go of connections."""
         await self._builds.close()
+        await self._files.close()
         await self._registry.close()
 
     def listing(self) -> tuple[Listed, ...]:
@@ -106,56 +115,76 @@ class ImageManager:
         meaning = self._store.meaning(parsed)
         return None if meaning is None else self._store.plan(spelled, parsed, meaning)
 
-    async def _pull(self, spelled: str, parsed: Reference) -> ImagePlan:
+    async def _pull(self, spelled: str, parsed: Reference, tell: Tell) -> ImagePlan:
         if parsed.tag and (plan := await self._unmoved(spelled, parsed)) is not None:
             return plan
         resolved = await self._registry.resolve(parsed)
-        await asyncio.to_thread(self._store.prepare)
+        await in_thread(self._store.prepare)
         meaning = Meaning(
             reference=str(parsed),
             digest=resolved.digest,
             manifest_digest=resolved.manifest_digest,
         )
-        plan = await asyncio.to_thread(self._store.plan, spelled, parsed, meaning)
+        plan = await in_thread(self._store.plan, spelled, parsed, meaning)
         if plan is None:
-            await self._builds.do(resolved.manifest_digest, lambda: self._build(resolved))
-            plan = await asyncio.to_thread(self._store.plan, spelled, parsed, meaning)
+            digest = resolved.manifest_digest
+            with self._progress.following(digest, tell):
+                await self._builds.do(digest, lambda: self._build(resolved))
+            plan = await in_thread(self._store.plan, spelled, parsed, meaning)
         if plan is None:
             raise ImageError(
                 ERR_IMAGE_PULL, f'failed to store image "{spelled}": it was gone at once'
             )
-        await asyncio.to_thread(self._store.remember, resolved)
+        await in_thread(self._store.remember, resolved)
         return plan
 
     async def _unmoved(self, spelled: str, parsed: Reference) -> ImagePlan | None:
         """A tag that was resolved before and still names an image that is here."""
-        before = await asyncio.to_thread(self._store.meaning, parsed)
+        before = await in_thread(self._store.meaning, parsed)
         if before is None:
             return None
         digest = await self._registry.current_digest(parsed)
         if digest is None:
             return None
-        known = await asyncio.to_thread(self._store.meaning, parsed.with_digest(digest))
+        known = await in_thread(self._store.meaning, parsed.with_digest(digest))
         if known is None:
             return None
-        plan = await asyncio.to_thread(self._store.plan, spelled, parsed, known)
+        plan = await in_thread(self._store.plan, spelled, parsed, known)
         if plan is not None and known.digest != before.digest:
-            await asyncio.to_thread(self._store.remember_tag, parsed, known)
+            await in_thread(self._store.remember_tag, parsed, known)
         return plan
 
     async def _build(self, resolved: Resolved) -> None:
         digest = resolved.manifest_digest
-        source = resolved.reference.with_digest(digest)
         store, began_s = self._store, time.monotonic()
-        async with build_lock(store.lock_path(digest), lambda: store.is_there(digest)) as held:
-            if not held or store.is_there(digest):
+
+        def tell(text: str) -> None:
+            self._progress.say(digest, text)
+
+        async with build_lock(
+            store.lock_path(digest),
+            lambda: store.is_there(digest),
+            held_elsewhere=lambda: tell("another control plane is converting it"),
+        ) as held:
+            if not held or await in_thread(store.is_there, digest):
                 return
-            log.info("convert an image", extra={"image": str(source)})
-            with store.building(digest) as build:
-                sif = build / "image.sif"
-                insecure = source.domain in self._settings.insecure_registries
-                await self._converter.pull(source, sif, insecure=insecure)
-                passwd, group = await self._converter.accounts(sif)
-                await asyncio.to_thread(store.publish, build, resolved, passwd=passwd, group=group)
-            elapsed_s = time.monotonic() - began_s
-            log.info("converted an image in %.1f s", elapsed_s, extra={"image": str(source)})
+            async with self._slots.hold(tell, "converting it"):
+                await self._convert(resolved)
+        elapsed_s = time.monotonic() - began_s
+        log.info(
+            "converted an image in %.1f s", elapsed_s, extra={"image": str(resolved.reference)}
+        )
+
+    async def _convert(self, resolved: Resolved) -> None:
+        source = resolved.reference.with_digest(resolved.manifest_digest)
+        store = self._store
+        log.info("convert an image", extra={"image": str(source)})
+        build = await wholly(store.begin, resolved.manifest_digest, undo=store.end)
+        try:
+            sif = build / "image.sif"
+            insecure = source.domain in self._settings.insecure_registries
+            await self._converter.pull(source, sif, insecure=insecure)
+            passwd, group = await self._converter.accounts(sif)
+            await in_thread(store.publish, build, resolved, passwd=passwd, group=group)
+        finally:
+            await asyncio.shield(in_thread(store.end, build))

@@ -3,17 +3,17 @@
 Sources: OCI distribution-spec; the token flow is that of the distribution project. Every answer is
 checked against its digest. HTTPS always, but for registries that the site lists as insecure; a
 redirect or a token service may not lead away from HTTPS either. Layers are not fetched here.
+Pulls are anonymous: a token service is asked for what it gives to everybody.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import aiohttp
 from yarl import URL
@@ -54,14 +54,6 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """User and password for one registry."""
-
-    user: str
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     status: int
     headers: Mapping[str, str]
@@ -71,14 +63,8 @@ class _Answer:
 class Registry:
     """Clients of all registries; one per event loop. Close it."""
 
-    def __init__(
-        self,
-        *,
-        insecure: frozenset[str] = frozenset(),
-        credentials: Mapping[str, Credentials] | None = None,
-    ) -> None:
+    def __init__(self, *, insecure: frozenset[str] = frozenset()) -> None:
         self._insecure = insecure
-        self._credentials = dict(credentials or {})
         self._session: aiohttp.ClientSession | None = None
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
 
@@ -164,7 +150,7 @@ class Registry:
         origin = url.origin()
         for _ in range(_MAX_REDIRECTS):
             headers = {"Accept": ACCEPT}
-            # A blob's store is somebody else: it gets no credentials of the registry's.
+            # A blob's store is somebody else: it gets no token of the registry's.
             if authorization and url.origin() == origin:
                 headers["Authorization"] = authorization
             answer = await self._once(method, url, headers)
@@ -201,10 +187,6 @@ class Registry:
     async def _authorize(self, reference: Reference, answer: _Answer, scheme: str) -> str | None:
         challenge = answer.headers.get("WWW-Authenticate", "")
         kind, _, rest = challenge.partition(" ")
-        login = self._credentials.get(reference.domain)
-        basic = _basic(login) if login else None
-        if kind.lower() == "basic":
-            return basic
         if kind.lower() != "bearer":
             return None
         parameters = {
@@ -216,8 +198,7 @@ class Registry:
         query = {"scope": f"repository:{reference.path}:pull"}
         if "service" in parameters:
             query["service"] = parameters["service"]
-        headers = {"Authorization": basic} if basic else {}
-        reply = await self._once("GET", realm.update_query(query), headers)
+        reply = await self._once("GET", realm.update_query(query), {})
         if reply.status != 200:
             raise _refused(reference, reply)
         data = parse_object(reply.body, "the token service's answer")
@@ -232,10 +213,6 @@ class Registry:
             time.monotonic() + max(0.0, min(life_s, 3600.0) - 10.0),
         )
         return authorization
-
-
-def _basic(login: Credentials) -> str:
-    return "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
 
 
 def _digest_of(body: bytes) -> str:

@@ -16,7 +16,6 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,20 +153,22 @@ class ImageStore:
         """Whether an entry is in place, whole or not."""
         return (self.directory(manifest_digest) / "entry.json").exists()
 
-    @contextlib.contextmanager
-    def building(self, manifest_digest: str) -> Iterator[Path]:
-        """A directory to put an entry's files into; what a dead builder left goes first."""
+    def begin(self, manifest_digest: str) -> Path:
+        """A directory to put an entry's files into; what a dead builder left goes first.
+
+        Give it to `end` in any case.
+        """
         directory = self.directory(manifest_digest)
         for kind in ("build", "damaged"):
             for left in directory.parent.glob(f".{directory.name}.{kind}-*"):
                 remove_tree(left)
         name = f".{directory.name}.build-{secrets.token_hex(6)}"
-        build = private_directory(directory.with_name(name))
-        try:
-            yield build
-        finally:
-            if build.exists():
-                remove_tree(build)
+        return private_directory(directory.with_name(name))
+
+    def end(self, build: Path) -> None:
+        """Remove what was not published."""
+        if build.exists():
+            remove_tree(build)
 
     def publish(self, build: Path, resolved: Resolved, *, passwd: str, group: str) -> None:
         """Make the build, which holds image.sif, the entry of its digest.

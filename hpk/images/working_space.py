@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from hpk.images.errors import ERR_IMAGE_PULL, ImageError
+from hpk.images.threads import in_thread, wholly
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,9 @@ async def working_space(scratch: Path, purpose: str) -> AsyncIterator[Path]:
 
     :raises ImageError: it cannot be made.
     """
-    await asyncio.to_thread(_sweep, scratch)
+    await in_thread(_sweep, scratch)
     try:
-        space = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
-        lock = _lock(space)
+        space, lock = await wholly(_make, scratch, undo=lambda made: _remove(*made))
     except OSError as error:
         raise ImageError(
             ERR_IMAGE_PULL,
@@ -47,7 +47,12 @@ async def working_space(scratch: Path, purpose: str) -> AsyncIterator[Path]:
         yield space
     finally:
         # In a thread: an unpacked image may be 100 000 files.
-        await asyncio.shield(asyncio.to_thread(_remove, space, lock))
+        await asyncio.shield(in_thread(_remove, space, lock))
+
+
+def _make(scratch: Path) -> tuple[Path, int]:
+    space = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
+    return space, _lock(space)
 
 
 def _remove(space: Path, lock: int) -> None:

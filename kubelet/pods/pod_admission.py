@@ -66,6 +66,10 @@ class PodAdmission:
             return None
         return await self._submit(pod, plan)
 
+    def cancel(self) -> None:
+        """The pod is to go: nothing is fetched for it any more."""
+        self._images.cancel()
+
     def _no_partition(self) -> Waiting:
         if not self._services.knows_partitions():
             return Waiting(reason="SlurmUnavailable", message="Slurm has not answered yet")

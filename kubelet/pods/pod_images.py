@@ -29,8 +29,10 @@ Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 class ImageProvider(Protocol):
     """What a pod needs of hpk.images."""
 
-    async def ensure(self, reference: str, *, pull_policy: str) -> ImagePlan:
-        """The image, converted; raises ImageError."""
+    async def ensure(
+        self, reference: str, *, pull_policy: str, tell: Callable[[str], None]
+    ) -> ImagePlan:
+        """The image, converted; ``tell`` hears what is being done. Raises ImageError."""
 
 
 class PodImages:
@@ -80,6 +82,15 @@ class PodImages:
             self._back_off(pod)
         return self._images if wanted <= self._images.keys() else None
 
+    def cancel(self) -> None:
+        """The pod needs none any more; what no other pod waits for either is ended."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _tell(self, text: str) -> None:
+        self.waiting = Waiting(message=text)
+        self._ready()
+
     async def _fetch(self, pod: Json) -> None:
         try:
             for container in spec_containers(pod):
@@ -97,7 +108,9 @@ class PodImages:
     async def _fetch_one(self, pod: Json, container: Mapping[str, Any]) -> ImagePlan:
         reference = container["image"]
         image = await self._provider.ensure(
-            reference, pull_policy=container.get("imagePullPolicy", "IfNotPresent")
+            reference,
+            pull_policy=container.get("imagePullPolicy", "IfNotPresent"),
+            tell=lambda text: self._tell(f'image "{reference}": {text}'),
         )
         self._events.normal(
             pod, "Pulled", f'Container image "{reference}" is ready as {image.image_id}'

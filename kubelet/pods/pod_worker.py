@@ -107,6 +107,7 @@ class PodWorker:
         since = self._deletion.observed_at_s if self._deletion else time.monotonic()
         if gone and self._deletion is None:
             grace_period_s = 0
+        self._admission.cancel()
         self._deletion = Deletion(
             grace_period_s=grace_period_s, observed_at_s=since, object_gone=gone
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,36 @@ async def test_the_lock_of_a_dead_process_here_is_broken_at_once(tmp_path: Path)
     async with asyncio.timeout(30):
         async with build_lock(path, never, stale_s=3600) as held:
             assert held
+
+
+async def test_a_file_system_that_stalls_stops_no_event_loop(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    moved_on = threading.Event()
+
+    def stalled() -> bool:
+        asked.set()
+        return moved_on.wait(60)
+
+    asked = threading.Event()
+    async with build_lock(path, never):
+        waiting = asyncio.create_task(_held(path, stalled))
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        moved_on.set()  # never, if the loop waited for it
+        assert await waiting is False
+
+
+async def test_who_is_cancelled_while_taking_it_leaves_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    for _ in range(20):
+        taking = asyncio.create_task(_held(path, never))
+        await asyncio.sleep(0)
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        assert not path.exists()
+
+
+async def _held(path: Path, is_done: Callable[[], bool]) -> bool:
+    async with build_lock(path, is_done, poll_s=0.01) as held:
+        return held

@@ -32,7 +32,7 @@ async def test_a_site_whose_mksquashfs_has_no_zstd_gets_its_images_all_the_same(
     await world.manager().ensure(f"{registry.host}/app:1", pull_policy="IfNotPresent")
     first, second = apptainer.calls()
     assert "zstd" in first
-    assert second.startswith("build --force /")
+    assert second.startswith("build --force --mksquashfs-args -processors 2 -mem 512M /")
 
 
 async def test_a_conversion_that_fails_twice_tells_how_the_second_did(
@@ -86,7 +86,9 @@ async def test_no_converter_at_all(
     registry.push("app:1")
     monkeypatch.setenv("PATH", str(tmp_path))
     world.settings = ImageSettings(scratch=world.settings.scratch)
-    with pytest.raises(ImageError, match="no apptainer or singularity on PATH"):
+    with pytest.raises(
+        ImageError, match=r"no apptainer or singularity on PATH.*images.runtime-path"
+    ):
         await world.manager().ensure(f"{registry.host}/app:1", pull_policy="IfNotPresent")
 
 

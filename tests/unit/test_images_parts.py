@@ -21,7 +21,7 @@ from hpk.config.load import load_config
 from hpk.images.errors import ImageError
 from hpk.images.oci import choose_platform, is_index, parse_config
 from hpk.images.reference import parse_reference
-from hpk.images.registry import Credentials, Registry
+from hpk.images.registry import Registry
 from hpk.images.settings import ImageSettings, image_settings
 from hpk.model.errors import ParseError, PermanentError
 from hpk.model.sif import parse_header, primary_squashfs_offset
@@ -213,10 +213,8 @@ async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fake]:
         await runner.cleanup()
 
 
-async def resolve(fake: Fake, *, login: Credentials | None = None) -> str:
-    registry = Registry(
-        insecure=frozenset({fake.host}), credentials={fake.host: login} if login else {}
-    )
+async def resolve(fake: Fake) -> str:
+    registry = Registry(insecure=frozenset({fake.host}))
     try:
         return (await registry.resolve(parse_reference(f"{fake.host}/app:1"))).manifest_digest
     finally:
@@ -248,13 +246,9 @@ async def test_a_token_is_fetched_and_used_again(fake: Fake) -> None:
     ]
 
 
-async def test_credentials_go_to_the_token_service_and_to_no_blob_store(fake: Fake) -> None:
-    login = Credentials(user="u", password="p:w")
-    basic = "Basic dTpwOnc="
-
+async def test_a_token_goes_to_no_blob_store(fake: Fake) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.path == "/token":
-            assert request.headers["Authorization"] == basic
             return web.json_response({"access_token": "t0k"})
         if request.path == "/store":
             return web.Response(body=CONFIG_BODY)
@@ -267,21 +261,17 @@ async def test_credentials_go_to_the_token_service_and_to_no_blob_store(fake: Fa
         return content(request)
 
     fake.answer = answer
-    await resolve(fake, login=login)
+    await resolve(fake)
     assert fake.seen[-1] == ("/store", "")
-    assert "p:w" not in repr(login)
 
 
-async def test_basic_authentication(fake: Fake) -> None:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != "Basic dTpw":
-            headers = {"WWW-Authenticate": 'Basic realm="x"'}
-            body = {"errors": [{"code": "UNAUTHORIZED", "message": "who\nare you"}]}
-            return web.json_response(body, status=401, headers=headers)
-        return content(request)
+async def test_a_registry_that_wants_a_password_is_quoted(fake: Fake) -> None:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        headers = {"WWW-Authenticate": 'Basic realm="x"'}
+        body = {"errors": [{"code": "UNAUTHORIZED", "message": "who\nare you"}]}
+        return web.json_response(body, status=401, headers=headers)
 
     fake.answer = answer
-    await resolve(fake, login=Credentials(user="u", password="p"))
     with pytest.raises(ImageError, match=r"pull access denied.*UNAUTHORIZED: who are you"):
         await resolve(fake)
 
@@ -336,11 +326,14 @@ def test_the_users_settings_win_over_the_sites_key_by_key(tmp_path: Path) -> Non
     site.write_text(
         '[images]\nruntime-path = ["/opt/apptainer/bin"]\ninsecure-registries = ["a:1"]\n'
     )
-    paths.config.write_text('[images]\ninsecure-registries = ["b:2"]\nscratch = "/local"\n')
+    paths.config.write_text(
+        '[images]\ninsecure-registries = ["b:2"]\nscratch = "/local"\nprocessors = 8\n'
+    )
     assert image_settings(load_config(paths, site=site).images) == ImageSettings(
         runtime_path=(Path("/opt/apptainer/bin"),),
         insecure_registries=frozenset({"b:2"}),
         scratch=Path("/local"),
+        processors=8,
     )
 
 
@@ -351,6 +344,7 @@ def test_the_users_settings_win_over_the_sites_key_by_key(tmp_path: Path) -> Non
         ("images = 1", "config.toml"),
         ("[images]\nrutime-path = []", "images.rutime-path"),
         ("[images]\npull-timeout-s = 0", "images.pull-timeout-s"),
+        ("[images]\nconversions-at-once = 0", "images.conversions-at-once"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, text: str, named: str) -> None:
