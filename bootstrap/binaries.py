@@ -114,11 +114,14 @@ async def _bring(
     downloader: Downloader,
     reporter: Reporter,
 ) -> Stored:
-    reporter.step(program.name, "waiting for another process that brings it")
     private_directory(places.cache.parent)
     work = store.workplace(places.cache, program)
+
+    def waiting() -> None:
+        reporter.step(program.name, "waiting for another process that brings it")
+
     try:
-        async with wait_for_lock(work.parent / ".lock"):
+        async with wait_for_lock(work.parent / ".lock", waiting):
             stored = await asyncio.to_thread(store.load, places.cache, program)
             if stored is not None:
                 return stored
@@ -178,8 +181,8 @@ async def _build(program: Program, config: BinariesConfig, reporter: Reporter, w
 
     async def watch() -> None:
         while True:
-            count = build.compiled_packages(log)
-            reporter.step(program.name, f"building with {go.split()[2]}: {count} packages compiled")
+            so_far = await asyncio.to_thread(build.build_progress, log)
+            reporter.step(program.name, f"building with {go.split()[2]}: {so_far}")
             await asyncio.sleep(1)
 
     watcher = asyncio.create_task(watch())

@@ -159,9 +159,12 @@ def _tail(log: Path) -> str:
     return log.read_text(errors="replace").strip()[-1500:]
 
 
-def compiled_packages(log: Path) -> int:
-    """How many packages Go has compiled so far."""
+def build_progress(log: Path) -> str:
+    """How far Go has come, from what it has written so far."""
     try:
-        return log.read_bytes().count(b"\n")
+        lines = log.read_bytes().splitlines()
     except FileNotFoundError:
-        return 0
+        lines = []
+    fetched = sum(line.startswith(b"go: downloading ") for line in lines)
+    compiled = sum(not line.startswith(b"go: ") for line in lines)
+    return f"{compiled} packages compiled" if compiled else f"{fetched} modules fetched"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from hpk.durable import FILE_MODE, AnyPath
 
@@ -46,13 +46,22 @@ def exclusive_lock(path: AnyPath) -> Iterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def wait_for_lock(path: AnyPath) -> AsyncIterator[int]:
-    """`exclusive_lock` for an event loop: waits without holding a thread."""
+async def wait_for_lock(
+    path: AnyPath, waiting: Callable[[], None] | None = None
+) -> AsyncIterator[int]:
+    """`exclusive_lock` for an event loop: waits without holding a thread.
+
+    :param waiting: called once, and only where somebody else holds the lock.
+    """
     import asyncio  # here, so that a job does not pay for it
 
     fd = open_lock(path)
     try:
-        while not try_lock(fd):  # noqa: ASYNC110 (no event tells of another process)
+        while not try_lock(fd):
+            if waiting is not None:
+                waiting()
+                waiting = None
+            # No event tells of another process.
             await asyncio.sleep(_POLL_S)
         yield fd
     finally:

@@ -47,8 +47,11 @@ async def ensure(cache: Path, reporter: Reporter) -> Path:
     if (target / "bin/apptainer").exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    reporter.step(_NAME, "waiting for another process that builds it")
-    async with wait_for_lock(target.parent / ".lock"):
+
+    def waiting() -> None:
+        reporter.step(_NAME, "waiting for another process that builds it")
+
+    async with wait_for_lock(target.parent / ".lock", waiting):
         if not (target / "bin/apptainer").exists():
             await _build(target, reporter)
     reporter.done(_NAME, f"{VERSION} built")

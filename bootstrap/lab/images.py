@@ -66,7 +66,11 @@ async def ensure(cache: Path, definition: Definition, reporter: Reporter) -> Pat
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    async with wait_for_lock(target.parent / ".lock"):
+
+    def waiting() -> None:
+        reporter.step(definition.name, "waiting for another process that makes it")
+
+    async with wait_for_lock(target.parent / ".lock", waiting):
         if not target.exists():
             await _build(definition, target, reporter)
     return target

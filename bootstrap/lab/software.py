@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 from pathlib import Path
 
 from bootstrap.lab import cgroups, examples
@@ -32,17 +33,18 @@ _TIMEOUT_S = 900
 
 
 def find_uv() -> str:
-    """The uv on PATH.
+    """The uv that scripts/install-python put beside our Python, or else the one on PATH.
 
     :raises PermanentError: there is none.
     """
-    uv = shutil.which("uv")
-    if uv is None:
-        raise PermanentError(
-            "no uv on PATH, which installs Python programs",
-            remedy="install it (https://docs.astral.sh/uv) and put it on PATH",
-        )
-    return uv
+    for directory in (Path(sys.prefix) / "bin", _CHECKOUT / ".venv/bin"):
+        if uv := shutil.which("uv", path=str(directory)):
+            return uv
+    if uv := shutil.which("uv"):
+        return uv
+    raise PermanentError(
+        "there is no uv, which installs Python programs", remedy="scripts/install-python"
+    )
 
 
 async def install(lab: Lab) -> Path:

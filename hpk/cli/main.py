@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from hpk.model.errors import HpkError
+from hpk.cli import errors
 
 _COMMANDS = {
     "binaries": "hpk.cli.binaries",
@@ -48,26 +48,28 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line and its remedy, not a traceback."""
+    """Run the command line; an error is one line and its remedy, not a traceback."""
     try:
-        cli.main(prog_name="hpk", standalone_mode=False)
-    except HpkError as error:
-        click.echo(f"hpk: {error.message}", err=True)
-        if error.remedy:
-            click.echo(f"  try: {error.remedy}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        click.echo(f"hpk: {error}", err=True)
-        click.echo("  try: hpk doctor, which looks at directories, quotas and limits", err=True)
-        sys.exit(1)
+        try:
+            cli.main(prog_name="hpk", standalone_mode=False)
+        finally:
+            sys.stdout.flush()
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("hpk: interrupted", err=True)
-        sys.exit(130)
+    except SystemExit:
+        raise
+    except BrokenPipeError:
+        # Whoever read our output has seen enough of it.
+        errors.close_output()
+        sys.exit(1)
+    except BaseException as error:
+        code = errors.report(error)
+        if isinstance(error, OSError):
+            errors.close_output()
+        sys.exit(code)
 
 
 if __name__ == "__main__":

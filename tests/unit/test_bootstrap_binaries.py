@@ -151,7 +151,24 @@ async def test_a_missing_program_is_built_once_for_all(paths: HpkPaths) -> None:
     names = {entry.name for entry in (paths.binaries / "etcd" / ETCD.version).iterdir()}
     assert names == {"etcd", "manifest.json", ".lock"}
     assert any("packages compiled" in step for step in told.steps)
+    assert sum("waiting for another process" in step for step in told.steps) == 1
     assert not list(Path.cwd().glob("canary"))
+
+
+async def test_nobody_is_waited_for_who_is_not_there(paths: HpkPaths) -> None:
+    _program(Path(os.environ["PATH"].split(":")[0]) / "go", FAKE_GO)
+    told = Told()
+    await ensure_all(paths, BinariesConfig(sources=("build",)), told, ["etcd"])
+    assert not any("waiting" in step for step in told.steps)
+
+
+def test_how_far_go_has_come(tmp_path: Path) -> None:
+    log = tmp_path / "build.log"
+    assert build.build_progress(log) == "0 modules fetched"
+    log.write_text("go: downloading a v1\ngo: downloading b v1\n")
+    assert build.build_progress(log) == "2 modules fetched"
+    log.write_text("go: downloading a v1\ninternal/goarch\nunsafe\n")
+    assert build.build_progress(log) == "2 packages compiled"
 
 
 async def test_links_that_the_modules_archive_lacks_are_put_back(
