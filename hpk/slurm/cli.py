@@ -34,6 +34,7 @@ _CONCURRENT_WRITES = 8
 """How many sbatch and scancel run at once: a thousand pods must not be a thousand processes."""
 """sbatch itself waits and tries again for up to two minutes when slurmctld is busy."""
 _CLOCK_SKEW_S = 300
+_IDS_AT_ONCE = 1000
 
 
 class CliBackend:
@@ -90,7 +91,7 @@ class CliBackend:
         if not asked:
             return found
         try:
-            recorded = await self._sacct(["-j", ",".join(str(job_id) for job_id in asked)])
+            recorded = [job for some in in_chunks(asked) for job in await self._sacct(["-j", some])]
         except TransientError as error:
             return {i: _unknown(i, error) for i in asked if i not in found} | found
         _merge(found, (job for job in recorded if job.job_id in wanted))
@@ -109,13 +110,10 @@ class CliBackend:
         asked = [i for i in sorted(ids) if i not in found or JobState(found[i].state).is_terminal]
         if asked:
             argv = ["sacct", "-n", "-P", "-X", f"--format={SACCT_FORMAT}"]
-            done = await self._run([*argv, "-j", ",".join(str(job_id) for job_id in asked)])
-            if done.exit_code == 0:
-                found = parse_sacct_usage(done.stdout) | {
-                    job_id: job
-                    for job_id, job in found.items()
-                    if not JobState(job.state).is_terminal
-                }
+            for some in in_chunks(asked):
+                done = await self._run([*argv, "-j", some])
+                if done.exit_code == 0:
+                    found |= parse_sacct_usage(done.stdout)
         return found
 
     async def find_jobs(self, name: str, *, since_s: float) -> tuple[JobObservation, ...]:
@@ -202,6 +200,13 @@ class CliBackend:
         return await subproc.run(
             argv, environment=self._environment, timeout_s=_QUERY_TIMEOUT_S, cwd=Path("/")
         )
+
+
+def in_chunks(ids: Iterable[SlurmJobId]) -> Iterable[str]:
+    """``1,2,3``, as many ids in each as one argument of a program may hold (128 KiB, execve(2))."""
+    ordered = sorted(ids)
+    for first in range(0, len(ordered), _IDS_AT_ONCE):
+        yield ",".join(str(job_id) for job_id in ordered[first : first + _IDS_AT_ONCE])
 
 
 def _merge(found: dict[SlurmJobId, JobObservation], recorded: Iterable[JobObservation]) -> None:

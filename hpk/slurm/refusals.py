@@ -1,4 +1,8 @@
-"""What Slurm's refusals mean: sbatch's words to PermanentError or TransientError. No I/O."""
+"""What Slurm's refusals mean: sbatch's words to PermanentError or TransientError. No I/O.
+
+Words that nobody here knows may be a database that timed out or a full disk as well as a no for
+good: they are transient, and kubelet.submission counts how often they come again.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ UNKNOWN = "Unknown"
 """Slurm did not answer, but may have accepted: look for the job by its name first."""
 NOT_NOW = "NotNow"
 REFUSED = "SlurmRefused"
+UNKNOWN_WORDS = "Refused"
+"""Slurm refused in words that are not known here."""
 
 _PREFIX = re.compile(r"^(?:sbatch|scancel|squeue|sacct|sacctmgr|scontrol): (?:(?:error|fatal): )?")
 
@@ -36,7 +42,8 @@ _TRANSIENT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Required node not available", NOT_NOW),
         (r"Unable to create job record|I/O error writing script", NOT_NOW),
         (r"Slurm internal error|Requested reservation not usable now", NOT_NOW),
-        (r"Resource temporarily unavailable|Cannot allocate memory|fork", NOT_NOW),
+        (r"Resource temporarily unavailable|Cannot allocate memory|\bfork\b", NOT_NOW),
+        (r"Disk quota exceeded|No space left on device|Too many open files", NOT_NOW),
     )
 )
 
@@ -66,13 +73,19 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "SlurmUnsatisfiable",
             "ask for less, or for what a node of the partition has",
         ),
-        (r"time limit", "SlurmInvalidTimeLimit", "give --time in the flags annotation"),
-        (r"reservation", "SlurmInvalidReservation", "check --reservation"),
-        (r"node name", "SlurmInvalidNodelist", "check --nodelist and --exclude"),
-        (r"feature", "SlurmInvalidConstraint", "check --constraint"),
-        (r"gres|GRES", "SlurmInvalidGres", "check --gres and the GPUs the Pod asks for"),
-        (r"license", "SlurmInvalidLicenses", "check --licenses"),
-        (r"depend", "SlurmInvalidDependency", "check --dependency"),
+        (r"\btime limit\b", "SlurmInvalidTimeLimit", "give --time in the flags annotation"),
+        (r"\breservation\b", "SlurmInvalidReservation", "check --reservation"),
+        (r"\bnode name\b", "SlurmInvalidNodelist", "check --nodelist and --exclude"),
+        (r"\bfeatures?\b", "SlurmInvalidConstraint", "check --constraint"),
+        (r"\bgres\b", "SlurmInvalidGres", "check --gres and the GPUs the Pod asks for"),
+        (r"\blicenses?\b", "SlurmInvalidLicenses", "check --licenses"),
+        (r"\bdependency\b", "SlurmInvalidDependency", "check --dependency"),
+        (
+            r"unrecognized option|invalid option|requires an argument|\bInvalid .*\bspecif\w+"
+            r"|does not look like a batch script|DOS line breaks",
+            REFUSED,
+            "",
+        ),
     )
 )
 
@@ -96,7 +109,7 @@ def refusal(program: str, stderr: str, *, exit_code: int) -> HpkError:
     for permanent, reason, remedy in _REMEDIES:
         if permanent.search(words):
             return PermanentError(words, reason=reason, remedy=remedy)
-    return PermanentError(words, reason=REFUSED)
+    return TransientError(words, reason=UNKNOWN_WORDS)
 
 
 def slurm_words(stderr: str) -> str:

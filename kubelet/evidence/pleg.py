@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _BRISK_S = 30.0
 _CALM_FACTOR = 5
 _HURRIED_PAUSE_S = 0.3
+BLIND_AFTER_S = 180.0
+"""Upstream's relist threshold (pkg/kubelet/pleg/generic.go)."""
 
 
 class Pleg:
@@ -49,7 +51,13 @@ class Pleg:
         self._tracked: dict[Nonce, Attempt] = {}
         self._hurry = asyncio.Event()
         self._last_news_s = time.monotonic()
+        self._answered_s = time.monotonic()
         self.problem = ""
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether nothing has been seen of the jobs for so long that no more should be started."""
+        return bool(self.problem) and time.monotonic() - self._answered_s > BLIND_AFTER_S
 
     def track(self, attempt: Attempt) -> None:
         """Watch this attempt's job; its record on disk is read at once."""
@@ -74,7 +82,7 @@ class Pleg:
         """Poll until cancelled."""
         while True:
             if self._tracked:
-                await self._relist()
+                await self.relist()
             brisk = time.monotonic() - self._last_news_s < _BRISK_S
             pause_s = self._interval_s if brisk else self._interval_s * _CALM_FACTOR
             try:
@@ -85,16 +93,22 @@ class Pleg:
             await asyncio.sleep(_HURRIED_PAUSE_S)
             self._hurry.clear()
 
+    async def relist(self) -> None:
+        """Look once. Whatever goes wrong is `problem`, until a look succeeds."""
+        try:
+            await self._relist()
+        except Exception as error:
+            expected = isinstance(error, HpkError | OSError)
+            if not self.problem:
+                log.warning("Slurm's jobs cannot be seen: %s", error, exc_info=not expected)
+            self.problem = str(error) if expected else f"{type(error).__name__}: {error}"
+        else:
+            self.problem = ""
+            self._answered_s = time.monotonic()
+
     async def _relist(self) -> None:
         tracked = list(self._tracked.values())
-        try:
-            jobs = await self._slurm.jobs([a.job_id for a in tracked if a.job_id is not None])
-        except HpkError as error:
-            if not self.problem:
-                log.warning("Slurm does not answer: %s", error)
-            self.problem = str(error)
-            return
-        self.problem = ""
+        jobs = await self._slurm.jobs([a.job_id for a in tracked if a.job_id is not None])
         for attempt in tracked:
             if attempt.job_id is None:
                 continue

@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import secrets
 import sys
+import time
 from pathlib import Path
 
 from hpk.durable import claim, private_directory, write_atomically
@@ -26,6 +27,7 @@ from hpk.model.plan import JobSpec, PodPlan, SupervisorSettings
 from hpk.render import render_script
 from hpk.slurm.base import SlurmBackend, Submission, parse_submit_output
 from hpk.statefs import HpkPaths
+from kubelet.submission.repeated import RepeatedRefusals
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Submitter:
         self._settings = settings
         self._zipapp = zipapp
         self._knows_kill_wait = False
+        self._refusals = RepeatedRefusals()
 
     async def submit(self, pod: PodRef, plan: PodPlan) -> Attempt:
         """Start a new attempt.
@@ -63,7 +66,8 @@ class Submitter:
         except TransientError as error:
             if error.reason != "Unknown":
                 await self._record(pod, Step.REFUSED, nonce)
-            raise
+            raise self._refusals.judge(pod.uid, error, now_s=time.monotonic()) from error
+        self._refusals.forget(pod.uid)
         return await self._submitted(pod, nonce, job_id)
 
     async def recover(self, attempt: Attempt) -> Attempt | None:

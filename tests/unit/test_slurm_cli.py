@@ -191,3 +191,12 @@ echo '9|COMPLETED|0:0|None|n1|100|200|not wanted'"""
     assert job.job_id == 8
     day = time.strftime("%Y-%m-%d", time.localtime(since_s - 300))
     assert f"--name=wanted -S {day}T" in (tmp_path / "args").read_text()
+
+
+async def test_more_jobs_than_an_argument_can_hold(tmp_path: Path) -> None:
+    body = """
+for word; do last=$word; done
+for id in $(echo $last | tr , ' '); do echo "$id|COMPLETED|0:0|None|n1|100|200|x"; done"""
+    backend = install(tmp_path, {"squeue": "exit 0", "sacct": body})
+    ids = [SlurmJobId(1_000_000_000 + number) for number in range(15_000)]
+    assert set(await backend.jobs(ids)) == set(ids)

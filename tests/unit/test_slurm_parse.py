@@ -242,6 +242,8 @@ def test_the_id_sbatch_prints(output: str, job_id: int | None) -> None:
 
 PREFIX = "sbatch: error: Batch job submission failed: "
 
+GRES = "SlurmInvalidGres"
+
 
 @pytest.mark.parametrize(
     ("stderr", "kind", "reason"),
@@ -295,7 +297,22 @@ PREFIX = "sbatch: error: Batch job submission failed: "
             "SlurmInvalidTimeLimit",
         ),
         ("sbatch: unrecognized option '--segment=3'", PermanentError, "SlurmRefused"),
-        ("", PermanentError, "SlurmRefused"),
+        (PREFIX + "Invalid generic resource (gres) specification", PermanentError, GRES),
+        (PREFIX + "Invalid feature specification", PermanentError, "SlurmInvalidConstraint"),
+        (PREFIX + "Job dependency problem", PermanentError, "SlurmInvalidDependency"),
+        (PREFIX + "Invalid license specification", PermanentError, "SlurmInvalidLicenses"),
+        (PREFIX + "Invalid wckey specification", PermanentError, "SlurmRefused"),
+        # Words of which a part looks like one of those above, and words that nobody knows.
+        ("sbatch: error: Operation now in progress", TransientError, "Refused"),
+        ("sbatch: error: independent features2 sublicense", TransientError, "Refused"),
+        (PREFIX + "Unspecified error", TransientError, "Refused"),
+        (
+            "sbatch: error: lua: project database timed out, try again",
+            TransientError,
+            "Refused",
+        ),
+        ("sbatch: error: Disk quota exceeded", TransientError, "NotNow"),
+        ("", TransientError, "Refused"),
     ],
 )
 def test_refusals(stderr: str, kind: type[HpkError], reason: str) -> None:
