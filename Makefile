@@ -9,7 +9,7 @@ PYTEST := .venv/bin/pytest --durations=15 -n $(WORKERS) --max-worker-restart 0 \
 	--dist loadfile --no-loadscope-reorder
 STEP := scripts/step
 
-.PHONY: help setup demo demo-down test check unit slurm e2e long bench conformance clean
+.PHONY: help setup demo demo-down test check unit slurm e2e long bench scale conformance clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,13 @@ bench: setup ## measure, and write docs/benchmarks.md
 	@$(STEP) "Slurm lab" $(HPK) lab up
 	@$(STEP) "images into the lab's registry" $(HPK) lab registry
 	.venv/bin/python -m tests.bench
+
+N ?= 1000
+scale: setup ## measure N pods (make scale N=3000), and write it into docs/benchmarks.md
+	@$(STEP) "Slurm lab" $(HPK) lab --name hpk-lab-scale up --nodes 24
+	@$(STEP) "images into the lab's registry" $(HPK) lab --name hpk-lab-scale registry
+	HPK_TEST_LAB=hpk-lab-scale .venv/bin/python -m tests.bench.scale $(N)
+	@$(STEP) "Slurm lab down" $(HPK) lab --name hpk-lab-scale down
 
 conformance: ## Kubernetes' own conformance tests (not built yet)
 	@echo "conformance: not built yet, see docs/decisions.md" >&2; exit 1

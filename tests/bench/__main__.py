@@ -10,15 +10,12 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from bootstrap.lab import control
 from bootstrap.lab.layout import DEFAULT_NAME
 from tests.bench import argo, footprint, mpi, several, startup
+from tests.bench.document import BENCH, write_part
 from tests.e2e.cluster import Cluster
-
-_DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-_KEPT = "<!-- written by hand from here on -->"
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +51,7 @@ def main(arguments: list[str]) -> int:
         print(text)
         return 0
     _write(text)
-    print(f"written to {_DOCUMENT}")
+    print("written to docs/benchmarks.md")
     return 0
 
 
@@ -72,10 +69,7 @@ def _write(measured: str) -> None:
         f"{os.cpu_count()} cores ({platform.machine()}, Linux {platform.release().split('-')[0]}), "
         "so absolute times say little elsewhere; the ratios do.\n\n"
     )
-    old = _DOCUMENT.read_text() if _DOCUMENT.exists() else ""
-    _, mark, by_hand = old.partition(_KEPT)
-    tail = f"\n\n{_KEPT}{by_hand}" if mark else f"\n\n{_KEPT}\n"
-    _DOCUMENT.write_text(head + measured + tail)
+    write_part(BENCH, head + measured)
 
 
 if __name__ == "__main__":

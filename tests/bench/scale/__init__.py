@@ -1,0 +1,1 @@
+"""What many pods cost: held, running, short and one after the other. ``make scale N=…``."""
