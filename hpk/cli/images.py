@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from hpk.images.manager import ImageManager
+from hpk.images.pruning import prune as prune_images
 from hpk.images.store import ImageStore
 from hpk.model.plan import ImagePlan
 from hpk.statefs import HpkPaths
@@ -42,6 +43,26 @@ def list_images(output: str) -> None:
     console.print(table)
     total = decimal(sum(entry.size_bytes for entry in entries))
     console.print(f"{total} in {len(entries)} images under {paths.images}", highlight=False)
+
+
+@images.command()
+@click.option(
+    "--unused-days",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Remove what no Pod has used for so long.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def prune(unused_days: float, dry_run: bool) -> None:
+    """Remove converted images that no Pod has used for long; they are made again when one asks."""
+    removed = prune_images(HpkPaths.from_environment(), unused_days=unused_days, dry_run=dry_run)
+    for entry in removed:
+        names = [name for name in entry.references if "@" not in name] or list(entry.references)
+        click.echo(f"{entry.manifest_digest[:19]}  {' '.join(names)}")
+    total = decimal(sum(entry.size_bytes for entry in removed))
+    verb = "to be removed" if dry_run else "removed"
+    click.echo(f"{total} in {len(removed)} images {verb}")
 
 
 @images.command()

@@ -6,7 +6,8 @@
     references/SHA256-OF-REFERENCE.json                                     what a reference meant
 
 HEX is the digest of the manifest for this platform, so two tags of one image share an entry. FORMAT
-changes with the way images are converted. An entry is written beside and renamed into place.
+changes with the way images are converted. An entry is written beside and renamed into place. The
+time stamp of its entry.json is when it was used last, to the hour.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import logging
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = "apptainer-v1"
 _BLOCK_BYTES = 1024 * 1024
+_MARK_AGAIN_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +65,12 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One entry for people: its references, and its size on disk."""
+    """One entry for people: its references, its size on disk, and when it was used last."""
 
     manifest_digest: str
     references: tuple[str, ...]
     size_bytes: int
+    used_at_s: float
 
 
 class ImageStore:
@@ -75,6 +79,7 @@ class ImageStore:
     def __init__(self, paths: HpkPaths) -> None:
         self._root = paths.images
         self._references = paths.images / "references"
+        self._compared: set[tuple[Path, int]] = set()
 
     def prepare(self) -> None:
         """Make the directories.
@@ -132,6 +137,7 @@ class ImageStore:
         try:
             entry = loads(Entry, (directory / "entry.json").read_bytes())
             self._check(directory, entry)
+            self._mark_used(directory)
             config = parse_config((directory / "config.json").read_bytes())
             passwd = (directory / "passwd").read_text(errors="replace")
             group = (directory / "group").read_text(errors="replace")
@@ -214,15 +220,27 @@ class ImageStore:
         for path in sorted(self._root.glob(f"{FORMAT}/sha*/*/entry.json")):
             directory = path.parent
             digest = f"{directory.parent.name}:{directory.name}"
-            size = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
-            found.append(
-                Listed(
+            with contextlib.suppress(FileNotFoundError):  # removed while we look
+                size = sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
+                listed = Listed(
                     manifest_digest=digest,
                     references=tuple(sorted(names.get(digest, ()))),
                     size_bytes=size,
+                    used_at_s=path.stat().st_mtime,
                 )
-            )
+                found.append(listed)
         return tuple(found)
+
+    def remove(self, manifest_digest: str, *, unused_since_s: float) -> bool:
+        """Remove an entry, unless it was used since; whether it was removed."""
+        directory = self.directory(manifest_digest)
+        try:
+            if (directory / "entry.json").stat().st_mtime >= unused_since_s:
+                return False
+        except FileNotFoundError:
+            return False
+        self._take_away(directory)
+        return True
 
     def _meaning_path(self, reference: str) -> Path:
         return self._references / f"{hashlib.sha256(reference.encode()).hexdigest()}.json"
@@ -232,8 +250,19 @@ class ImageStore:
         info = sif.stat()
         if info.st_size != entry.sif_bytes:
             raise ParseError(f"image.sif has {info.st_size} bytes instead of {entry.sif_bytes}")
-        if info.st_mtime_ns != entry.sif_mtime_ns and _sha256_of(sif) != entry.sif_sha256:
+        seen = (sif, info.st_mtime_ns)
+        if info.st_mtime_ns == entry.sif_mtime_ns or seen in self._compared:
+            return
+        if _sha256_of(sif) != entry.sif_sha256:
             raise ParseError("image.sif was changed")
+        self._compared.add(seen)  # for the next Pod: reading it all takes its time
+
+    def _mark_used(self, directory: Path) -> None:
+        path = directory / "entry.json"
+        if time.time() - path.stat().st_mtime > _MARK_AGAIN_S:
+            # A cache of somebody else's may be read only; its owner's Pods mark their own uses.
+            with contextlib.suppress(OSError):
+                os.utime(path)
 
     def _take_away(self, directory: Path) -> None:
         aside = directory.with_name(f".{directory.name}.damaged-{secrets.token_hex(6)}")

@@ -12,7 +12,7 @@ from tests.bench.scale.running import percentile
 
 def test_each_program_writes_its_own_part_of_the_document() -> None:
     whole = with_part("", BENCH, "# Benchmarks")
-    whole = with_part(f"{whole}{BY_HAND}\n\nhow to read them\n", SCALE, "## Many pods")
+    whole = with_part(f"{whole}\nhow to read them\n", SCALE, "## Many pods")
     whole = with_part(whole, BENCH, "# Benchmarks, again")
     assert whole == (
         f"# Benchmarks, again\n\n{SCALE}\n\n## Many pods\n\n{BY_HAND}\n\nhow to read them\n"
