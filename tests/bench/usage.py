@@ -21,8 +21,9 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _MODULES = {"kubelet": KUBELET, "bootstrap.supervise": "supervise"}
 _OURS = (API_SERVER, "etcd", "kube-controller-manager", "kube-scheduler", "coredns")
 _SLURM = ("slurmctld", "slurmdbd", "mariadbd", "slurmd", "slurmstepd", "munged")
-_SETTLED_SHARE = 0.1
-_SETTLED_S = 3.0
+_SETTLED_SHARE = 0.15
+_SETTLED_S = 6.0
+"""Longer than the kubelet's polls are apart, which it goes on with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,18 +101,19 @@ def settle(machine: Machine, name: str = KUBELET, *, timeout_s: float = 600) -> 
     :returns: when that began, on the monotonic clock.
     """
     deadline = time.monotonic() + timeout_s
-    quiet_since, last = 0.0, _cpu_of(machine, name)
+    seen: list[tuple[float, float]] = []
     while time.monotonic() < deadline:
-        began = time.monotonic()
+        now, cpu_s = time.monotonic(), _cpu_of(machine, name)
+        if cpu_s is None or (seen and cpu_s < seen[-1][1]):
+            seen = []  # it ended, and perhaps another one began
+        if cpu_s is not None:
+            seen.append((now, cpu_s))
+        while len(seen) > 1 and now - seen[1][0] >= _SETTLED_S:
+            del seen[0]
+        span_s = now - seen[0][0] if seen else 0.0
+        if span_s >= _SETTLED_S and (cpu_s or 0.0) - seen[0][1] < _SETTLED_SHARE * span_s:
+            return seen[0][0]
         time.sleep(0.5)
-        now, elapsed = _cpu_of(machine, name), time.monotonic() - began
-        if last is None or now is None or (now - last) / elapsed > _SETTLED_SHARE:
-            quiet_since = 0.0
-        elif not quiet_since:
-            quiet_since = began
-        elif time.monotonic() - quiet_since > _SETTLED_S:
-            return quiet_since
-        last = now
     raise TimeoutError(f"{name} is still busy after {timeout_s:g} s")
 
 

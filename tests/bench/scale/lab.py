@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.bench.usage import wait
+from tests.bench.usage import settle, wait
 from tests.e2e.cluster import FLAGS, Cluster, Json, pod
 
 PYTHON = "/opt/software/hpk/bin/python"
@@ -24,6 +24,13 @@ def ask(cluster: Cluster, command: str, **order: Any) -> Json:
     )
     answer: Json = json.loads(done.stdout)
     return answer
+
+
+def start_anew(cluster: Cluster) -> None:
+    """End the control plane and start it again, so that no memory is left from what was before."""
+    cluster.run(["hpk", "down", "--keep-jobs"], timeout_s=180)
+    cluster.run(["hpk", "up"], timeout_s=300)
+    settle(cluster.machine)
 
 
 def held_pod() -> Json:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from tests.bench import usage
-from tests.bench.scale.lab import ask, queued, wait_queue_empty
+from tests.bench.scale.lab import ask, queued, start_anew, wait_queue_empty
 from tests.bench.startup import cached_image
 from tests.bench.usage import API_SERVER, KUBELET, lab_cpu_s, look, settle, wait
 from tests.e2e.cluster import BUSYBOX, Cluster, Json, pod
@@ -85,10 +85,10 @@ class Starts:
 def run_many(cluster: Cluster, count: int) -> Running:
     """Start them, look, and delete them again."""
     machine = cluster.machine
-    settle(machine)
-    before, began = look(machine), time.monotonic()
+    start_anew(cluster)
+    before = look(machine)
     manifest = pod("run", "sleep", "1000000")
-    ask(cluster, "create", name="run", count=count, manifest=manifest)
+    began = ask(cluster, "create", name="run", count=count, manifest=manifest)["began"]
     ready = wait(
         lambda: _phases(cluster).count("Running") == count,
         f"{count} running pods",
