@@ -18,6 +18,7 @@ from hpk.statefs import HpkPaths
 from hpk.supervisor_zipapp import install_zipapp
 from kubelet.api.apiserver import ApiServer
 from kubelet.daemon import Kubelet
+from kubelet.descriptors import raise_limit
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -54,6 +55,7 @@ def main() -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FieldFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    raise_limit()
     try:
         asyncio.run(_main())
     except (HpkError, OSError) as error:

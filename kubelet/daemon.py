@@ -21,10 +21,12 @@ from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
 from kubelet.api.apiserver import ApiServer
 from kubelet.api.informer import PodInformer
+from kubelet.descriptors import descriptors
 from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
 from kubelet.link.bundle import BundleBuilder
 from kubelet.link.channel import ChannelServer
+from kubelet.nodes.node import NodeHealth
 from kubelet.nodes.virtual_nodes import NodeRegistrar, VirtualNodes
 from kubelet.pods.pod_workers import PodWorkers
 from kubelet.pods.supervisors import Supervisors
@@ -65,7 +67,7 @@ class Kubelet:
             registrar=NodeRegistrar(api, settings),
             slurm=slurm,
             default_partition=site.default_partition,
-            problem=lambda: self._pleg.problem,
+            health=self._health,
             first_known=self._nodes_known,
         )
         self._events = EventRecorder(api)
@@ -150,6 +152,13 @@ class Kubelet:
         if self._tasks is None:
             raise RuntimeError("the kubelet does not run")
         return self._tasks.create_task(logged(coroutine))
+
+    def _health(self, slurm_version: str) -> NodeHealth:
+        return NodeHealth(
+            slurm_version=slurm_version,
+            slurm_problem=self._pleg.problem,
+            descriptors_problem=descriptors().problem,
+        )
 
     # What a part tells one that is made after it
 

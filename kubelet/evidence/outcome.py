@@ -1,11 +1,14 @@
 """How a pod ended: the supervisor's word first, Slurm's where there is none. Pure.
 
+Slurm's word never overrules a supervisor that speaks now, and a pod whose containers have all ended
+with 0 is Succeeded whatever became of its job, unless Slurm cut it short on the way.
+
 Reasons of Slurm's own begin with ``Slurm``; the others are upstream's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpk.model.job import JobObservation, JobState
 from hpk.model.record import ContainerPhase, PodPhase, StopCause, SupervisorRecord
@@ -29,6 +32,16 @@ _SLURM_ENDINGS = {
     JobState.REVOKED: ("SlurmRevoked", "a sibling job took its place"),
     JobState.TIMEOUT: ("SlurmTimeout", "it reached its time limit (--time)"),
 }
+_CUT_SHORT = frozenset(
+    {
+        JobState.CANCELLED,
+        JobState.DEADLINE,
+        JobState.OUT_OF_MEMORY,
+        JobState.PREEMPTED,
+        JobState.TIMEOUT,
+    }
+)
+"""What Slurm says of a job that it, or somebody through it, ended before its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +64,20 @@ def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
     :param now_s: monotonic seconds.
     """
     record, job = seen.record, seen.job
+    requeued = seen.was_requeued(now_s)
     if record is not None and record.phase is PodPhase.FINISHED:
-        return _outcome_of_record(record, seen, lost=is_lost(seen, now_s=now_s))
-    if job is not None and job.state.is_terminal:
-        return None if _may_still_show(seen, now_s) else _outcome_of_job(job)
-    if job is not None and seen.was_requeued:
-        return _requeued(job)
-    if is_lost(seen, now_s=now_s):
-        return _lost()
-    return None
+        found = _outcome_of_record(record, seen, now_s)
+        return replace(found, cancel=requeued) if found is not None else None
+    ended = job is not None and job.state.is_terminal
+    if seen.is_connected or not (ended or requeued or is_lost(seen, now_s=now_s)):
+        return None
+    if _may_still_show(seen, now_s):
+        return None
+    if _all_ended_well(record):
+        return Outcome(succeeded=True, cancel=requeued)
+    if job is not None and ended:
+        return _outcome_of_job(job)
+    return _requeued(job) if job is not None and requeued else _lost()
 
 
 def _may_still_show(seen: Observation, now_s: float) -> bool:
@@ -69,21 +87,17 @@ def _may_still_show(seen: Observation, now_s: float) -> bool:
 
 
 def is_lost(seen: Observation, *, now_s: float) -> bool:
-    """Whether neither squeue nor sacct has known the job for so long that it will not come back."""
-    return seen.absent_since_s is not None and now_s - seen.absent_since_s > LOST_AFTER_S
+    """Whether neither squeue nor sacct has known the job for so long that it will not come back,
+    and nothing was heard of its supervisor either."""
+    if seen.absent_since_s is None or seen.is_heard(now_s):
+        return False
+    return now_s - seen.absent_since_s > LOST_AFTER_S
 
 
-def _outcome_of_record(
-    record: SupervisorRecord, seen: Observation, *, lost: bool
-) -> Outcome | None:
-    cause, job = record.stop_cause, seen.job
+def _outcome_of_record(record: SupervisorRecord, seen: Observation, now_s: float) -> Outcome | None:
+    cause = record.stop_cause
     if cause is StopCause.SIGNALLED:
-        # Only Slurm knows who sent the signal: wait for its word.
-        if job is not None and job.state.is_terminal:
-            return _outcome_of_job(job)
-        if job is not None and seen.was_requeued:
-            return _requeued(job)
-        return _lost() if lost else None
+        return _outcome_of_signalled(record, seen, now_s)
     if cause is StopCause.DEADLINE:
         message = "Pod was active on the node longer than the specified deadline"
         return Outcome(succeeded=False, reason="DeadlineExceeded", message=message)
@@ -94,11 +108,40 @@ def _outcome_of_record(
         return Outcome(succeeded=False, reason="Evicted", message=record.message)
     if cause is StopCause.SETUP_FAILED:
         return Outcome(succeeded=False, reason="StartError", message=record.message)
-    succeeded = bool(record.containers) and all(
-        c.state.phase is ContainerPhase.TERMINATED and c.state.exit_code == 0
-        for c in record.containers
+    return Outcome(succeeded=_all_ended_well(record))
+
+
+def _outcome_of_signalled(
+    record: SupervisorRecord, seen: Observation, now_s: float
+) -> Outcome | None:
+    """Only Slurm knows who sent the signal: wait for its word.
+
+    A container that ends with 0 because it was told to has not done its work; where Slurm does not
+    say that it told it to, its own word counts.
+    """
+    job = seen.job
+    if job is not None and job.state in _CUT_SHORT:
+        return _outcome_of_job(job)
+    if job is not None and seen.was_requeued(now_s):
+        return _requeued(job)
+    ended = job is not None and job.state.is_terminal
+    if not (ended or is_lost(seen, now_s=now_s)):
+        return None
+    if _all_ended_well(record):
+        return Outcome(succeeded=True)
+    return _outcome_of_job(job) if job is not None and ended else _lost()
+
+
+def _all_ended_well(record: SupervisorRecord | None) -> bool:
+    """Whether the record says that every container has ended with 0."""
+    return (
+        record is not None
+        and bool(record.containers)
+        and all(
+            c.state.phase is ContainerPhase.TERMINATED and c.state.exit_code == 0
+            for c in record.containers
+        )
     )
-    return Outcome(succeeded=succeeded)
 
 
 def _outcome_of_job(job: JobObservation) -> Outcome:

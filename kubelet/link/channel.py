@@ -54,8 +54,8 @@ class ChannelHandler(BundleSource, Protocol):
     def record_arrived(self, record: SupervisorRecord) -> None:
         """A supervisor reported."""
 
-    def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
-        """A session began or ended."""
+    def session_changed(self, uid: PodUid, nonce: Nonce, *, is_connected: bool) -> None:
+        """A session began or ended; the attempt has one now, or has none."""
 
 
 class ChannelServer:
@@ -154,7 +154,7 @@ class ChannelServer:
         if older is not None:
             older.close()
         self._sessions[session.nonce] = session
-        self._handler.session_changed(session.uid, session.nonce)
+        self._handler.session_changed(session.uid, session.nonce, is_connected=True)
         try:
             async with asyncio.TaskGroup() as tasks:
                 while True:
@@ -168,7 +168,7 @@ class ChannelServer:
             session.close()
             if self._sessions.get(session.nonce) is session:
                 del self._sessions[session.nonce]
-            self._handler.session_changed(session.uid, session.nonce)
+                self._handler.session_changed(session.uid, session.nonce, is_connected=False)
 
     async def _handle(self, session: Session, frame: object, tasks: asyncio.TaskGroup) -> None:
         if isinstance(frame, Status):

@@ -14,9 +14,15 @@ from hpk.model.frames import Hello, LogCancel, LogData, LogRead, ToSupervisor
 
 
 class Session:
-    """One supervisor's open connection."""
+    """One supervisor's open connection.
+
+    :ivar number: no other session of this kubelet has, or had, the same.
+    """
+
+    _numbers = itertools.count(1)
 
     def __init__(self, hello: Hello, writer: asyncio.StreamWriter) -> None:
+        self.number = next(Session._numbers)
         self.uid = hello.uid
         self.nonce = hello.nonce
         self.protocol = hello.protocol

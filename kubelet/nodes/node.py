@@ -26,11 +26,19 @@ _LABEL_VALUE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlurmHealth:
-    """Whether Slurm answers, for the Node's conditions."""
+class NodeHealth:
+    """What the Node's conditions are made of; a problem is "" where there is none.
 
-    version: str
-    problem: str = ""
+    :param slurm_version: ``22.05.8``.
+    :param slurm_problem: why Slurm does not answer.
+    :param files_problem: why the shared file system does not.
+    :param descriptors_problem: that the kubelet has few left.
+    """
+
+    slurm_version: str
+    slurm_problem: str = ""
+    files_problem: str = ""
+    descriptors_problem: str = ""
 
 
 def plan_node_names(partitions: Sequence[Partition]) -> dict[str, Partition]:
@@ -45,7 +53,7 @@ def plan_node_names(partitions: Sequence[Partition]) -> dict[str, Partition]:
 
 
 def node_object(
-    name: str, partition: Partition, settings: KubeletSettings, slurm: SlurmHealth, now: str
+    name: str, partition: Partition, settings: KubeletSettings, health: NodeHealth, now: str
 ) -> Json:
     """The Node for a partition, metadata, spec and status."""
     taints = []
@@ -56,7 +64,7 @@ def node_object(
         "kind": "Node",
         "metadata": {"name": name, "labels": node_labels(name, partition)},
         "spec": {"taints": taints},
-        "status": _status(name, partition, settings, slurm, now),
+        "status": _status(name, partition, settings, health, now),
     }
 
 
@@ -80,7 +88,7 @@ def _label_value(text: str) -> str:
 
 
 def _status(
-    name: str, partition: Partition, settings: KubeletSettings, slurm: SlurmHealth, now: str
+    name: str, partition: Partition, settings: KubeletSettings, health: NodeHealth, now: str
 ) -> Json:
     capacity = {
         "cpu": str(partition.total_cpus),
@@ -100,20 +108,20 @@ def _status(
         "nodeInfo": {
             "architecture": _ARCHITECTURE,
             "bootID": "",
-            "containerRuntimeVersion": "slurm://" + slurm.version,
+            "containerRuntimeVersion": "slurm://" + health.slurm_version,
             "kernelVersion": "",
             "kubeProxyVersion": "",
             "kubeletVersion": f"{KUBERNETES_VERSION}-hpk.{__version__}",
             "machineID": "",
             "operatingSystem": "linux",
-            "osImage": f"Slurm {slurm.version}",
+            "osImage": f"Slurm {health.slurm_version}",
             "systemUUID": "",
         },
-        "conditions": _conditions(partition, slurm, now),
+        "conditions": _conditions(partition, health, now),
     }
 
 
-def _conditions(partition: Partition, slurm: SlurmHealth, now: str) -> list[Json]:
+def _conditions(partition: Partition, health: NodeHealth, now: str) -> list[Json]:
     def condition(kind: str, status: bool, reason: str, message: str) -> Json:
         return {
             "type": kind,
@@ -124,7 +132,7 @@ def _conditions(partition: Partition, slurm: SlurmHealth, now: str) -> list[Json
             "lastTransitionTime": now,
         }
 
-    up = partition.is_up and not slurm.problem
+    up = partition.is_up and not health.slurm_problem
     return [
         condition("MemoryPressure", False, "SlurmEnforcesMemory", "Slurm limits each job"),
         condition("DiskPressure", False, "NotWatched", "images and logs are the user's own"),
@@ -136,7 +144,20 @@ def _conditions(partition: Partition, slurm: SlurmHealth, now: str) -> list[Json
             "SlurmAvailable",
             up,
             "PartitionUp" if up else "SlurmUnavailable",
-            slurm.problem or f"partition {partition.name} is {'up' if partition.is_up else 'down'}",
+            health.slurm_problem
+            or f"partition {partition.name} is {'up' if partition.is_up else 'down'}",
+        ),
+        condition(
+            "SharedFilesAvailable",
+            not health.files_problem,
+            "SharedFilesStalled" if health.files_problem else "SharedFilesAnswer",
+            health.files_problem or "HPK's home answers",
+        ),
+        condition(
+            "DescriptorPressure",
+            bool(health.descriptors_problem),
+            "FewDescriptorsLeft" if health.descriptors_problem else "DescriptorsLeft",
+            health.descriptors_problem or "the kubelet has file descriptors left",
         ),
     ]
 

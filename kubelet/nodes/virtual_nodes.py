@@ -20,7 +20,7 @@ from kubelet.api.apiserver import ApiError, ApiServer, Json, path
 from kubelet.api.meta_time import rfc3339_now
 from kubelet.nodes.node import (
     TAINT,
-    SlurmHealth,
+    NodeHealth,
     merge_conditions,
     node_object,
     plan_node_names,
@@ -44,18 +44,18 @@ class VirtualNodes:
         registrar: NodeRegistrar,
         slurm: SlurmBackend,
         default_partition: str,
-        problem: Callable[[], str],
+        health: Callable[[str], NodeHealth],
         first_known: Callable[[], None],
     ) -> None:
         """
         :param default_partition: whose node is the default one; "" for Slurm's default.
-        :param problem: what is wrong with Slurm, "" for nothing.
+        :param health: how the kubelet and what it works with are, given Slurm's version.
         :param first_known: called when Slurm has named partitions for the first time.
         """
         self._registrar = registrar
         self._slurm = slurm
         self._default_partition = default_partition
-        self._problem = problem
+        self._health = health
         self._first_known = first_known
         self._partitions: dict[str, Partition] = {}
 
@@ -89,7 +89,7 @@ class VirtualNodes:
             await asyncio.sleep(_LEASE_RENEW_S if self._partitions else 0.2)
 
     async def _register(self) -> None:
-        health = SlurmHealth(version=await self._slurm.version(), problem=self._problem())
+        health = self._health(await self._slurm.version())
         partitions = await self._slurm.partitions()
         nodes = plan_node_names(prefer_partition(partitions, self._default_partition))
         for name, partition in nodes.items():
@@ -109,9 +109,9 @@ class NodeRegistrar:
         self._api = api
         self._settings = settings
 
-    async def register(self, name: str, partition: Partition, slurm: SlurmHealth) -> None:
+    async def register(self, name: str, partition: Partition, health: NodeHealth) -> None:
         """Create the Node, or bring labels, taints and status up to date."""
-        wanted = node_object(name, partition, self._settings, slurm, rfc3339_now())
+        wanted = node_object(name, partition, self._settings, health, rfc3339_now())
         url = path("api", "v1", "nodes", name)
         try:
             existing = await self._api.get(url)

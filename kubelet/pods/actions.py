@@ -112,18 +112,38 @@ def _job_is_over(view: PodView) -> bool:
     # What has ended stays so. A lost job is over however its pod ended: Slurm will never say so.
     job = view.seen.job
     if job is not None and job.state.is_terminal:
-        return True
+        # A supervisor that speaks is there, whatever Slurm says; but no deletion waits for ever.
+        return not _speaks(view) or _waited_s(view) > _deadline_s(view) + STOP_MARGIN_S
     return is_lost(view.seen, now_s=view.now_s)
+
+
+def _speaks(view: PodView) -> bool:
+    record = view.seen.record
+    finished = record is not None and record.phase is PodPhase.FINISHED
+    return view.seen.is_connected and not finished
+
+
+def _waited_s(view: PodView) -> float:
+    return view.now_s - view.deletion.observed_at_s if view.deletion is not None else 0.0
+
+
+def _deadline_s(view: PodView) -> float:
+    """How long after its observation a deletion is left to the supervisor."""
+    grace_s = view.deletion.grace_period_s if view.deletion is not None else 0
+    return grace_s + STOP_MARGIN_S
 
 
 def _end(view: PodView, deletion: Deletion) -> tuple[int | None, bool, float | None]:
     """How to bring a live job to its end: (stop, cancel, look again after seconds)."""
     record, job = view.seen.record, view.seen.job
-    if record is None and (job is None or job.state.is_queued):
-        return None, _may_cancel(view), CANCEL_AGAIN_S
-    waited_s = view.now_s - deletion.observed_at_s
-    deadline_s = deletion.grace_period_s + STOP_MARGIN_S
+    waited_s, deadline_s = _waited_s(view), _deadline_s(view)
     overdue = waited_s > deadline_s
+    if record is None and not view.seen.is_connected:
+        # Before Slurm has answered nothing is known: the job may run, and has its grace period.
+        if not view.seen.was_looked_for and not overdue:
+            return None, False, deadline_s - waited_s + 0.1
+        if job is not None and job.state.is_queued:
+            return None, _may_cancel(view), CANCEL_AGAIN_S
     cancel = overdue and _may_cancel(view)
     again_s = CANCEL_AGAIN_S if overdue else deadline_s - waited_s + 0.1
     if record is not None and record.phase is PodPhase.FINISHED:

@@ -23,6 +23,16 @@ from kubelet.status.container_statuses import Waiting
 log = logging.getLogger(__name__)
 
 
+def without_debuggers(pod: Json) -> Json:
+    """The Pod as it was made.
+
+    `kubectl debug` adds containers to a Pod that may not have been submitted yet: only they are
+    refused (kubelet.status.container_statuses, refused_debugger), never the Pod.
+    """
+    spec = {name: value for name, value in pod["spec"].items() if name != "ephemeralContainers"}
+    return {**pod, "spec": spec}
+
+
 class PodAdmission:
     """Brings one pod into Slurm."""
 
@@ -54,13 +64,14 @@ class PodAdmission:
         if partition is None:
             await self._reporter.report_waiting(pod, self._no_partition())
             return 30.0
+        planned = without_debuggers(pod)
         try:
-            admit_pod(pod, self._services.site)
+            admit_pod(planned, self._services.site)
             images = await self._images.get(pod)
             if images is None:
                 await self._reporter.report_waiting(pod, self._images.waiting)
                 return self._images.again_s
-            plan = plan_pod(pod, images=images, partition=partition, site=self._services.site)
+            plan = plan_pod(planned, images=images, partition=partition, site=self._services.site)
         except AdmissionError as error:
             await self._reject(pod, error.reason, str(error))
             return None

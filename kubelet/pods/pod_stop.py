@@ -29,6 +29,7 @@ class PodStop:
         self._ref = ref
         self._services = services
         self._reporter = reporter
+        self._told = False
         self._stop_sent: tuple[int, int] | None = None
         self.cancelled_at_s: float | None = None
         """When the job was last cancelled, monotonic seconds."""
@@ -42,20 +43,29 @@ class PodStop:
         await self._services.slurm.cancel(attempt.job_id)
         self._services.pleg.hurry()
 
-    async def stop(self, pod: Json, attempt: Attempt, grace_period_s: int) -> None:
-        """Ask the supervisor, once for each of its sessions; its stop file asks where none is."""
-        session = self._services.session(attempt)
-        key = (grace_period_s, id(session))
-        if self._stop_sent == key:
-            return
-        if self._stop_sent is None:
+    async def stop(self, pod: Json, attempt: Attempt, grace_period_s: int) -> bool:
+        """Ask the supervisor, once for each of its sessions; its stop file asks where none is.
+
+        :returns: False where it could not be asked; ask again soon.
+        """
+        if not self._told:
+            self._told = True
             self._reporter.stopping(pod)
+        session = self._services.session(attempt)
+        key = (grace_period_s, session.number if session is not None else 0)
+        if self._stop_sent == key:
+            return True
         frame = Stop(grace_period_s=grace_period_s)
-        layout = self._services.paths.attempt(self._ref.uid, attempt.nonce)
-        await asyncio.to_thread(write_atomically, Path(layout.stop_request), codec.dumps(frame))
-        if session is not None:
-            try:
+        try:
+            if session is not None:
                 await session.send(frame)
-            except OSError as error:
-                log.info("stop not sent, the stop file stands pod=%s error=%s", self._ref, error)
+            else:
+                layout = self._services.paths.attempt(self._ref.uid, attempt.nonce)
+                path = Path(layout.stop_request)
+                await asyncio.to_thread(write_atomically, path, codec.dumps(frame))
+        except OSError as error:
+            # A session that broke is told of: then the file is written, or the next session asked.
+            log.warning("stop not sent pod=%s error=%s", self._ref, error)
+            return False
         self._stop_sent = key
+        return True

@@ -17,7 +17,7 @@ from hpk.model.errors import TransientError
 from hpk.model.ids import PodRef, PodUid
 from kubelet.api.apiserver import ApiError, Json
 from kubelet.evidence.observations import Observation
-from kubelet.evidence.outcome import pod_outcome
+from kubelet.evidence.outcome import Outcome, pod_outcome
 from kubelet.pods.actions import Deletion, PodView, compute_actions
 from kubelet.pods.pod_admission import PodAdmission
 from kubelet.pods.pod_reporter import PodReporter
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 60.0
+_WRITE_AGAIN_S = 5.0
 
 
 class PodWorker:
@@ -42,6 +43,7 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._has_object = True
         self._deletion: Deletion | None = None
+        self._cancelled_for: Outcome | None = None
         self._reporter = PodReporter(
             statuses=services.statuses, events=services.events, submitter=services.submitter
         )
@@ -148,13 +150,16 @@ class PodWorker:
         6. only then write down that the job has ended, so that no end goes unreported;
         7. delete the Pod object, then the pod's files.
 
+        What cannot be written down, on a full home say, keeps no pod from being stopped: it is
+        tried again, and all that follows from it is found out again by a kubelet that did not read
+        it.
+
         :returns: whether the worker is done, and when to look again (seconds, None: when woken).
         """
         journal = await asyncio.to_thread(read_pod, self._services.paths, self.ref.uid)
         view = self._view(journal)
         actions = compute_actions(view)
-        if actions.journal_delete:
-            await self._record(Step.DELETE)
+        written = not actions.journal_delete or await self._record(Step.DELETE)
         if actions.recover and view.attempt is not None:
             await self._services.submitter.recover(view.attempt)
             return False, 0
@@ -163,13 +168,17 @@ class PodWorker:
         if view.attempt is not None and (view.attempt.is_open or not view.is_over):
             self._services.pleg.track(view.attempt)
             if actions.stop is not None:
-                await self._stop.stop(self.pod, view.attempt, actions.stop)
-            if actions.cancel:
+                written &= await self._stop.stop(self.pod, view.attempt, actions.stop)
+        try:
+            if self._has_object and not (view.attempt is None and view.is_over):
+                await self._reporter.report(self.pod, view)
+        finally:
+            if actions.cancel and view.attempt is not None:
+                # After the report: it says why, and Slurm will only say that it was cancelled.
+                self._cancelled_for = view.outcome
                 await self._stop.cancel(view.attempt)
-        if self._has_object and not (view.attempt is None and view.is_over):
-            await self._reporter.report(self.pod, view)
         if actions.mark_ended and view.attempt is not None:
-            await self._record(Step.ENDED, view.attempt)
+            written &= await self._record(Step.ENDED, view.attempt)
         if view.is_over and view.attempt is not None and not view.attempt.is_open:
             self._services.pleg.untrack(view.attempt.nonce)
         if actions.finish_deletion:
@@ -177,6 +186,8 @@ class PodWorker:
         if actions.forget:
             await self._forget(journal)
             return True, None
+        if not written:
+            return False, min(_WRITE_AGAIN_S, actions.again_s or _WRITE_AGAIN_S)
         return False, 0 if actions.mark_ended else actions.again_s
 
     def _view(self, journal: PodJournal | None) -> PodView:
@@ -191,7 +202,7 @@ class PodWorker:
             deletion_journalled=journal is not None and journal.deleted,
             attempt=attempt,
             seen=seen,
-            outcome=pod_outcome(seen, now_s=now_s),
+            outcome=self._cancelled_for or pod_outcome(seen, now_s=now_s),
             cancelled_at_s=self._stop.cancelled_at_s,
             now_s=now_s,
         )
@@ -207,11 +218,15 @@ class PodWorker:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         log.info("pod gone pod=%s uid=%s", self.ref, self.ref.uid)
 
-    async def _record(self, step: Step, attempt: Attempt | None = None) -> None:
-        await asyncio.to_thread(
-            record_step,
-            self._services.paths,
-            self.ref,
-            step,
-            nonce=attempt.nonce if attempt else None,
-        )
+    async def _record(self, step: Step, attempt: Attempt | None = None) -> bool:
+        """Write a step down.
+
+        :returns: False where that failed.
+        """
+        nonce = attempt.nonce if attempt else None
+        try:
+            await asyncio.to_thread(record_step, self._services.paths, self.ref, step, nonce=nonce)
+        except OSError as error:
+            log.warning("%s not journalled pod=%s error=%s", step.value, self.ref, error)
+            return False
+        return True

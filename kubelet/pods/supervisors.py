@@ -61,8 +61,9 @@ class Supervisors:
         if record.phase is PodPhase.FINISHED:
             self._pleg.hurry()
 
-    def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
+    def session_changed(self, uid: PodUid, nonce: Nonce, *, is_connected: bool) -> None:
         """ChannelHandler: a session began or ended."""
+        self._observations.put_session(uid, nonce, is_connected=is_connected)
         self._pleg.hurry()
         self._workers.nudge(uid)
 

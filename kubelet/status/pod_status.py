@@ -82,7 +82,10 @@ def compute_status(given: StatusInput) -> Json:
     }
     if init:
         status["initContainerStatuses"] = init
-    if given.outcome is not None and given.outcome.reason:
+    if old.get("phase") in TERMINAL:
+        # Why it ended, as it was first told: what becomes of the job afterwards is another matter.
+        status |= {name: old[name] for name in ("reason", "message") if old.get(name)}
+    elif given.outcome is not None and given.outcome.reason:
         status |= {"reason": given.outcome.reason, "message": given.outcome.message}
     debuggers = given.pod["spec"].get("ephemeralContainers") or []
     if debuggers:

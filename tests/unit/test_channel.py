@@ -59,7 +59,7 @@ class Kubelet:
     def record_arrived(self, record: SupervisorRecord) -> None:
         self.records.append(record)
 
-    def session_changed(self, uid: PodUid, nonce: Nonce) -> None:
+    def session_changed(self, uid: PodUid, nonce: Nonce, *, is_connected: bool) -> None:
         self.changed.set()
 
     def not_understood(self, uid: PodUid, why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -17,9 +18,18 @@ from hpk.model.record import (
     StopCause,
     SupervisorRecord,
 )
-from kubelet.evidence.observations import Observation, Observations
+from hpk.planning.admission import admit_pod
+from hpk.planning.job.site import SiteSettings
+from kubelet.evidence.observations import (
+    COMES_BACK_S,
+    FIRST_COMES_S,
+    Observation,
+    Observations,
+)
 from kubelet.evidence.outcome import LOST_AFTER_S, RECORD_DELAY_S, pod_outcome
 from kubelet.pods.actions import CANCEL_AGAIN_S, STOP_MARGIN_S, Deletion, PodView, compute_actions
+from kubelet.pods.pod_admission import without_debuggers
+from tests.planning import a_pod
 from tests.records import a_record
 
 NOW_S = 1000.0
@@ -231,13 +241,100 @@ def test_a_signalled_supervisor_waits_for_slurms_word() -> None:
 
 def test_a_requeued_job_fails_the_pod_and_is_cancelled() -> None:
     queued = job(JobState.PENDING, "BeginTime")
-    stale = Observation(record=record(), job=queued, queued_looks=1)
+    since_s = NOW_S - FIRST_COMES_S
+    stale = Observation(record=record(), job=queued, queued_looks=1, queued_since_s=since_s)
     assert pod_outcome(stale, now_s=NOW_S) is None
-    seen = Observation(record=record(), job=queued, queued_looks=2)
+    seen = Observation(record=record(), job=queued, queued_looks=2, queued_since_s=since_s)
     outcome = pod_outcome(seen, now_s=NOW_S)
     assert outcome is not None
     assert outcome.reason == "SlurmRequeued"
     assert compute_actions(view(of=attempt(), seen=seen)).cancel
+
+
+def connected(state: JobState, **changes: Any) -> Observation:
+    values: dict[str, Any] = {
+        "record": record(),
+        "job": job(state),
+        "is_connected": True,
+        "was_connected": True,
+    }
+    return Observation(**(values | changes))
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_slurm_never_overrules_a_supervisor_that_speaks(state: JobState) -> None:
+    # A slurmctld that was killed shows jobs as queued, or not at all, that run.
+    seen = connected(state, queued_looks=9, queued_since_s=0.0, absent_since_s=0.0)
+    assert pod_outcome(seen, now_s=NOW_S) is None
+    actions = compute_actions(view(of=attempt(), seen=seen))
+    assert not (actions.cancel or actions.mark_ended)
+    deleted = compute_actions(view(of=attempt(), seen=seen, deletion=deletion(grace_s=300)))
+    assert (deleted.stop, deleted.cancel, deleted.forget) == (300, False, False)
+
+
+def test_no_deletion_waits_for_ever_for_a_supervisor_whose_job_is_over() -> None:
+    seen = connected(JobState.NODE_FAIL)
+    late = deletion(since_s=0.0, grace_s=5, gone=True)
+    assert compute_actions(view(of=attempt(), seen=seen, deletion=late)).forget
+
+
+def test_a_supervisor_that_has_gone_may_come_back_before_its_job_counts_as_requeued() -> None:
+    since_s = NOW_S - COMES_BACK_S + 1
+    seen = connected(JobState.PENDING, is_connected=False, queued_looks=5, queued_since_s=since_s)
+    assert pod_outcome(seen, now_s=NOW_S) is None
+    outcome = pod_outcome(seen, now_s=NOW_S + 2)
+    assert outcome is not None
+    assert outcome.reason == "SlurmRequeued"
+
+
+def test_a_queued_look_before_the_supervisor_came_back_counts_no_more() -> None:
+    observations = Observations(lambda uid: None)
+    nonce = attempt().nonce
+    observations.put_record(record())
+    for _ in range(3):
+        observations.put_job(POD.uid, nonce, job(JobState.PENDING))
+    observations.put_session(POD.uid, nonce, is_connected=True)
+    observations.put_session(POD.uid, nonce, is_connected=False)
+    observations.put_job(POD.uid, nonce, job(JobState.PENDING))
+    assert not observations.get(nonce).was_requeued(time.monotonic() + FIRST_COMES_S)
+
+
+@pytest.mark.parametrize("cause", [None, StopCause.COMPLETED, StopCause.SIGNALLED])
+@pytest.mark.parametrize(
+    "state", [JobState.FAILED, JobState.NODE_FAIL, JobState.COMPLETED, JobState.BOOT_FAIL]
+)
+def test_a_pod_that_did_its_work_is_succeeded_whatever_became_of_its_job(
+    state: JobState, cause: StopCause | None
+) -> None:
+    phase = PodPhase.RUNNING if cause is None else PodPhase.FINISHED
+    outcome = pod_outcome(Observation(record=record(phase, cause, 0), job=job(state)), now_s=NOW_S)
+    assert outcome is not None
+    assert outcome.succeeded
+
+
+def test_a_lost_job_whose_containers_ended_with_0_is_succeeded() -> None:
+    lost = Observation(record=record(exit_code=0), absent_since_s=NOW_S - LOST_AFTER_S - 1)
+    outcome = pod_outcome(lost, now_s=NOW_S)
+    assert outcome is not None
+    assert outcome.succeeded
+
+
+def test_a_job_is_not_lost_while_its_supervisor_writes_records() -> None:
+    since_s = NOW_S - LOST_AFTER_S - 1
+    fresh = Observation(record=record(), absent_since_s=since_s, heard_at_s=NOW_S - 1)
+    assert pod_outcome(fresh, now_s=NOW_S) is None
+    assert not compute_actions(view(of=attempt(), seen=fresh)).mark_ended
+
+
+def test_before_slurm_has_answered_no_deletion_cancels() -> None:
+    # After a restart of the kubelet: the job may run, and has its grace period still.
+    unseen = view(of=attempt(), seen=Observation(), deletion=deletion(grace_s=300))
+    actions = compute_actions(unseen)
+    assert not (actions.cancel or actions.finish_deletion or actions.forget)
+    assert actions.stop is None
+    for seen in (Observation(absent_since_s=NOW_S), Observation(job=job(JobState.RUNNING))):
+        looked = compute_actions(view(of=attempt(), seen=seen, deletion=deletion(grace_s=300)))
+        assert (looked.stop, looked.cancel) == (300, False)
 
 
 def test_absence_is_unknown_at_first_and_lost_in_the_end() -> None:
@@ -256,11 +353,13 @@ def test_a_look_that_began_before_the_supervisor_spoke_is_no_requeue() -> None:
     observations.put_job(POD.uid, nonce, queued)
     observations.put_record(record())
     observations.put_job(POD.uid, nonce, queued)
-    assert not observations.get(nonce).was_requeued
+    later_s = time.monotonic() + FIRST_COMES_S
+    assert not observations.get(nonce).was_requeued(later_s)
     observations.put_job(POD.uid, nonce, job(JobState.RUNNING))
     observations.put_job(POD.uid, nonce, queued)
     observations.put_job(POD.uid, nonce, queued)
-    assert observations.get(nonce).was_requeued
+    later_s = time.monotonic() + FIRST_COMES_S
+    assert observations.get(nonce).was_requeued(later_s)
     assert set(told) == {POD.uid}
 
 
@@ -274,3 +373,10 @@ def test_a_batch_script_that_ended_may_have_a_record_on_its_way() -> None:
     assert outcome.reason == "SlurmJobLost"
     cancelled = Observation(job=job(JobState.CANCELLED), over_since_s=NOW_S)
     assert pod_outcome(cancelled, now_s=NOW_S) is not None
+
+
+def test_a_debugger_added_while_the_pod_waits_is_no_part_of_what_is_admitted() -> None:
+    pod = a_pod()
+    pod["spec"]["ephemeralContainers"] = [{"name": "debugger", "image": "busybox"}]
+    admit_pod(without_debuggers(pod), SiteSettings())
+    assert pod["spec"]["ephemeralContainers"], "the Pod itself is as it was"

@@ -319,3 +319,13 @@ def test_gates_of_others_keep_a_pod_from_being_ready() -> None:
     )
     gated["status"]["conditions"] = [{"type": kind, "status": "True"} for kind in "abc"]
     assert condition(status_of(running, of=gated), "Ready")["status"] == "True"
+
+
+def test_why_a_pod_ended_is_told_once_and_stays() -> None:
+    requeued = Outcome(succeeded=False, reason="SlurmRequeued", message="it was requeued")
+    told = status_of(outcome=requeued)
+    # Its job was cancelled for that, which is what Slurm says from then on.
+    cancelled = Outcome(succeeded=False, reason="SlurmCancelled", message="it was cancelled")
+    later = status_of(of=pod(**told), outcome=cancelled)
+    assert (later["phase"], later["reason"]) == ("Failed", "SlurmRequeued")
+    assert later["message"] == "it was requeued"
