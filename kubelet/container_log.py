@@ -11,6 +11,7 @@ from hpk.model.frames import LOG_CHUNK_BYTES
 from hpk.model.record import ContainerPhase, ContainerRecord, SupervisorRecord
 from kubelet.link.session import Session, decode_log_data
 from kubelet.server.backend import LogGoneError, LogUnavailableError
+from kubelet.shared_files import SharedFiles
 
 _LOOK_AGAIN_S = 1.0
 _PAST_ANY_END = 2**62
@@ -27,12 +28,14 @@ class ContainerLog:
     def __init__(
         self,
         *,
+        files: SharedFiles,
         root: Path,
         log_path: str,
         container: str,
         session: Callable[[], Session | None],
         record: Callable[[], SupervisorRecord | None],
     ) -> None:
+        self._files = files
         self._file = root / log_path
         self._log_path = log_path
         self._container = container
@@ -49,7 +52,7 @@ class ContainerLog:
             except (OSError, ParseError):
                 await asyncio.sleep(0)
         try:
-            return (await asyncio.to_thread(self._file.stat)).st_size
+            return (await self._files.do_bulk(self._file.stat)).st_size
         except OSError:
             return 0
 
@@ -64,7 +67,7 @@ class ContainerLog:
                     await asyncio.sleep(0)
             # Order matters: what was written before the end must be read after the end was seen.
             ended = self._has_ended()
-            data = await asyncio.to_thread(self._read_file, offset)
+            data = await self._files.do_bulk(self._read_file, offset)
             eof = ended and len(data) < LOG_CHUNK_BYTES
             if data or eof or not wait:
                 return data, eof

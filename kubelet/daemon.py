@@ -32,6 +32,7 @@ from kubelet.pods.pod_workers import PodWorkers
 from kubelet.pods.supervisors import Supervisors
 from kubelet.pods.worker_services import WorkerServices
 from kubelet.server.server import KubeletServer
+from kubelet.shared_files import SharedFiles
 from kubelet.status.events import EventRecorder
 from kubelet.status.status_manager import StatusManager
 from kubelet.submission.submitter import Submitter
@@ -55,6 +56,7 @@ class Kubelet:
         self._settings = settings
         self._api = api
         self._tasks: asyncio.TaskGroup | None = None
+        self._files = SharedFiles(paths.home)
         observations = Observations(self._observed)
         self._pleg = Pleg(
             slurm=slurm,
@@ -78,6 +80,7 @@ class Kubelet:
         self._workers = PodWorkers(
             WorkerServices(
                 paths=paths,
+                files=self._files,
                 slurm=slurm,
                 site=site,
                 images=self._images,
@@ -95,24 +98,25 @@ class Kubelet:
             gone=self._pod_gone,
         )
         self._supervisors = Supervisors(
-            paths=paths,
             workers=self._workers,
             observations=observations,
             pleg=self._pleg,
-            submitter=submitter,
             bundles=BundleBuilder(api, settings),
             events=self._events,
         )
-        self._channel = ChannelServer(settings=settings, paths=paths, handler=self._supervisors)
+        self._channel = ChannelServer(settings=settings, handler=self._supervisors)
         self._informer = PodInformer(api, self._workers)
         self._backend = ServerBackend(
             api=api,
             paths=paths,
+            files=self._files,
             observations=observations,
             all_pods=self._workers.pods,
+            find_pod=self._workers.find,
+            attempt=self._workers.attempt,
             nodes=self._nodes.names,
             session=self._channel.session,
-            problem=lambda: "" if self._informer.synced.is_set() else "pods are not listed yet",
+            problem=self._problem,
         )
 
     async def run(self) -> None:
@@ -139,6 +143,7 @@ class Kubelet:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             for name, loop in (
+                ("files", self._files.keep_looking),
                 ("events", self._events.run),
                 ("nodes", self._nodes.keep_registered),
                 ("leases", self._nodes.keep_leases),
@@ -157,8 +162,14 @@ class Kubelet:
         return NodeHealth(
             slurm_version=slurm_version,
             slurm_problem=self._pleg.problem,
+            files_problem=self._files.problem,
             descriptors_problem=descriptors().problem,
         )
+
+    def _problem(self) -> str:
+        if not self._informer.synced.is_set():
+            return "pods are not listed yet"
+        return self._files.problem
 
     # What a part tells one that is made after it
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpk.journal import Attempt, read_pod
+from hpk.journal import Attempt
 from hpk.model.errors import PermanentError, TransientError
 from hpk.model.frames import SignalContainer
 from hpk.model.ids import Nonce, PodUid
@@ -23,6 +23,7 @@ from kubelet.server.backend import (
     LogSource,
     LogUnavailableError,
 )
+from kubelet.shared_files import SharedFiles
 
 _SIGNAL_VERSION = 2
 """Supervisors of earlier protocols skip SignalContainer as a frame they do not know."""
@@ -37,8 +38,11 @@ class ServerBackend:
         *,
         api: ApiServer,
         paths: HpkPaths,
+        files: SharedFiles,
         observations: Observations,
-        all_pods: Callable[[], Iterable[Json]],
+        all_pods: Callable[[], list[Json]],
+        find_pod: Callable[[str, str], Json | None],
+        attempt: Callable[[PodUid], Attempt | None],
         nodes: Callable[[], tuple[str, ...]],
         session: Callable[[Nonce], Session | None],
         problem: Callable[[], str],
@@ -46,14 +50,21 @@ class ServerBackend:
         self._api = api
         self._paths = paths
         self._observations = observations
+        self._files = files
         self._all_pods = all_pods
+        self._find_pod = find_pod
+        self._attempt = attempt
         self._nodes = nodes
         self._session = session
         self._problem = problem
 
     def pods(self) -> list[dict[str, Any]]:
         """All Pods of all virtual nodes, with the status reported last."""
-        return list(self._all_pods())
+        return self._all_pods()
+
+    def find_pod(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """The Pod of that name."""
+        return self._find_pod(namespace, name)
 
     def health(self) -> str | None:
         """What is wrong with the kubelet itself; Slurm's troubles are the Node's conditions."""
@@ -67,14 +78,7 @@ class ServerBackend:
         self, namespace: str, pod: str, container: str, *, previous: bool
     ) -> LogSource:
         """The log of a container's current or previous run."""
-        found = next(
-            (
-                p
-                for p in self._all_pods()
-                if (p["metadata"]["namespace"], p["metadata"]["name"]) == (namespace, pod)
-            ),
-            None,
-        )
+        found = self._find_pod(namespace, pod)
         if found is None:
             raise LogNotFoundError(f'pod "{pod}" not found')
         attempt = self._attempt(PodUid(found["metadata"]["uid"]))
@@ -91,6 +95,7 @@ class ServerBackend:
             raise LogUnavailableError(f'{kind} "{container}" in pod "{pod}" not found')
         nonce = attempt.nonce
         return ContainerLog(
+            files=self._files,
             root=Path(self._paths.attempt(attempt.pod.uid, nonce).root),
             log_path=log_path,
             container=container,
@@ -131,10 +136,6 @@ class ServerBackend:
             c.name == container and c.state.phase is ContainerPhase.RUNNING
             for c in (*record.init_containers, *record.containers)
         )
-
-    def _attempt(self, uid: PodUid) -> Attempt | None:
-        journal = read_pod(self._paths, uid)
-        return journal.current if journal else None
 
     async def review_access(self, request: AccessRequest) -> bool:
         """Whether the API server lets this user do this."""

@@ -86,6 +86,16 @@ class Backend:
             make_pod("queued", "debug", {"waiting": {"reason": "ContainerCreating"}}),
         ]
 
+    def find_pod(self, namespace: str, name: str) -> dict[str, Any] | None:
+        return next(
+            (
+                pod
+                for pod in self.pods()
+                if (pod["metadata"]["namespace"], pod["metadata"]["name"]) == (namespace, name)
+            ),
+            None,
+        )
+
     def health(self) -> str | None:
         return self.problem
 

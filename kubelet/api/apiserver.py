@@ -62,6 +62,12 @@ def pod_path(namespace: str, name: str, *rest: str) -> str:
     return path("api", "v1", "namespaces", namespace, "pods", name, *rest)
 
 
+def resource_version(item: Mapping[str, Any]) -> int:
+    """An object's resourceVersion: a later one is greater (API concepts, "Resource versions")."""
+    text = str((item.get("metadata") or {}).get("resourceVersion") or "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 class ApiServer:
     """A connection to the API server, with the credentials of one kubeconfig."""
 
@@ -99,6 +105,12 @@ class ApiServer:
         """PATCH with RFC 7386 semantics: lists are replaced whole."""
         return await self._request(
             "PATCH", url, body=body, content_type="application/merge-patch+json"
+        )
+
+    async def strategic_patch(self, url: str, body: Json) -> Json:
+        """PATCH with a strategic merge: lists of objects merge by the key of their type."""
+        return await self._request(
+            "PATCH", url, body=body, content_type="application/strategic-merge-patch+json"
         )
 
     async def delete(self, url: str, *, uid: str, grace_period_s: int = 0) -> None:

@@ -7,11 +7,9 @@ this home and gave that attempt's token; until then it may send one small frame,
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import socket
 import ssl
-from pathlib import Path
 from typing import Protocol
 
 from hpk.model import codec
@@ -27,13 +25,12 @@ from hpk.model.frames import (
     StatusAck,
     Welcome,
 )
-from hpk.model.ids import Nonce, PodUid, is_valid_uid
+from hpk.model.ids import Nonce, PodUid
 from hpk.model.record import PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
-from hpk.statefs import HpkPaths
 from kubelet.link.bundle_keeper import BundleSource, keep_bundle_fresh
 from kubelet.link.session import Session
-from kubelet.link.tls_listener import listen, serve_tls
+from kubelet.link.tls_listener import Waiters, listen, serve_tls
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +42,8 @@ _MAX_STRANGERS = 256
 class ChannelHandler(BundleSource, Protocol):
     """The kubelet, as the channel sees it."""
 
-    def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
-        """Why this attempt is not wanted, None if it is."""
+    async def refusal(self, hello: Hello) -> Reject | None:
+        """Why this supervisor is not welcome, None if it is; from memory, by its token first."""
 
     def not_understood(self, uid: PodUid, why: str) -> None:
         """A supervisor speaks a later protocol than we do."""
@@ -61,14 +58,16 @@ class ChannelHandler(BundleSource, Protocol):
 class ChannelServer:
     """Listens for supervisors."""
 
-    def __init__(
-        self, *, settings: KubeletSettings, paths: HpkPaths, handler: ChannelHandler
-    ) -> None:
+    def __init__(self, *, settings: KubeletSettings, handler: ChannelHandler) -> None:
         self._settings = settings
-        self._paths = paths
         self._handler = handler
         self._sessions: dict[Nonce, Session] = {}
-        self._strangers: dict[asyncio.StreamWriter, None] = {}
+        self._strangers = Waiters(_MAX_STRANGERS)
+
+    @property
+    def connected(self) -> int:
+        """How many supervisors are."""
+        return len(self._sessions)
 
     def session(self, nonce: Nonce) -> Session | None:
         """The open session of an attempt."""
@@ -118,21 +117,18 @@ class ChannelServer:
     async def _welcome(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> Session | None:
-        if len(self._strangers) >= _MAX_STRANGERS:
-            oldest = next(iter(self._strangers))
-            del self._strangers[oldest]
-            oldest.transport.abort()
-        self._strangers[writer] = None
+        if not self._strangers.enter(writer, writer.transport.abort):
+            return None  # it comes again, later each time
         try:
             async with asyncio.timeout(_HELLO_TIMEOUT_S):
                 hello = codec.parse_frame(await _read_payload(reader, _HELLO_MAX_BYTES))
-            if not isinstance(hello, Hello):
-                raise ParseError("the first frame is no Hello")
-            refusal = await asyncio.to_thread(self._refusal, hello)
+                if not isinstance(hello, Hello):
+                    raise ParseError("the first frame is no Hello")
+                refusal = await self._refusal(hello)
         finally:
-            self._strangers.pop(writer, None)
+            self._strangers.leave(writer)
         if refusal is not None:
-            log.info("supervisor refused uid=%s reason=%s", hello.uid, refusal.reason)
+            log.info("supervisor refused uid=%r reason=%s", hello.uid, refusal.reason)
             if refusal == _refuse_later_protocol(hello):
                 self._handler.not_understood(hello.uid, refusal.reason)
             writer.write(codec.frame_bytes(refusal))
@@ -142,12 +138,8 @@ class ChannelServer:
         await session.send(Welcome(protocol=hello.protocol))
         return session
 
-    def _refusal(self, hello: Hello) -> Reject | None:
-        valid = is_valid_uid(hello.uid) and hello.nonce.isalnum()
-        token = _token(Path(self._paths.attempt(hello.uid, hello.nonce).token)) if valid else ""
-        if not token or not hmac.compare_digest(token.encode(), hello.token.encode()):
-            return Reject(reason="unknown attempt or wrong token", stop=False)
-        return self._handler.refusal(hello.uid, hello.nonce) or _refuse_later_protocol(hello)
+    async def _refusal(self, hello: Hello) -> Reject | None:
+        return await self._handler.refusal(hello) or _refuse_later_protocol(hello)
 
     async def _serve(self, session: Session, reader: asyncio.StreamReader) -> None:
         older = self._sessions.get(session.nonce)
@@ -216,10 +208,3 @@ async def _read_payload(reader: asyncio.StreamReader, limit: int) -> bytes:
     if length > limit:
         raise ParseError(f"frame of {length} bytes, at most {limit} are allowed")
     return await reader.readexactly(length)
-
-
-def _token(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -6,7 +6,6 @@ is ended because its Pod is missing, for the API server's store may have been em
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import shutil
 import time
@@ -15,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from hpk.journal import PodJournal, known_pods, read_pod
 from hpk.model.ids import PodUid
 from hpk.statefs import HpkPaths
+from kubelet.shared_files import SharedFiles
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +22,19 @@ _KEEP_UNKNOWN_S = 24 * 3600.0
 
 
 async def orphaned_pods(
-    paths: HpkPaths, is_known: Callable[[PodUid], bool]
+    paths: HpkPaths, files: SharedFiles, is_known: Callable[[PodUid], bool]
 ) -> AsyncIterator[PodJournal]:
     """The journals of unknown pods that may have a job, or whose deletion was never finished.
 
     What is left of the others is removed once it is old.
     """
-    for uid in await asyncio.to_thread(known_pods, paths):
+    for uid in await files.do(known_pods, paths):
         if is_known(uid):
             continue
         try:
-            journal = await asyncio.to_thread(read_pod, paths, uid)
+            journal = await files.do(read_pod, paths, uid)
             if journal is None or not _is_live(journal):
-                await asyncio.to_thread(_remove_if_old, paths, uid)
+                await files.do(_remove_if_old, paths, uid)
                 continue
         except OSError as error:
             log.warning("journal of pod %s cannot be read: %s", uid, error)

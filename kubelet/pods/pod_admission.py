@@ -17,6 +17,7 @@ from hpk.planning.plan import plan_pod
 from kubelet.api.apiserver import Json
 from kubelet.pods.pod_images import PodImages
 from kubelet.pods.pod_reporter import PodReporter
+from kubelet.pods.pod_state import PodState
 from kubelet.pods.worker_services import WorkerServices
 from kubelet.status.container_statuses import Waiting
 
@@ -41,6 +42,7 @@ class PodAdmission:
         ref: PodRef,
         services: WorkerServices,
         reporter: PodReporter,
+        state: PodState,
         *,
         ready: Callable[[], None],
     ) -> None:
@@ -50,6 +52,7 @@ class PodAdmission:
         self._ref = ref
         self._services = services
         self._reporter = reporter
+        self._state = state
         self._images = PodImages(
             provider=services.images, events=services.events, spawn=services.spawn, ready=ready
         )
@@ -88,6 +91,7 @@ class PodAdmission:
         return Waiting(reason="PartitionUnknown", message=message)
 
     async def _submit(self, pod: Json, plan: PodPlan) -> float | None:
+        self._state.submitting()
         try:
             attempt = await self._services.submitter.submit(self._ref, plan)
         except PermanentError as error:
@@ -99,6 +103,7 @@ class PodAdmission:
             await self._reporter.report_refusal(pod, waiting)
             raise
         log.info("pod submitted pod=%s uid=%s job=%s", self._ref, self._ref.uid, attempt.job_id)
+        self._state.planned(attempt, plan)
         self._reporter.submitted(pod, attempt, plan)
         return 0
 

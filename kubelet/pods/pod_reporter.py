@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from hpk.journal import Attempt
-from hpk.model.errors import ParseError
 from hpk.model.plan import ContainerPlan, PodPlan
 from hpk.model.record import SupervisorRecord
 from kubelet.api.apiserver import Json
@@ -14,11 +12,11 @@ from kubelet.api.meta_time import rfc3339_now
 from kubelet.evidence.observations import Observation
 from kubelet.evidence.outcome import Outcome
 from kubelet.pods.actions import PodView
+from kubelet.pods.pod_state import PodState
 from kubelet.status.container_statuses import Waiting
 from kubelet.status.events import EventRecorder
 from kubelet.status.pod_status import StatusInput, compute_status, queue_waiting, rejected_status
 from kubelet.status.status_manager import StatusManager
-from kubelet.submission.submitter import Submitter
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +24,10 @@ log = logging.getLogger(__name__)
 class PodReporter:
     """Turns views of one pod into status and events."""
 
-    def __init__(
-        self, *, statuses: StatusManager, events: EventRecorder, submitter: Submitter
-    ) -> None:
+    def __init__(self, *, statuses: StatusManager, events: EventRecorder, state: PodState) -> None:
         self._statuses = statuses
         self._events = events
-        self._submitter = submitter
-        self._plan: PodPlan | None = None
+        self._state = state
         self._queue_reason = ""
         self._waiting_told = Waiting()
         self._started: set[str] = set()
@@ -71,7 +66,6 @@ class PodReporter:
 
     def submitted(self, pod: Json, attempt: Attempt, plan: PodPlan) -> None:
         """The pod is a Slurm job now."""
-        self._plan = plan
         message = f"Submitted as Slurm job {attempt.job_id} to partition {plan.partition}"
         self._events.normal(pod, "SlurmJobSubmitted", message)
 
@@ -121,7 +115,9 @@ class PodReporter:
         outcome: Outcome | None,
         waiting: Waiting,
     ) -> None:
-        plan = await self._plan_of(attempt)
+        # Before its supervisor has spoken there is nothing that the plan explains.
+        known = attempt if seen.record is not None else None
+        plan = await self._state.plan(known) if known is not None else None
         status = compute_status(
             StatusInput(
                 pod=self._statuses.latest(pod),
@@ -135,16 +131,6 @@ class PodReporter:
         )
         if not await self._statuses.update(pod, status):
             log.info("pod has gone from the API server uid=%s", pod["metadata"]["uid"])
-
-    async def _plan_of(self, attempt: Attempt | None) -> PodPlan | None:
-        if self._plan is None and attempt is not None:
-            try:
-                spec = await asyncio.to_thread(self._submitter.load_spec, attempt)
-            except ParseError as error:
-                log.warning("plan of %s: %s", attempt.pod, error)
-                return None
-            self._plan = spec.plan
-        return self._plan
 
 
 def _containers(plan: PodPlan | None) -> tuple[ContainerPlan, ...]:

@@ -5,7 +5,6 @@ When to do which is kubelet.pods.actions' to decide.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from pathlib import Path
@@ -62,7 +61,7 @@ class PodStop:
             else:
                 layout = self._services.paths.attempt(self._ref.uid, attempt.nonce)
                 path = Path(layout.stop_request)
-                await asyncio.to_thread(write_atomically, path, codec.dumps(frame))
+                await self._services.files.do(write_atomically, path, codec.dumps(frame))
         except OSError as error:
             # A session that broke is told of: then the file is written, or the next session asked.
             log.warning("stop not sent pod=%s error=%s", self._ref, error)

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import shutil
 import time
+from functools import partial
 
-from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
+from hpk.journal import PodJournal, Step
 from hpk.model.errors import TransientError
 from hpk.model.ids import PodRef, PodUid
 from kubelet.api.apiserver import ApiError, Json
@@ -21,6 +22,7 @@ from kubelet.evidence.outcome import Outcome, pod_outcome
 from kubelet.pods.actions import Deletion, PodView, compute_actions
 from kubelet.pods.pod_admission import PodAdmission
 from kubelet.pods.pod_reporter import PodReporter
+from kubelet.pods.pod_state import PodState
 from kubelet.pods.pod_stop import PodStop
 from kubelet.pods.worker_services import WorkerServices
 from kubelet.status.pod_phase import TERMINAL
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 60.0
 _WRITE_AGAIN_S = 5.0
+_BATCH_S = 0.1
+"""The least time between the end of a sync and a next one that something woke."""
 
 
 class PodWorker:
@@ -44,21 +48,28 @@ class PodWorker:
         self._has_object = True
         self._deletion: Deletion | None = None
         self._cancelled_for: Outcome | None = None
-        self._reporter = PodReporter(
-            statuses=services.statuses, events=services.events, submitter=services.submitter
+        self.state = PodState(
+            self.ref, paths=services.paths, files=services.files, submitter=services.submitter
         )
-        self._admission = PodAdmission(self.ref, services, self._reporter, ready=self._wake.set)
+        self._reporter = PodReporter(
+            statuses=services.statuses, events=services.events, state=self.state
+        )
+        self._admission = PodAdmission(
+            self.ref, services, self._reporter, self.state, ready=self._wake.set
+        )
         self._stop = PodStop(self.ref, services, self._reporter)
 
     # What happens to it
 
     def update(self, pod: Json) -> None:
         """The Pod changed."""
+        is_news = not (self._has_object and self._services.statuses.is_own_write(pod))
         self.pod = pod
         self._has_object = True
         if pod["metadata"].get("deletionTimestamp"):
             self._observe_deletion(gone=False)
-        self._wake.set()
+        if is_news:
+            self._wake.set()
 
     def object_gone(self, pod: Json) -> None:
         """The Pod's deletion was observed."""
@@ -133,16 +144,19 @@ class PodWorker:
             except Exception:
                 log.exception("sync failed, trying again pod=%s", self.ref)
                 again_s, retry_s = retry_s, min(retry_s * 2, _RETRY_MOST_S)
+            ended_s = time.monotonic()
             try:
                 async with asyncio.timeout(again_s):
                     await self._wake.wait()
             except TimeoutError:
                 continue
+            # What happens close together is looked at together.
+            await asyncio.sleep(max(0.0, ended_s + _BATCH_S - time.monotonic()))
 
     async def sync(self) -> tuple[bool, float | None]:
         """One look at the pod and what follows from it.
 
-        1. read the journal and the observations, and let compute_actions decide;
+        1. look at what is known, and let compute_actions decide;
         2. journal an observed deletion, before anything is done about it;
         3. recover a submission nobody has the id of, or launch the pod;
         4. watch the job; stop or cancel it;
@@ -156,11 +170,12 @@ class PodWorker:
 
         :returns: whether the worker is done, and when to look again (seconds, None: when woken).
         """
-        journal = await asyncio.to_thread(read_pod, self._services.paths, self.ref.uid)
-        view = self._view(journal)
+        await self.state.load()
+        view = self._view()
         actions = compute_actions(view)
-        written = not actions.journal_delete or await self._record(Step.DELETE)
+        written = not actions.journal_delete or await self.state.record(Step.DELETE)
         if actions.recover and view.attempt is not None:
+            self.state.submitting()
             await self._services.submitter.recover(view.attempt)
             return False, 0
         if actions.launch:
@@ -178,20 +193,20 @@ class PodWorker:
                 self._cancelled_for = view.outcome
                 await self._stop.cancel(view.attempt)
         if actions.mark_ended and view.attempt is not None:
-            written &= await self._record(Step.ENDED, view.attempt)
+            written &= await self.state.record(Step.ENDED, view.attempt)
         if view.is_over and view.attempt is not None and not view.attempt.is_open:
             self._services.pleg.untrack(view.attempt.nonce)
         if actions.finish_deletion:
             await self._services.statuses.finish_deletion(self.pod)
         if actions.forget:
-            await self._forget(journal)
+            await self._forget()
             return True, None
         if not written:
             return False, min(_WRITE_AGAIN_S, actions.again_s or _WRITE_AGAIN_S)
         return False, 0 if actions.mark_ended else actions.again_s
 
-    def _view(self, journal: PodJournal | None) -> PodView:
-        attempt = journal.current if journal else None
+    def _view(self) -> PodView:
+        journal, attempt = self.state.journal, self.state.current
         seen = self._services.observations.get(attempt.nonce) if attempt else Observation()
         now_s = time.monotonic()
         phase = (self._services.statuses.latest(self.pod).get("status") or {}).get("phase")
@@ -209,24 +224,11 @@ class PodWorker:
 
     # What is left of it
 
-    async def _forget(self, journal: PodJournal | None) -> None:
-        for attempt in journal.attempts if journal else ():
+    async def _forget(self) -> None:
+        for attempt in self.state.attempts:
             self._services.pleg.untrack(attempt.nonce)
             self._services.observations.forget(attempt.nonce)
         self._services.statuses.forget(self.ref.uid)
         directory = self._services.paths.pod_dir(self.ref.uid)
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        await self._services.files.do(partial(shutil.rmtree, directory, ignore_errors=True))
         log.info("pod gone pod=%s uid=%s", self.ref, self.ref.uid)
-
-    async def _record(self, step: Step, attempt: Attempt | None = None) -> bool:
-        """Write a step down.
-
-        :returns: False where that failed.
-        """
-        nonce = attempt.nonce if attempt else None
-        try:
-            await asyncio.to_thread(record_step, self._services.paths, self.ref, step, nonce=nonce)
-        except OSError as error:
-            log.warning("%s not journalled pod=%s error=%s", step.value, self.ref, error)
-            return False
-        return True

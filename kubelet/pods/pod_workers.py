@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from hpk.journal import Attempt
 from hpk.model.ids import PodUid
 from kubelet.api.apiserver import Json
 from kubelet.pods.orphaned_pods import orphaned_pods
@@ -36,15 +37,29 @@ class PodWorkers:
         self._shown_changed = shown_changed
         self._gone = gone
         self._workers: dict[PodUid, PodWorker] = {}
+        self._by_name: dict[tuple[str, str], PodUid] = {}
 
     def get(self, uid: PodUid) -> PodWorker | None:
         """A pod's worker."""
         return self._workers.get(uid)
 
+    def attempt(self, uid: PodUid) -> Attempt | None:
+        """The attempt that speaks for a pod."""
+        worker = self._workers.get(uid)
+        return worker.state.current if worker is not None else None
+
     def pods(self) -> list[Json]:
         """The Pods that the API server has, with the status reported last."""
         statuses = self._services.statuses
         return [statuses.latest(w.pod) for w in self._workers.values() if w.has_object]
+
+    def find(self, namespace: str, name: str) -> Json | None:
+        """The Pod of that name, with the status reported last; None where there is none."""
+        uid = self._by_name.get((namespace, name))
+        worker = self._workers.get(uid) if uid is not None else None
+        if worker is None or not worker.has_object:
+            return None
+        return self._services.statuses.latest(worker.pod)
 
     def nudge(self, uid: PodUid) -> None:
         """Something about this pod was observed."""
@@ -90,7 +105,7 @@ class PodWorkers:
         def is_known(uid: PodUid) -> bool:
             return uid in listed or uid in self._workers
 
-        async for journal in orphaned_pods(self._services.paths, is_known):
+        async for journal in orphaned_pods(self._services.paths, self._services.files, is_known):
             log.warning(
                 "pod is unknown to the API server pod=%s deleted=%s", journal.pod, journal.deleted
             )
@@ -99,6 +114,7 @@ class PodWorkers:
 
     def _start(self, uid: PodUid, worker: PodWorker) -> PodWorker:
         self._workers[uid] = worker
+        self._by_name[worker.ref.namespace, worker.ref.name] = uid
         self._services.spawn(self._run(uid, worker))
         return worker
 
@@ -106,6 +122,9 @@ class PodWorkers:
         await worker.run()
         if self._workers.get(uid) is worker:
             del self._workers[uid]
+            name = (worker.ref.namespace, worker.ref.name)
+            if self._by_name.get(name) == uid:
+                del self._by_name[name]
             self._gone(uid)
 
 

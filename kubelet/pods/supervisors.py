@@ -1,26 +1,27 @@
 """What pods' supervisors say and ask over the channel, answered for the kubelet.
 
-Records go to the observations, questions to the journal and the bundle builder; what a user should
-know becomes an Event of the Pod. Frames and connections are kubelet.link.channel's.
+Records go to the observations, questions to the pods' states and the bundle builder; what a user
+should know becomes an Event of the Pod. Frames and connections are kubelet.link.channel's.
 """
 
 from __future__ import annotations
 
-import asyncio
-
-from hpk.journal import Attempt, read_pod
 from hpk.model.bundle import Bundle
 from hpk.model.errors import TransientError
-from hpk.model.frames import Reject
+from hpk.model.frames import Hello, Reject
 from hpk.model.ids import Nonce, PodUid
 from hpk.model.record import PodPhase, SupervisorRecord
-from hpk.statefs import HpkPaths
 from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
 from kubelet.link.bundle import BundleBuilder, PodFacts
 from kubelet.pods.pod_workers import PodWorkers
 from kubelet.status.events import EventRecorder
-from kubelet.submission.submitter import Submitter, is_revoked
+
+_SETTLED_WITHIN_S = 2.0
+"""How long a supervisor is kept waiting that is faster than sbatch, or than our reading of the
+journals after a start; then it is told to come later."""
+_LATER = Reject(reason="come again later: this pod is not known yet", stop=False)
+_UNKNOWN = Reject(reason="unknown attempt or wrong token", stop=False)
 
 
 class Supervisors:
@@ -29,30 +30,35 @@ class Supervisors:
     def __init__(
         self,
         *,
-        paths: HpkPaths,
         workers: PodWorkers,
         observations: Observations,
         pleg: Pleg,
-        submitter: Submitter,
         bundles: BundleBuilder,
         events: EventRecorder,
     ) -> None:
-        self._paths = paths
         self._workers = workers
         self._observations = observations
         self._pleg = pleg
-        self._submitter = submitter
         self._bundles = bundles
         self._events = events
         self._not_understood: set[PodUid] = set()
 
-    def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
-        """ChannelHandler: attempts that were revoked or withdrawn are not wanted."""
-        attempt = self._attempt(uid, nonce)
-        if attempt is None:
-            return Reject(reason="no such attempt in the journal", stop=False)
-        if attempt.revoked or is_revoked(self._paths, uid, nonce):
+    async def refusal(self, hello: Hello) -> Reject | None:
+        """ChannelHandler: attempts that were revoked or withdrawn are not wanted.
+
+        A token is good for one job alone: a copy of it that lies on a dead node speaks for nobody.
+        """
+        worker = self._workers.get(hello.uid)
+        if worker is None or not await worker.state.wait_settled(_SETTLED_WITHIN_S):
+            return _LATER
+        attempt = worker.state.find(hello.nonce)
+        if attempt is None or not worker.state.takes_token(hello.nonce, hello.token):
+            return _UNKNOWN
+        if attempt.revoked:
             return Reject(reason="this attempt was revoked", stop=True)
+        if attempt.job_id is not None and attempt.job_id != hello.job_id:
+            reason = f"this attempt is Slurm job {attempt.job_id}, not {hello.job_id}"
+            return Reject(reason=reason, stop=False)
         return None
 
     def record_arrived(self, record: SupervisorRecord) -> None:
@@ -86,16 +92,16 @@ class Supervisors:
         worker = self._workers.get(uid)
         if worker is None or not worker.has_object:
             raise TransientError(f"the API server does not know the Pod of {uid}")
-        attempt = await asyncio.to_thread(self._attempt, uid, nonce)
-        if attempt is None:
-            raise TransientError(f"attempt {nonce} is not in the journal")
-        spec = await asyncio.to_thread(self._submitter.load_spec, attempt)
+        attempt = worker.state.find(nonce)
+        plan = await worker.state.plan(attempt) if attempt is not None else None
+        if plan is None:
+            raise TransientError(f"the plan of attempt {nonce} is not there")
         record = self._observations.get(nonce).record
         facts = PodFacts(
             pod=worker.pod, host_ip=record.host_ip if record else "", protocol=protocol
         )
         try:
-            bundle, again_s = await self._bundles.build(spec.plan, facts, fresh=fresh)
+            bundle, again_s = await self._bundles.build(plan, facts, fresh=fresh)
         except TransientError as error:
             if error.reason:
                 self._events.warning(worker.pod, error.reason, str(error))
@@ -104,8 +110,3 @@ class Supervisors:
             if container.error:
                 self._events.warning(worker.pod, "Failed", f"Error: {container.error}")
         return bundle, again_s
-
-    def _attempt(self, uid: PodUid, nonce: Nonce) -> Attempt | None:
-        journal = read_pod(self._paths, uid)
-        attempts = journal.attempts if journal else ()
-        return next((attempt for attempt in attempts if attempt.nonce == nonce), None)

@@ -14,6 +14,7 @@ from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
 from kubelet.link.session import Session
 from kubelet.pods.pod_images import ImageProvider, Spawn
+from kubelet.shared_files import SharedFiles
 from kubelet.status.events import EventRecorder
 from kubelet.status.status_manager import StatusManager
 from kubelet.submission.submitter import Submitter
@@ -30,6 +31,7 @@ class WorkerServices:
     """
 
     paths: HpkPaths
+    files: SharedFiles
     slurm: SlurmBackend
     site: SiteSettings
     images: ImageProvider

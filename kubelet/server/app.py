@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 PEER_STATE = "peer"
 
 
-def make_app(backend: KubeletBackend) -> ASGIApp:
+def make_app(backend: KubeletBackend, authorizer: Authorizer) -> ASGIApp:
     """The application for one backend."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.include_router(healthz_router(backend))
     app.include_router(pods_router(backend))
     app.include_router(container_logs_router(backend))
-    return AuthorizationGate(app, backend)
+    return AuthorizationGate(app, backend, authorizer)
 
 
 class AuthorizationGate:
@@ -41,10 +41,10 @@ class AuthorizationGate:
     reader, and would not see paths without a route.
     """
 
-    def __init__(self, app: ASGIApp, backend: KubeletBackend) -> None:
+    def __init__(self, app: ASGIApp, backend: KubeletBackend, authorizer: Authorizer) -> None:
         self._app = app
         self._backend = backend
-        self._authorizer = Authorizer(backend.review_access)
+        self._authorizer = authorizer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -58,7 +58,7 @@ class AuthorizationGate:
         if scope["type"] != "http" or not isinstance(peer, Peer):
             return PlainTextResponse("Unauthorized", 401)
         question = question_for(
-            scope["method"], scope["path"], self._backend.pods, self._backend.node_names()
+            scope["method"], scope["path"], self._backend.find_pod, self._backend.node_names()
         )
         try:
             if await self._authorizer.allowed(peer, question):

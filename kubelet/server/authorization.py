@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubelet.server.backend import AccessRequest
-from kubelet.server.container_status import find_pod
 from kubelet.server.peer import Peer
 
 ALLOWED_TTL_S = 300.0
@@ -49,12 +48,15 @@ class Question:
 
 
 def question_for(
-    method: str, path: str, pods: Callable[[], list[dict[str, Any]]], nodes: tuple[str, ...]
+    method: str,
+    path: str,
+    find_pod: Callable[[str, str], dict[str, Any] | None],
+    nodes: tuple[str, ...],
 ) -> Question:
     """The permission a request needs.
 
     :param path: decoded, without query.
-    :param pods: asked only where the path names a Pod.
+    :param find_pod: the Pod of a namespace and a name.
     """
     subresources = [name for prefix, name in _FINE_GRAINED.items() if _is_under(path, prefix)]
     subresources.append(
@@ -63,7 +65,7 @@ def question_for(
     about = nodes or ("",)
     segments = path.strip("/").split("/")
     if len(segments) >= 3 and segments[0] in _ABOUT_A_POD:
-        pod = find_pod(pods(), segments[1], segments[2])
+        pod = find_pod(segments[1], segments[2])
         spec = pod.get("spec") if pod else None
         node = spec.get("nodeName") if isinstance(spec, dict) else None
         if isinstance(node, str) and node:

@@ -100,6 +100,9 @@ class KubeletBackend(Protocol):
     def pods(self) -> list[dict[str, Any]]:
         """v1.Pod objects with their current status, of all virtual nodes; not to be changed."""
 
+    def find_pod(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """The Pod of that name, as pods() has it; None where there is none."""
+
     def health(self) -> str | None:
         """None if the kubelet works, else what is wrong with it."""
 

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from hpk.model.errors import HpkError, ParseError
 from kubelet.server.backend import KubeletBackend, LogNotFoundError
-from kubelet.server.container_status import check_log, find_pod
+from kubelet.server.container_status import check_log
 from kubelet.server.log_options import InvalidLogOptionsError, LogOptions, parse_log_options
 from kubelet.server.log_stream import stream_log
 
@@ -39,7 +39,7 @@ def container_logs_router(backend: KubeletBackend) -> APIRouter:
             return PlainTextResponse('{"message": "Invalid request."}', 422)
         except ParseError:
             return PlainTextResponse('{"message": "Unable to decode query."}', 400)
-        found = find_pod(backend.pods(), namespace, pod)
+        found = backend.find_pod(namespace, pod)
         if found is None:
             return PlainTextResponse(f'pod "{pod}" does not exist', 404)
         try:

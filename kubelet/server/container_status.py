@@ -15,15 +15,6 @@ _PULL_MESSAGES = {
 }
 
 
-def find_pod(pods: list[dict[str, Any]], namespace: str, name: str) -> dict[str, Any] | None:
-    """The Pod of that name, None where there is none."""
-    for pod in pods:
-        metadata = pod.get("metadata") or {}
-        if metadata.get("name") == name and metadata.get("namespace") == namespace:
-            return pod
-    return None
-
-
 def check_log(pod: dict[str, Any], container: str, *, previous: bool) -> None:
     """Returns if the container has run (or, for ``previous``, has run before its last start).
 

@@ -23,7 +23,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from hpk.model.errors import HpkError, ParseError
 from kubelet.server.authorization import Authorizer, question_for
 from kubelet.server.backend import ContainerNotFoundError, KubeletBackend
-from kubelet.server.container_status import find_pod
 from kubelet.server.front_door import Upgrade, answer
 from kubelet.server.spdy import Connection
 
@@ -126,7 +125,9 @@ async def serve_exec(upgrade: Upgrade, backend: KubeletBackend, authorizer: Auth
         if request is None:
             answer(transport, "501 Not Implemented", _NOT_SERVED)
             return
-        question = question_for(request.method, request.path, backend.pods, backend.node_names())
+        question = question_for(
+            request.method, request.path, backend.find_pod, backend.node_names()
+        )
         if not await authorizer.allowed(upgrade.peer, question):
             answer(transport, "403 Forbidden", f"Forbidden (user={upgrade.peer.user})")
             return
@@ -137,7 +138,7 @@ async def serve_exec(upgrade: Upgrade, backend: KubeletBackend, authorizer: Auth
         answer(transport, "500 Internal Server Error", f"Authorization error: {error}")
         return
     number = signal_of(request.command)
-    pod = find_pod(backend.pods(), *request.pod)
+    pod = backend.find_pod(*request.pod)
     refusal = _refusal(request, number, pod, backend)
     if refusal is not None or number is None or pod is None:
         answer(transport, *(refusal or ("501 Not Implemented", _NOT_SERVED)))

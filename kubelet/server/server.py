@@ -110,8 +110,10 @@ class KubeletServer:
             raise PermanentError("the kubelet API server was started twice")
         _refuse_every_address(settings.address)
         context = tls_context(settings)
+        # One for all ways in: what was decided, and a right that was taken back, holds on each.
+        authorizer = Authorizer(backend.review_access)
         config = Config(
-            make_app(backend),
+            make_app(backend, authorizer),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -125,8 +127,6 @@ class KubeletServer:
 
         def make_http(peer: Peer) -> asyncio.Protocol:
             return H11Protocol(config, self._state, {PEER_STATE: peer})
-
-        authorizer = Authorizer(backend.review_access)
 
         def on_upgrade(upgrade: Upgrade) -> None:
             task = asyncio.create_task(_guarded(upgrade, serve_exec(upgrade, backend, authorizer)))

@@ -1,42 +1,58 @@
-"""The only writer of Pod status, and of a Pod's final deletion."""
+"""The only writer of Pod status, and of a Pod's final deletion.
+
+What the watch shows is what counts: whatever of ours somebody else has changed is written again.
+Only until the watch has caught up with our last write, that write's answer stands for it.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from kubelet.api.apiserver import ApiError, ApiServer, Json, pod_path
-from kubelet.status.pod_conditions import OUR_CONDITIONS
+from kubelet.api.apiserver import ApiError, ApiServer, Json, pod_path, resource_version
+from kubelet.status.status_patch import plan_status_patch
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The API server's answer to our last write.
+
+    :param left: what the patch would be that it did not take; not sent a second time.
+    """
+
+    version: int
+    status: Json
+    left: Json
+
+
 class StatusManager:
-    """Sends a status when it differs from what was sent or read last."""
+    """Sends a status when it differs from what the API server has."""
 
     def __init__(self, api: ApiServer) -> None:
         self._api = api
-        self._sent: dict[str, Json] = {}
+        self._written: dict[str, _Written] = {}
 
     def latest(self, pod: Json) -> Json:
-        """The Pod with the newest status that was sent, though the watch may not show it yet.
-
-        Conditions that others write are the watch's.
-        """
-        sent = self._sent.get(pod["metadata"]["uid"])
-        if sent is None:
+        """The Pod with the newest status that is known, though the watch may not show it yet."""
+        written = self._written.get(pod["metadata"]["uid"])
+        if written is None:
             return pod
-        watched = pod.get("status") or {}
-        others = [
-            condition
-            for condition in watched.get("conditions") or []
-            if condition.get("type") not in OUR_CONDITIONS
-        ]
-        ours = [c for c in sent.get("conditions") or [] if c.get("type") in OUR_CONDITIONS]
-        return {**pod, "status": {**watched, **sent, "conditions": others + ours}}
+        if resource_version(pod) < written.version:
+            return {**pod, "status": written.status}
+        if not written.left:
+            del self._written[pod["metadata"]["uid"]]
+        return pod
 
-    async def update(self, pod: Mapping[str, Any], status: Json) -> bool:
+    def is_own_write(self, pod: Json) -> bool:
+        """Whether the watch shows the Pod exactly as our last write left it."""
+        written = self._written.get(pod["metadata"]["uid"])
+        return written is not None and resource_version(pod) == written.version
+
+    async def update(self, pod: Json, status: Json) -> bool:
         """Write the status.
 
         :returns: False if the Pod does not exist any more.
@@ -44,26 +60,31 @@ class StatusManager:
         """
         meta = pod["metadata"]
         uid = meta["uid"]
-        current = self._sent.get(uid) or {k: (pod.get("status") or {}).get(k) for k in status}
-        if current == status:
+        before: Mapping[str, Any] = self.latest(pod).get("status") or {}
+        patch = plan_status_patch(before, status)
+        written = self._written.get(uid)
+        if not patch or (written is not None and patch == written.left):
             return True
         url = pod_path(meta["namespace"], meta["name"], "status")
         try:
-            await self._api.merge_patch(url, {"metadata": {"uid": uid}, "status": status})
+            answer = await self._api.strategic_patch(
+                url, {"metadata": {"uid": uid}, "status": patch}
+            )
         except ApiError as error:
             if error.is_not_found or error.is_conflict:
                 return False
             raise
-        old_phase = (pod.get("status") or {}).get("phase")
-        if status.get("phase") != old_phase:
+        after: Json = answer.get("status") or {}
+        left = plan_status_patch(after, status)
+        self._written[uid] = _Written(resource_version(answer), after, left)
+        if after.get("phase") != before.get("phase"):
             log.info(
                 "pod phase changed pod=%s/%s uid=%s phase=%s",
                 meta["namespace"],
                 meta["name"],
                 uid,
-                status.get("phase"),
+                after.get("phase"),
             )
-        self._sent[uid] = status
         return True
 
     async def finish_deletion(self, pod: Mapping[str, Any]) -> None:
@@ -73,4 +94,4 @@ class StatusManager:
 
     def forget(self, uid: str) -> None:
         """The Pod is gone."""
-        self._sent.pop(uid, None)
+        self._written.pop(uid, None)

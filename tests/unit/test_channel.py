@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from hpk.durable import private_directory, write_atomically
 from hpk.model import codec
 from hpk.model.bundle import Bundle
 from hpk.model.frames import (
@@ -33,10 +32,11 @@ from hpk.model.frames import (
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
 from hpk.model.plan import EnvVar
 from hpk.model.record import SupervisorRecord
-from hpk.statefs import HpkPaths
 from kubelet.link import channel as channel_module
+from kubelet.link import tls_listener
 from kubelet.link.channel import ChannelServer
 from kubelet.link.session import decode_log_data
+from kubelet.link.tls_listener import Waiters
 from tests.certificates import make_certificates
 from tests.kubelet_settings import free_port, kubelet_settings
 from tests.records import a_record
@@ -53,7 +53,9 @@ class Kubelet:
     unwanted: Reject | None = None
     complaints: list[str] = field(default_factory=list)
 
-    def refusal(self, uid: PodUid, nonce: Nonce) -> Reject | None:
+    async def refusal(self, hello: Hello) -> Reject | None:
+        if (hello.uid, hello.nonce, hello.token) != (UID, NONCE, TOKEN):
+            return Reject(reason="unknown attempt or wrong token", stop=False)
         return self.unwanted
 
     def record_arrived(self, record: SupervisorRecord) -> None:
@@ -116,10 +118,6 @@ async def receive(reader: asyncio.StreamReader) -> Any:
 @pytest.fixture
 async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
     ca, cert, key = make_certificates(tmp_path)
-    paths = HpkPaths(home=tmp_path / "home", cache=tmp_path / "cache")
-    layout = paths.attempt(UID, NONCE)
-    private_directory(Path(layout.root))
-    write_atomically(Path(layout.token), TOKEN)
     port = free_port()
     settings = kubelet_settings(
         channel_port=port,
@@ -128,7 +126,7 @@ async def channel(tmp_path: Path) -> AsyncIterator[Channel]:
         channel_ca=str(ca),
     )
     kubelet = Kubelet()
-    server = ChannelServer(settings=settings, paths=paths, handler=kubelet)
+    server = ChannelServer(settings=settings, handler=kubelet)
     task = asyncio.ensure_future(server.run())
     made = Channel(server, kubelet, port, ca)
     while True:
@@ -215,8 +213,9 @@ async def test_a_stranger_is_refused(channel: Channel, changes: dict[str, str]) 
 
 
 async def test_strangers_without_a_handshake_are_sent_away_and_hinder_nobody(
-    channel: Channel,
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tls_listener, "_PATIENCE_S", 0.0)
     silent: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
         for _ in range(300):
@@ -232,10 +231,11 @@ async def test_strangers_without_a_handshake_are_sent_away_and_hinder_nobody(
             silent[-1].recv(1)
 
 
-async def test_of_those_that_say_nothing_the_oldest_makes_room(
+async def test_of_those_that_say_nothing_for_long_the_oldest_makes_room(
     channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel_module, "_MAX_STRANGERS", 2)
+    channel.server._strangers = Waiters(2)
+    monkeypatch.setattr(tls_listener, "_PATIENCE_S", 0.0)
     monkeypatch.setattr(channel_module, "_HELLO_TIMEOUT_S", 600)
     async with (
         channel.dial() as (oldest, _),
@@ -246,6 +246,20 @@ async def test_of_those_that_say_nothing_the_oldest_makes_room(
         assert isinstance(await receive(reader), Welcome)
         assert await oldest.read() == b""
         assert not newer.at_eof()
+
+
+async def test_a_storm_does_not_throw_away_what_is_half_done(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel.server._strangers = Waiters(1)
+    monkeypatch.setattr(tls_listener, "_PATIENCE_S", 600.0)
+    async with channel.dial() as (first, writer):
+        while channel.server._strangers.has_room():
+            await asyncio.sleep(0.01)
+        async with channel.dial() as (newest, _):
+            assert await newest.read() == b""
+        writer.write(channel.hello())
+        assert isinstance(await receive(first), Welcome)
 
 
 @pytest.mark.parametrize(

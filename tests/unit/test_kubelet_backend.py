@@ -1,4 +1,4 @@
-"""Which container the kubelet has signalled: a real journal, a real session's bytes."""
+"""Which container the kubelet has signalled: a real session's bytes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpk.durable import private_directory
-from hpk.journal import Step, record_step
+from hpk.journal import Attempt
 from hpk.model import codec
 from hpk.model.errors import PermanentError, TransientError
 from hpk.model.frames import PROTOCOL_VERSION, Hello, SignalContainer
@@ -25,6 +24,7 @@ from kubelet.api.apiserver import ApiServer
 from kubelet.evidence.observations import Observations
 from kubelet.link.session import Session
 from kubelet.server.backend import ContainerNotFoundError
+from kubelet.shared_files import SharedFiles
 from kubelet.view import ServerBackend
 from tests.records import a_record
 
@@ -48,8 +48,7 @@ class Kubelet:
 
     def __init__(self, directory: Path, reader: asyncio.StreamReader) -> None:
         paths = HpkPaths(home=directory / "home", cache=directory / "cache")
-        private_directory(paths.pod_dir(POD.uid))
-        record_step(paths, POD, Step.INTENT, nonce=NONCE)
+        attempt = Attempt(pod=POD, nonce=NONCE, intent_at_s=1.0)
         self.reader = reader
         self.session: Session | None = None
         self.observations = Observations(lambda uid: None)
@@ -66,6 +65,9 @@ class Kubelet:
             paths=paths,
             observations=self.observations,
             all_pods=lambda: [],
+            find_pod=lambda namespace, name: None,
+            attempt=lambda uid: attempt if uid == POD.uid else None,
+            files=SharedFiles(directory),
             nodes=lambda: (),
             session=lambda nonce: self.session if nonce == NONCE else None,
             problem=lambda: "",

@@ -21,6 +21,7 @@ from kubelet.link.session import Session
 from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.pod_stop import PodStop
 from kubelet.pods.worker_services import WorkerServices
+from kubelet.shared_files import SharedFiles
 
 POD = PodRef("default", "web", PodUid("0a1b"))
 ATTEMPT = Attempt(pod=POD, nonce=Nonce("0" * 16), intent_at_s=1.0, job_id=SlurmJobId(7))
@@ -31,6 +32,7 @@ class Services:
     """As much of the workers' services as stopping needs."""
 
     paths: HpkPaths
+    files: SharedFiles
     open_session: Session | None = None
 
     def session(self, attempt: Attempt) -> Session | None:
@@ -78,7 +80,8 @@ async def stopping(tmp_path: Path) -> AsyncIterator[Stopping]:
     ours, theirs = socket.socketpair()
     reader, their_writer = await asyncio.open_connection(sock=theirs)
     _, writer = await asyncio.open_connection(sock=ours)
-    services = Services(HpkPaths(home=tmp_path / "home", cache=tmp_path / "cache"))
+    paths = HpkPaths(home=tmp_path / "home", cache=tmp_path / "cache")
+    services = Services(paths, SharedFiles(tmp_path))
     reporter = Reporter()
     stop = PodStop(POD, cast(WorkerServices, services), cast(PodReporter, reporter))
     yield Stopping(services, reporter, stop, reader, writer)

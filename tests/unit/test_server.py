@@ -13,6 +13,7 @@ import pytest
 
 from hpk.model.errors import PermanentError, TransientError
 from hpk.model.settings import KubeletSettings
+from kubelet.link import tls_listener
 from kubelet.server import front_door
 from kubelet.server import server as server_module
 from kubelet.server.server import KubeletServer
@@ -76,8 +77,9 @@ async def test_a_head_in_pieces(running: Running) -> None:
 
 
 async def test_of_many_silent_connections_the_oldest_makes_room(
-    running: Running,
+    running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tls_listener, "_PATIENCE_S", 0.0)
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         silent = []

@@ -29,7 +29,9 @@ from hpk.supervisor.link.connection import Connection, keep_alive
 
 _SERVER_NAME = "hpk-channel"
 _CONNECT_TIMEOUT_S = 10.0
-_MAX_BACKOFF_S = 5.0
+_MAX_BACKOFF_S = 60.0
+_STEADY_S = 5.0
+"""How long a connection must have lasted for the next one to be tried at once."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,10 @@ class Channel:
                 was_welcome, self.is_welcome = self.is_welcome, False
                 self._outgoing.clear()
                 self._reads.clear()
-            if was_welcome and time.monotonic() - started_s > _MAX_BACKOFF_S:
+            if was_welcome and time.monotonic() - started_s > _STEADY_S:
                 backoff_s = 0.1
-            self._pause(backoff_s)
+            # Spread over half of it, or all the pods of a kubelet that comes back dial in waves.
+            self._pause(backoff_s * (0.5 + os.urandom(1)[0] / 512))
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 
     def _pause(self, seconds: float) -> None:
