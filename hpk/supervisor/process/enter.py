@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hpk.model.plan import DEFAULT_PATH
 from hpk.supervisor.base import linux
-from hpk.supervisor.process.seccomp import fixed_dispositions
+from hpk.supervisor.process.seccomp.emulation import fixed_dispositions
 
 # User first: it gives the right to join the others. Each only where it differs from ours: joining
 # one that the container shares with the host (IPC) is refused.

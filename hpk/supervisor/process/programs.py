@@ -11,7 +11,7 @@ from hpk.supervisor.process import enter, namespaces, switch_user
 from hpk.supervisor.process.capabilities import drop_capabilities
 from hpk.supervisor.process.pod_messages import Run
 from hpk.supervisor.process.runtime_process import HeldContainer, pipe
-from hpk.supervisor.process.seccomp import root_emulation
+from hpk.supervisor.process.seccomp.emulation import root_emulation
 
 
 def start_program(

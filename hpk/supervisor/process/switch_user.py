@@ -5,7 +5,7 @@ themselves again through one of these as the user the software is to have. That 
 there: setuid needs a second id. But a user namespace inside the container's can show its one id as
 another, and a process may make that for itself. So this program takes the place of theirs: it makes
 a user namespace in which the asked user is the container's root, and becomes the command. What root
-"gave" to that user (hpk.supervisor.process.seccomp) then is that user's indeed.
+"gave" to that user (hpk.supervisor.process.seccomp.emulation) then is that user's indeed.
 
 It needs nothing of the image: static, with a table of the image's users behind its code.
 """

@@ -19,7 +19,7 @@ import os
 
 from hpk.durable import read_file
 from hpk.supervisor.base import linux
-from hpk.supervisor.process.seccomp import kill_of_one
+from hpk.supervisor.process.seccomp.emulation import kill_of_one
 
 _EMISSARY = ("/var/run/argo/argoexec", "emissary")
 _END = "--"

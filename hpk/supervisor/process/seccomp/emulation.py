@@ -1,6 +1,4 @@
-"""Filters of system calls (seccomp(2)).
-
-Root emulation: what only real root may do answers "done" and does nothing.
+"""Root emulation and its kin: calls that answer "done" and do nothing.
 
 A container whose root is one mapped id cannot give a file to anybody else, become anybody else or
 make a device, and the entrypoints of many images do so first of all. A filter (seccomp(2)) for
@@ -18,20 +16,14 @@ would change it answer "done".
 from __future__ import annotations
 
 import errno
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
-_NR, _ARCH, _ARGUMENT_0, _ARGUMENT_1, _ARGUMENT_2 = 0, 4, 16, 24, 32  # in struct seccomp_data
-_LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
-_AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
-_JUMP = 0x05  # BPF_JMP | BPF_JA
-_IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
-_RETURN = 0x06  # BPF_RET | BPF_K
-_ALLOW = 0x7FFF0000  # SECCOMP_RET_ALLOW
-_DONE = 0x00050000  # SECCOMP_RET_ERRNO with errno 0: the call returns 0
-_REFUSED = _DONE | errno.EPERM
+from hpk.supervisor.process.seccomp import bpf
+from hpk.supervisor.process.seccomp.bpf import instruction
+
+_REFUSED = bpf.fail(errno.EPERM)
 _EVERYBODY = 0xFFFFFFFF  # -1 as kill's pid_t
 _S_IFMT, _S_IFCHR, _S_IFBLK = 0o170000, 0o020000, 0o060000
 
@@ -72,11 +64,11 @@ def root_emulation(machine: str) -> bytes:
 
     :raises KeyError: a machine it is not written for.
     """
-    program = _instruction(_LOAD, _ARCH)
+    program = instruction(bpf.LOAD, bpf.ARCHITECTURE)
     for abi in _MACHINES[machine]:
         block = _block(abi)
-        program += _instruction(_IF_EQUAL, abi.audit_arch, 0, len(block) // 8) + block
-    return program + _instruction(_RETURN, _ALLOW)
+        program += instruction(bpf.IF_EQUAL, abi.audit_arch, 0, len(block) // 8) + block
+    return program + instruction(bpf.RETURN, bpf.ALLOW)
 
 
 def kill_of_one(machine: str) -> bytes:
@@ -84,18 +76,18 @@ def kill_of_one(machine: str) -> bytes:
 
     :raises KeyError: a machine it is not written for.
     """
-    program = _instruction(_LOAD, _ARCH)
+    program = instruction(bpf.LOAD, bpf.ARCHITECTURE)
     for abi in _MACHINES[machine]:
         block = (
-            _instruction(_LOAD, _NR),
-            _instruction(_IF_EQUAL, abi.kill, 0, 3),
-            _instruction(_LOAD, _ARGUMENT_0),
-            _instruction(_IF_EQUAL, _EVERYBODY, 0, 1),
-            _instruction(_RETURN, _REFUSED),
-            _instruction(_RETURN, _ALLOW),
+            instruction(bpf.LOAD, bpf.NUMBER),
+            instruction(bpf.IF_EQUAL, abi.kill, 0, 3),
+            instruction(bpf.LOAD, bpf.argument(0)),
+            instruction(bpf.IF_EQUAL, _EVERYBODY, 0, 1),
+            instruction(bpf.RETURN, _REFUSED),
+            instruction(bpf.RETURN, bpf.ALLOW),
         )
-        program += _instruction(_IF_EQUAL, abi.audit_arch, 0, len(block)) + b"".join(block)
-    return program + _instruction(_RETURN, _ALLOW)
+        program += instruction(bpf.IF_EQUAL, abi.audit_arch, 0, len(block)) + b"".join(block)
+    return program + instruction(bpf.RETURN, bpf.ALLOW)
 
 
 def fixed_dispositions(machine: str, numbers: Iterable[int]) -> bytes:
@@ -105,42 +97,39 @@ def fixed_dispositions(machine: str, numbers: Iterable[int]) -> bytes:
     :raises KeyError: a machine it is not written for.
     """
     signals = tuple(numbers)
-    program = _instruction(_LOAD, _ARCH)
+    program = instruction(bpf.LOAD, bpf.ARCHITECTURE)
     for abi in _MACHINES[machine]:
         block = [
-            _instruction(_LOAD, _NR),
-            _instruction(_IF_EQUAL, abi.rt_sigaction, 0, len(signals) + 1),
-            _instruction(_LOAD, _ARGUMENT_0),
+            instruction(bpf.LOAD, bpf.NUMBER),
+            instruction(bpf.IF_EQUAL, abi.rt_sigaction, 0, len(signals) + 1),
+            instruction(bpf.LOAD, bpf.argument(0)),
         ]
         for index, number in enumerate(signals):
-            block.append(_instruction(_IF_EQUAL, number, len(signals) - index, 0))
-        block += (_instruction(_RETURN, _ALLOW), _instruction(_RETURN, _DONE))
-        program += _instruction(_IF_EQUAL, abi.audit_arch, 0, len(block)) + b"".join(block)
-    return program + _instruction(_RETURN, _ALLOW)
+            block.append(instruction(bpf.IF_EQUAL, number, len(signals) - index, 0))
+        block += (instruction(bpf.RETURN, bpf.ALLOW), instruction(bpf.RETURN, bpf.DONE))
+        program += instruction(bpf.IF_EQUAL, abi.audit_arch, 0, len(block)) + b"".join(block)
+    return program + instruction(bpf.RETURN, bpf.ALLOW)
 
 
 def _block(abi: _Abi) -> bytes:
     """What is done with a call of one architecture; every path ends in a return."""
     tail = [
-        _instruction(_LOAD, _ARGUMENT_1),  # mknod: the mode
-        _instruction(_JUMP, 1),
-        _instruction(_LOAD, _ARGUMENT_2),  # mknodat: the mode
-        _instruction(_AND, _S_IFMT),
-        _instruction(_IF_EQUAL, _S_IFCHR, 2, 0),
-        _instruction(_IF_EQUAL, _S_IFBLK, 1, 0),
-        _instruction(_RETURN, _ALLOW),  # pipes, sockets and files are made as anybody makes them
-        _instruction(_RETURN, _DONE),
+        instruction(bpf.LOAD, bpf.argument(1)),  # mknod: the mode
+        instruction(bpf.JUMP, 1),
+        instruction(bpf.LOAD, bpf.argument(2)),  # mknodat: the mode
+        instruction(bpf.AND, _S_IFMT),
+        instruction(bpf.IF_EQUAL, _S_IFCHR, 2, 0),
+        instruction(bpf.IF_EQUAL, _S_IFBLK, 1, 0),
+        instruction(bpf.RETURN, bpf.ALLOW),  # pipes, sockets and files are made as anybody makes them
+        instruction(bpf.RETURN, bpf.DONE),
     ]
     targets = [(number, len(tail) - 1) for number in abi.emulated]
     targets.append((abi.mknodat, 2))
     if abi.mknod is not None:
         targets.append((abi.mknod, 0))
-    head = [_instruction(_LOAD, _NR)]
+    head = [instruction(bpf.LOAD, bpf.NUMBER)]
     for index, (number, into_tail) in enumerate(targets):
         # From the instruction after this one: the tests left, the return, then into the tail.
-        head.append(_instruction(_IF_EQUAL, number, len(targets) - index + into_tail, 0))
-    return b"".join((*head, _instruction(_RETURN, _ALLOW), *tail))
+        head.append(instruction(bpf.IF_EQUAL, number, len(targets) - index + into_tail, 0))
+    return b"".join((*head, instruction(bpf.RETURN, bpf.ALLOW), *tail))
 
-
-def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("<HBBI", code, if_true, if_false, operand)
