@@ -135,6 +135,8 @@ def _kube_apiserver(site: Site) -> tuple[str, ...]:
         "--anonymous-auth=false",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
+        # Of a user namespace, and of nothing else: that is all there is to be privileged in.
+        "--allow-privileged=true",
         f"--etcd-servers=https://127.0.0.1:{site.ports.etcd}",
         f"--etcd-cafile={pki.authority('etcd')}",
         f"--etcd-certfile={pki.certificate('kube-apiserver-etcd-client')}",

@@ -33,7 +33,7 @@ def _ports(value: Any, path: str) -> None:
             )
 
 
-# The runtime's default profile is what runs; Unconfined is less.
+# A profile of one's own would have to lie on the nodes, which are the site's.
 _SECCOMP = one_object({"type": only("RuntimeDefault", "Unconfined")})
 
 # No profile is asked of AppArmor: what the node does by itself is what runs.
@@ -60,11 +60,10 @@ _CONTAINER: Mapping[str, Check] = {
     "resizePolicy": anything,
     "securityContext": one_object(
         {
-            # False is how every container runs: no program in it gains privileges by being
-            # executed.
-            "allowPrivilegeEscalation": only(False),
+            "allowPrivilegeEscalation": only(True, False),
             "appArmorProfile": _APP_ARMOR,
-            "capabilities": one_object({"drop": anything}),
+            "capabilities": one_object({"add": anything, "drop": anything}),
+            "privileged": only(True, False),
             "procMount": only("Default"),
             "readOnlyRootFilesystem": only(True, False),
             "runAsGroup": anything,

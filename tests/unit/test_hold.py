@@ -41,7 +41,7 @@ class Place:
     def start(self, script: str, holder: Holder) -> HeldContainer:
         """Start a runtime that is this script; $1 is the pid file."""
         argv = ("sh", "-c", script, "sh", holder.pid_file)
-        command = Open(1, argv, ENV, None, None, holder)
+        command = Open(1, argv, ENV, 0, 0, holder)
         with (self.root / "errors").open("wb") as errors:
             return start_runtime(command, errors.fileno())
 

@@ -1,4 +1,4 @@
-"""The user a container runs as, and what it gives up."""
+"""The user a container runs as, and what he may."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hpk.model.rights import CAPABILITIES, DEFAULT_CAPABILITIES, Rights
 from tests.planning import a_pod, plan, refusal
 
 
@@ -73,8 +74,86 @@ def test_users_that_cannot_be(
     assert part in str(error)
 
 
-def test_what_a_container_gives_up() -> None:
-    context = {"capabilities": {"drop": ["ALL", "CAP_chown"]}, "readOnlyRootFilesystem": True}
-    (container,) = plan(a_pod(container={"securityContext": context})).containers
-    assert container.dropped_capabilities == ("ALL", "CHOWN")
-    assert container.read_only_root
+def rights(own: dict[str, Any], pod_context: dict[str, Any] | None = None) -> Rights:
+    made = a_pod(
+        container={"name": "web", "securityContext": own},
+        spec={"securityContext": pod_context or {}},
+    )
+    return plan(made).containers[0].rights
+
+
+ALL_BUT_CHOWN = tuple(name for name in CAPABILITIES if name != "CHOWN")
+
+
+@pytest.mark.parametrize(
+    ("add", "drop", "privileged", "kept"),
+    [
+        ([], [], False, DEFAULT_CAPABILITIES),
+        ([], ["ALL"], False, ()),
+        (["NET_BIND_SERVICE"], ["ALL"], False, ("NET_BIND_SERVICE",)),
+        (["cap_sys_nice"], ["all"], False, ("SYS_NICE",)),
+        (["ALL"], ["CAP_chown"], False, ALL_BUT_CHOWN),
+        (["ALL"], ["ALL"], False, ()),
+        (["CHOWN"], ["CHOWN", "ALL"], False, ()),
+        ([], [], True, CAPABILITIES),
+        ([], ["CHOWN"], True, ALL_BUT_CHOWN),
+        (["SETUID", "SETGID"], ["ALL"], False, ("SETGID", "SETUID", "SETFCAP")),
+        (["SETUID"], ["ALL", "SETFCAP"], False, ("SETUID",)),
+    ],
+)
+def test_capabilities(
+    add: list[str], drop: list[str], privileged: bool, kept: tuple[str, ...]
+) -> None:
+    asked = {"capabilities": {"add": add, "drop": drop}, "privileged": privileged}
+    assert rights(asked).capabilities == kept
+
+
+@pytest.mark.parametrize(
+    ("own", "pod_context", "is_filtered"),
+    [
+        ({}, {}, True),
+        ({}, {"type": "RuntimeDefault"}, True),
+        ({}, {"type": "Unconfined"}, False),
+        ({"seccompProfile": {"type": "RuntimeDefault"}}, {"type": "Unconfined"}, True),
+        ({"seccompProfile": {"type": "Unconfined"}}, {"type": "RuntimeDefault"}, False),
+        ({"seccompProfile": {"type": "RuntimeDefault"}, "privileged": True}, {}, False),
+    ],
+)
+def test_seccomp_profiles(
+    own: dict[str, Any], pod_context: dict[str, Any], is_filtered: bool
+) -> None:
+    assert rights(own, {"seccompProfile": pod_context}).is_filtered is is_filtered
+
+
+def test_what_else_a_container_may_or_not() -> None:
+    assert rights({}).can_gain
+    assert rights({"allowPrivilegeEscalation": True}).can_gain
+    assert not rights({"allowPrivilegeEscalation": False}).can_gain
+    context = {"readOnlyRootFilesystem": True}
+    assert plan(a_pod(container={"securityContext": context})).containers[0].read_only_root
+
+
+@pytest.mark.parametrize(
+    ("own", "field", "part"),
+    [
+        (
+            {"capabilities": {"add": ["CHOWN", "CAP_NO_SUCH"]}},
+            "capabilities.add[1]",
+            "unknown capability 'CAP_NO_SUCH'",
+        ),
+        (
+            {"capabilities": {"drop": ["EVERYTHING"]}},
+            "capabilities.drop[0]",
+            "unknown capability 'EVERYTHING'",
+        ),
+        (
+            {"seccompProfile": {"type": "Localhost", "localhostProfile": "mine.json"}},
+            "seccompProfile.type",
+            "only 'RuntimeDefault' or 'Unconfined' is supported yet",
+        ),
+    ],
+)
+def test_rights_that_cannot_be(own: dict[str, Any], field: str, part: str) -> None:
+    error = refusal(a_pod(container={"name": "web", "securityContext": own}))
+    assert error.field == f"spec.containers[0].securityContext.{field}"
+    assert part in str(error)

@@ -131,10 +131,10 @@ def test_kernel_versions() -> None:
     assert kernel_version("next") == (0, 0)
 
 
-def test_a_runtime_that_maps_users_gets_no_user_namespace_from_us(tmp_path: Path) -> None:
+def test_a_runtime_that_leaves_is_opened_with_a_holder(tmp_path: Path) -> None:
     at = dataclasses.replace(REQUEST, image_path=str(tmp_path))
     podman = open_command(3, PODMAN, FACTS, at, env={"A": "b"})
-    assert podman.uid is None
+    assert (podman.uid, podman.gid) == (1000, 5)
     assert podman.holder is not None
     apptainer = open_command(3, RUNTIMES["apptainer"], FACTS, REQUEST, env={})
     assert (apptainer.uid, apptainer.gid) == (1000, 5)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hpk.supervisor.process import seccomp
-from hpk.supervisor.process.enter import TERMINATIONS
+from hpk.supervisor.process.execution import TERMINATIONS
+from hpk.supervisor.process.seccomp import emulation
+from tests.seccomp import decide
 
 DONE, ALLOWED = 0x00050000, 0x7FFF0000
 NAMES = (
@@ -34,28 +35,6 @@ NAMES = (
 )
 
 
-def decide(program: bytes, arch: int, number: int, *arguments: int) -> int:
-    """What the kernel would make of a system call: the few instructions we use."""
-    data = struct.pack("<IIQ6Q", number, arch, 0, *(*arguments, 0, 0, 0, 0, 0, 0)[:6])
-    code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
-    at, accumulator = 0, 0
-    while True:
-        operation, if_true, if_false, operand = code[at]
-        at += 1
-        if operation == 0x20:
-            (accumulator,) = struct.unpack_from("<I", data, operand)
-        elif operation == 0x54:
-            accumulator &= operand
-        elif operation == 0x05:
-            at += operand
-        elif operation == 0x15:
-            at += if_true if accumulator == operand else if_false
-        elif operation == 0x06:
-            return int(operand)
-        else:
-            raise AssertionError(operation)
-
-
 HEADERS = {
     ("x86_64", 0xC000003E): "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
     ("x86_64", 0x40000003): "/usr/include/x86_64-linux-gnu/asm/unistd_32.h",
@@ -70,7 +49,7 @@ def test_root_emulation_answers_these_calls_and_no_others(machine: str, arch: in
         pytest.skip(f"no {header} here")
     lines = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
     numbers = {name: int(number) for name, number in lines}
-    program = seccomp.root_emulation(machine)
+    program = emulation.root_emulation(machine)
     wanted = {numbers[n] for name in NAMES for n in (name, f"{name}32") if n in numbers}
     device, pipe = stat.S_IFCHR | 0o600, stat.S_IFIFO | 0o600
     for number in range(600):
@@ -89,9 +68,9 @@ def test_root_emulation_answers_these_calls_and_no_others(machine: str, arch: in
 FILTERED = """
 import ctypes, json, os, stat, sys
 from hpk.supervisor.base import linux
-from hpk.supervisor.process import seccomp
+from hpk.supervisor.process.seccomp import emulation
 linux.forbid_new_privileges()
-linux.filter_system_calls(seccomp.root_emulation(os.uname().machine))
+linux.filter_system_calls(emulation.root_emulation(os.uname().machine))
 path = sys.argv[1]
 os.chown(path, 4711, 4712)
 os.setgroups([4711])
@@ -124,7 +103,7 @@ def test_fixed_dispositions_cover_these_signals_and_no_others(machine: str, arch
         pytest.skip(f"no {header} here")
     lines = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
     sigaction = {name: int(number) for name, number in lines}["rt_sigaction"]
-    program = seccomp.fixed_dispositions(machine, TERMINATIONS)
+    program = emulation.fixed_dispositions(machine, TERMINATIONS)
     for number in range(1, 65):
         answer = decide(program, arch, sigaction, number)
         assert answer == (DONE if number in TERMINATIONS else ALLOWED), number
@@ -134,8 +113,8 @@ def test_fixed_dispositions_cover_these_signals_and_no_others(machine: str, arch
 
 SHIELDED = """
 import os, signal, subprocess, sys
-from hpk.supervisor.process import enter
-enter.shield_from_termination()
+from hpk.supervisor.process import execution
+execution.shield_from_termination()
 program = '''
 import os, signal
 signal.pthread_sigmask(signal.SIG_SETMASK, ())  # as Apptainer's starter
@@ -163,9 +142,9 @@ def test_what_is_shielded_outlives_termination_whatever_it_does() -> None:
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_every_path_of_a_filter_ends_in_a_return(machine: str) -> None:
     for program in (
-        seccomp.kill_of_one(machine),
-        seccomp.fixed_dispositions(machine, TERMINATIONS),
-        seccomp.root_emulation(machine),
+        emulation.kill_of_one(machine),
+        emulation.fixed_dispositions(machine, TERMINATIONS),
+        emulation.root_emulation(machine),
     ):
         code = [struct.unpack_from("<HBBI", program, at) for at in range(0, len(program), 8)]
         assert code[-1][0] == 0x06

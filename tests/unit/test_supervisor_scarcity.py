@@ -22,7 +22,8 @@ from hpk.supervisor.base.loop import Loop
 from hpk.supervisor.probes.check_result import CheckResult, Outcome
 from hpk.supervisor.probes.handling import Action, Handling
 from hpk.supervisor.process import pod_messages, podinit
-from hpk.supervisor.process.namespaces import fork_process_1, make_user_namespace
+from hpk.supervisor.process.enter import OnHost
+from hpk.supervisor.process.namespaces import fork_first
 
 NO_MORE = "Resource temporarily unavailable"
 
@@ -67,14 +68,12 @@ def test_podinit_outlives_a_fork_that_fails(tmp_path: Path) -> None:
         assert told(ours) == pod_messages.NotStarted(
             1, f"cannot start a process: [Errno 11] {NO_MORE}"
         )
-        pod_messages.send(ours, pod_messages.Open(2, ("true",), (), None, None), (errors.fileno(),))
+        pod_messages.send(ours, pod_messages.Open(2, ("true",), (), 0, 0), (errors.fileno(),))
         assert init._on_command()
         assert told(ours) == pod_messages.Closed(2, 256)
         assert NO_MORE in (tmp_path / "errors").read_text()
         with pytest.raises(BlockingIOError):
-            make_user_namespace(lambda: None, 1, 1)
-        with pytest.raises(BlockingIOError):
-            fork_process_1(lambda: None)
+            fork_first(lambda: None, lambda: None, ("user",), own_pids=True)
         assert open_files() == before
 
 
@@ -93,7 +92,7 @@ def test_a_group_that_is_not_there_yet_is_signalled_all_the_same() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, subprocess.Popen(["sleep", "1000"]) as process:
         init = podinit._Init(theirs)
-        init._programs[1] = podinit._Program(1, process.pid, -1)
+        init._programs[1] = podinit._Program(1, process.pid, -1, OnHost())
         try:
             init._signal(pod_messages.Signal(1, signal.SIGTERM, group=True))
             assert process.wait(30) == -signal.SIGTERM

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import stat
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +33,6 @@ from hpk.supervisor.inside.pod_volumes import PodVolumes, VolumeDirs, pod_dirs
 from hpk.supervisor.inside.sub_path import VolumeError, sub_path_source
 from hpk.supervisor.pod import sequence
 from hpk.supervisor.pod.sequence import InitView, Turn
-from hpk.supervisor.process import capabilities
 from tests.supervisor_peer import container, env, volume, write_attempt
 
 WAITING = InitView(False, False, False, False, False)
@@ -309,32 +305,3 @@ def test_a_late_container_is_as_the_bundle_says() -> None:
     with pytest.raises(PermanentError, match="main"):
         environment.container_argv(plan, Bundle((), ()))
     assert environment.container_argv(replace(plan, late=False), bundle) == ("$(A)",)
-
-
-def test_capabilities_by_name() -> None:
-    assert capabilities.capability_numbers(("NET_RAW", "CHOWN", "NO_SUCH"), 40) == (0, 13)
-    assert capabilities.capability_numbers(("ALL",), 3) == (0, 1, 2, 3)
-    assert capabilities.capability_numbers(("CHECKPOINT_RESTORE",), 37) == ()
-
-
-DROPPING = """
-import json, os, sys
-from hpk.supervisor.process import capabilities
-capabilities.drop_capabilities(sys.argv[1:])
-os.execv("/bin/cat", ["cat", "/proc/self/status"])
-"""
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root has capabilities to drop")
-@pytest.mark.parametrize("names", [("CHOWN", "NET_RAW"), ("ALL",)])
-def test_dropped_capabilities_are_gone_after_exec(names: tuple[str, ...]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", DROPPING, *names],
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (effective,) = re.findall(r"^CapEff:\s*(\w+)$", done.stdout, re.MULTILINE)
-    for number in capabilities.capability_numbers(names, 40):
-        assert not int(effective, 16) >> number & 1

@@ -9,6 +9,7 @@ from hpk.model.handlers import NO_LIFECYCLE, NO_PROBES, ContainerProbes, Lifecyc
 from hpk.model.plan.environment import EnvSource, EnvVar
 from hpk.model.plan.volumes import VolumeMount
 from hpk.model.resources import ContainerResources
+from hpk.model.rights import DEFAULT_RIGHTS, Rights
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ class ContainerPlan:
         they come, expanded, as the container's ContainerBundle, and those here are unexpanded.
     :param restart_always: of an init container: a sidecar (``restartPolicy: Always``).
     :param read_only_root: ``securityContext.readOnlyRootFilesystem``.
-    :param dropped_capabilities: ``securityContext.capabilities.drop``, each in capitals without
-        ``CAP_``, or ``ALL``: taken from the bounding set before the program is executed.
+    :param rights: what ``securityContext`` and the Pod's leave its programs.
     :param probes: none for an init container that is no sidecar.
     """
 
@@ -91,6 +91,6 @@ class ContainerPlan:
     late: bool = False
     restart_always: bool = False
     read_only_root: bool = False
-    dropped_capabilities: tuple[str, ...] = ()
+    rights: Rights = DEFAULT_RIGHTS
     probes: ContainerProbes = NO_PROBES
     lifecycle: Lifecycle = NO_LIFECYCLE

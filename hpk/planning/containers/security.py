@@ -1,7 +1,9 @@
 """Who a container's process is, and what its securityContext takes from it.
 
 A container has one uid and one gid: its user namespace maps exactly one of each. What needs more is
-refused. Source of the messages: k8s.io/kubernetes, pkg/kubelet/kuberuntime/security_context.go.
+refused. Its capabilities are over that namespace. Sources: of the messages k8s.io/kubernetes,
+pkg/kubelet/kuberuntime/security_context.go; of what capabilities come to, containerd,
+internal/cri/opts (WithCapabilities).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 from hpk.model.errors import AdmissionError
 from hpk.model.plan import ContainerPlan, ImagePlan
+from hpk.model.rights import CAPABILITIES, DEFAULT_CAPABILITIES, Rights
 from hpk.planning.base.containers import PodContainer
 from hpk.planning.base.fields import (
     INVALID,
@@ -26,6 +29,8 @@ from hpk.planning.base.fields import (
 from hpk.planning.containers.users import MAX_ID, resolve_user
 from hpk.planning.environment.late import CONFIG_ERROR
 
+_ALL = "ALL"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Security:
@@ -34,7 +39,7 @@ class Security:
     uid: int
     gid: int
     read_only_root: bool
-    dropped_capabilities: tuple[str, ...]
+    rights: Rights
 
 
 def plan_security(pod: JsonObject, container: PodContainer, image: ImagePlan) -> Security:
@@ -62,7 +67,7 @@ def plan_security(pod: JsonObject, container: PodContainer, image: ImagePlan) ->
         uid=uid,
         gid=gid,
         read_only_root=own.get("readOnlyRootFilesystem") is True,
-        dropped_capabilities=_dropped(own, container.path),
+        rights=_rights(pod, own, container.path),
     )
 
 
@@ -97,7 +102,7 @@ def check_security(pod: JsonObject, container: PodContainer) -> None:
     """What can be said of the numbers and names without the image."""
     _effective(pod, container, "runAsUser")
     _effective(pod, container, "runAsGroup")
-    _dropped(get_object(container.spec, "securityContext", container.path), container.path)
+    _rights(pod, get_object(container.spec, "securityContext", container.path), container.path)
 
 
 def _effective(pod: JsonObject, container: PodContainer, name: str) -> int | None:
@@ -122,11 +127,59 @@ def _non_root(pod: JsonObject, container: PodContainer) -> bool:
     return get_object(spec, "securityContext", "spec").get("runAsNonRoot") is True
 
 
-def _dropped(context: JsonObject, path: str) -> tuple[str, ...]:
+def _rights(pod: JsonObject, own: JsonObject, path: str) -> Rights:
+    """Of a container with this context. One that is privileged has all there is."""
     path = f"{path}.securityContext"
-    capabilities = get_object(context, "capabilities", path)
-    names = get_texts(capabilities, "drop", f"{path}.capabilities")
-    return tuple(name.upper().removeprefix("CAP_") for name in names)
+    is_privileged = own.get("privileged") is True
+    capabilities = get_object(own, "capabilities", path)
+    return Rights(
+        capabilities=_capabilities(
+            CAPABILITIES if is_privileged else DEFAULT_CAPABILITIES,
+            added=_names(capabilities, "add", f"{path}.capabilities"),
+            dropped=_names(capabilities, "drop", f"{path}.capabilities"),
+        ),
+        can_gain=own.get("allowPrivilegeEscalation") is not False,
+        is_filtered=not is_privileged and _seccomp_type(pod, own, path) != "Unconfined",
+    )
+
+
+def _capabilities(
+    base: Iterable[str], *, added: frozenset[str], dropped: frozenset[str]
+) -> tuple[str, ...]:
+    """``ALL`` comes first, whether it is added or dropped; then what is named.
+
+    Who may become another user (SETUID) does so here by a user namespace (gosu's replacement), for
+    which the kernel wants SETFCAP.
+    """
+    kept = set(CAPABILITIES if _ALL in added else base)
+    if _ALL in dropped:
+        kept = set()
+    kept = (kept | added) - dropped - {_ALL}
+    if "SETUID" in kept and "SETFCAP" not in dropped:
+        kept.add("SETFCAP")
+    return tuple(name for name in CAPABILITIES if name in kept)
+
+
+def _names(capabilities: JsonObject, field: str, path: str) -> frozenset[str]:
+    names = []
+    for index, text in enumerate(get_texts(capabilities, field, path)):
+        name = text.upper().removeprefix("CAP_")
+        if name != _ALL and name not in CAPABILITIES:
+            raise AdmissionError(
+                INVALID, f"{path}.{field}[{index}]", f"unknown capability {text!r}"
+            )
+        names.append(name)
+    return frozenset(names)
+
+
+def _seccomp_type(pod: JsonObject, own: JsonObject, path: str) -> str:
+    """The container's own before the Pod's."""
+    context = get_object(get_object(pod, "spec", ""), "securityContext", "spec")
+    for parent, where in ((own, path), (context, "spec.securityContext")):
+        profile = get_object(parent, "seccompProfile", where)
+        if profile:
+            return get_text(profile, "type", f"{where}.seccompProfile")
+    return "RuntimeDefault"
 
 
 def _told(pod: JsonObject) -> str:

@@ -93,7 +93,7 @@ def run_message(
         env=tuple(env.items()),
         working_dir=plan.working_dir or "/",
         links=tuple(Bind(to, where) for where, to in mounts.message_links(plan)),
-        dropped_capabilities=plan.dropped_capabilities,
+        rights=plan.rights,
         emulates_root=plan.uid == 0,
         shares_processes=pod.shares_processes,
     )

@@ -1,7 +1,7 @@
-"""Joining a running container and becoming the program the Pod names.
+"""How a program gets to where it runs: into a container, or beside it on the host.
 
-Everything here runs in a freshly forked, single-threaded child: joining a user namespace is refused
-to a process with threads. argv and environment go to execve as they are.
+The one place that knows: what a runtime holds open is entered by its namespaces here; a runtime
+that lets nobody in but by a program of its own becomes another ``Enter``.
 """
 
 from __future__ import annotations
@@ -9,141 +9,157 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from typing import NoReturn, Protocol
 
-from hpk.model.plan import DEFAULT_PATH
 from hpk.supervisor.base import linux
-from hpk.supervisor.process.seccomp.emulation import fixed_dispositions
-
-# User first: it gives the right to join the others. Each only where it differs from ours: joining
-# one that the container shares with the host (IPC) is refused.
-_NAMESPACES = (
-    ("user", linux.CLONE_NEWUSER),
-    ("ipc", linux.CLONE_NEWIPC),
-    ("uts", linux.CLONE_NEWUTS),
-    ("net", linux.CLONE_NEWNET),
-    ("cgroup", linux.CLONE_NEWCGROUP),
-    ("mnt", linux.CLONE_NEWNS),
-)
-MOST_KILLABLE = 1000
-TERMINATIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-"""What Slurm and terminals send to whole trees of processes that are to end."""
+from hpk.supervisor.base.job_log import log
+from hpk.supervisor.process import execution, namespaces, switch_user
+from hpk.supervisor.process.confinement import confine
+from hpk.supervisor.process.pod_messages import Run
 
 
-class StartError(Exception):
-    """The program cannot be started; the message says why, in the words container runtimes use."""
+class Enter(Protocol):
+    """A way in; one for each container."""
+
+    process_1: int
+    """Of the PID namespace that its programs are in, as podinit sees it; 0 where there is none."""
+
+    def fork(self, run: Run) -> int:
+        """Fork what is to become the program: its pid here, 0 in the child.
+
+        :raises OSError: there are no more processes or descriptors, the kernel refuses a
+            namespace, or the container has ended.
+        """
+
+    def become(self, run: Run) -> NoReturn:
+        """In that child, which leads a session and has the program's descriptors: go there, take
+        on the program's rights, and execute it.
+
+        :raises StartError: it cannot be executed.
+        :raises OSError: the kernel refuses.
+        """
+
+    def signal_process_1(self, number: int) -> None:
+        """As a process of the container does; for nothing where processes are shared."""
+
+    def kill_programs(self) -> None:
+        """SIGKILL all that runs there, whatever has become of it."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
-def reset_signals() -> None:
-    """Give the program the signal dispositions and mask a fresh process has."""
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            with contextlib.suppress(OSError, ValueError):
-                signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+class OnHost:
+    """Beside the containers: the launcher of an MPI run, scancel."""
+
+    process_1 = 0
+
+    def fork(self, run: Run) -> int:
+        """See Enter.fork."""
+        self._parent = os.getpid()
+        return os.fork()
+
+    def become(self, run: Run) -> NoReturn:
+        """See Enter.become."""
+        execution.set_oom_score_adj(execution.MOST_KILLABLE)
+        linux.die_with_parent(self._parent)
+        execution.reset_signals()
+        execution.execute(run.argv, dict(run.env))
+
+    def signal_process_1(self, number: int) -> None:
+        """See Enter.signal_process_1."""
+
+    def kill_programs(self) -> None:
+        """See Enter.kill_programs."""
+
+    def close(self) -> None:
+        """See Enter.close."""
 
 
-def shield_from_termination() -> None:
-    """Ignore the signals that Slurm sends to every process of a job that is to end, for good.
+class Namespaces:
+    """By joining those of the program that the runtime holds the container open with."""
 
-    Of this process and all it starts: a runtime and its FUSE servers so stay up while the
-    container's own process uses its grace period. A mask would not do, Apptainer's starter empties
-    it; nor would ignoring alone, for programs of Go and of libfuse install handlers.
-    """
-    for number in TERMINATIONS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, TERMINATIONS)
-    linux.forbid_new_privileges()
-    with contextlib.suppress(KeyError, OSError):  # a machine or kernel without has the mask
-        linux.filter_system_calls(fixed_dispositions(os.uname().machine, TERMINATIONS))
+    def __init__(self, pause_pid: int, uid: int, gid: int) -> None:
+        self.process_1 = 0
+        self._pause_pid = pause_pid
+        self._user = uid, gid
+        self._opened: dict[str, int] = {}
+        self._is_there = False
 
+    def fork(self, run: Run) -> int:
+        """See Enter.fork."""
+        if "user" not in self._opened:
+            return self._fork_first(run)
+        if "pid" in self._opened:
+            return namespaces.fork_into(self._opened["pid"])
+        return os.fork()
 
-def set_oom_score_adj(value: int) -> None:
-    """Where the kernel looks first when memory runs out."""
-    with contextlib.suppress(OSError):
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, str(value).encode())
-        finally:
+    def _fork_first(self, run: Run) -> int:
+        own_pids, can_mount = not run.shares_processes, run.rights.can_mount
+        kinds = ("user", *(["pid"] if own_pids else []), *(["mnt"] if can_mount else []))
+
+        def make() -> None:
+            if own_pids:
+                linux.mount("proc", "/proc", "proc", linux.PROC_FLAGS)
+            if run.emulates_root:
+                switch_user.take_their_places()
+            namespaces.become_user(*self._user, can_mount=can_mount)
+
+        first = namespaces.fork_first(self._join, make, kinds, own_pids=own_pids)
+        self._is_there = first.pid == 0
+        self._opened = first.namespaces
+        self.process_1 = first.pid if own_pids else 0
+        return first.pid
+
+    def _join(self) -> None:
+        execution.set_oom_score_adj(execution.MOST_KILLABLE)
+        namespaces.join_namespaces(self._pause_pid)
+
+    def become(self, run: Run) -> NoReturn:
+        """See Enter.become."""
+        if not self._is_there:
+            execution.set_oom_score_adj(execution.MOST_KILLABLE)
+            # Its programs see us, and we still have podinit's files and descriptors.
+            linux.forbid_inspection()
+            namespaces.join_namespaces(self._pause_pid)
+            linux.setns(self._opened["user"], linux.CLONE_NEWUSER)
+            if "mnt" in self._opened:
+                linux.setns(self._opened["mnt"], linux.CLONE_NEWNS)
+        os.umask(0o022)
+        execution.make_links((link.target, link.source) for link in run.links)
+        execution.change_directory(run.working_dir)
+        confine(run.rights, emulates_root=run.emulates_root)
+        execution.reset_signals()
+        execution.execute(run.argv, dict(run.env))
+
+    def signal_process_1(self, number: int) -> None:
+        """See Enter.signal_process_1. Where processes are shared that is podinit."""
+        if "pid" in self._opened:
+            try:
+                namespaces.signal_process_1(self._opened["pid"], number)
+            except OSError as error:
+                log("cannot signal process 1", number=number, error=error)
+
+    def kill_programs(self) -> None:
+        """See Enter.kill_programs. By the user namespace, which nobody in there can leave."""
+        if "user" not in self._opened:
+            return
+        for _ in range(100):  # a fork bomb is killed by the end of the PID namespace instead
+            found = [
+                int(name)
+                for name in os.listdir("/proc")
+                if name.isdigit() and namespaces.is_below(int(name), self._opened["user"])
+            ]
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not found:
+                return
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        """See Enter.close. Its programs may still be there."""
+        for fd in self._opened.values():
             os.close(fd)
-
-
-def join_namespaces(pid: int) -> None:
-    """Enter the namespaces of a process that are not ours already, but for that of its pids; its
-    root becomes ours."""
-    opened = []
-    for name, kind in _NAMESPACES:
-        path = f"/proc/{pid}/ns/{name}"
-        try:
-            theirs, ours = os.stat(path), os.stat(f"/proc/self/ns/{name}")
-        except FileNotFoundError:
-            if os.path.exists(f"/proc/self/ns/{name}"):
-                raise
-            continue
-        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
-            opened.append((os.open(path, os.O_RDONLY | os.O_CLOEXEC), kind))
-    for fd, kind in opened:
-        linux.setns(fd, kind)
-        os.close(fd)
-
-
-def make_links(links: Iterable[tuple[str, str]]) -> None:
-    """Make symbolic links, each (where, to what); one that cannot be made is left out."""
-    for where, target in links:
-        with contextlib.suppress(OSError, ValueError):
-            os.makedirs(os.path.dirname(where), exist_ok=True)
-            os.symlink(target, where)
-
-
-def change_directory(path: str) -> None:
-    """Enter a working directory, made where the image has none, as container runtimes do."""
-    try:
-        os.makedirs(path or "/", mode=0o755, exist_ok=True)
-        os.chdir(path or "/")
-    except (OSError, ValueError) as error:
-        raise StartError(f'chdir to cwd ("{path}"): {_reason(error)}') from error
-
-
-def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
-    """Become the program: looked up in the PATH of ``env``, with exactly this argv and env.
-
-    :raises StartError: always, for it returns only where it failed.
-    """
-    if not argv or not argv[0]:
-        raise StartError("no command specified")
-    name = argv[0]
-    try:
-        arguments = [_raw(item) for item in argv]
-        environment = {_raw(key): _raw(value) for key, value in env.items()}
-        candidates = [_raw(name)]
-        if "/" not in name:
-            search = env.get("PATH", DEFAULT_PATH).split(":")
-            candidates = [os.path.join(_raw(item or "."), _raw(name)) for item in search]
-    except ValueError as error:
-        raise StartError(f'exec: "{name}": {_reason(error)}') from error
-    refused = ""
-    for candidate in candidates:
-        try:
-            os.execve(candidate, arguments, environment)
-        except FileNotFoundError as error:
-            if os.path.lexists(candidate):
-                refused = _reason(error)
-        except NotADirectoryError:
-            continue
-        except (OSError, ValueError) as error:
-            refused = refused or _reason(error)
-    if refused:
-        raise StartError(f'exec: "{name}": {refused}')
-    if "/" in name:
-        raise StartError(f'exec: "{name}": stat {name}: no such file or directory')
-    raise StartError(f'exec: "{name}": executable file not found in $PATH')
-
-
-def _raw(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error)
+        self._opened = {}

@@ -20,7 +20,7 @@ from hpk.durable import read_file
 from hpk.runtimes.base import Holder
 from hpk.supervisor.base import linux
 from hpk.supervisor.base.linux import close_files_but
-from hpk.supervisor.process import enter
+from hpk.supervisor.process import execution
 
 _MOUNT_TIMEOUT_S = 60.0
 _POLL_S = 0.002
@@ -30,8 +30,8 @@ def hold(holder: Holder, argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Start the container, hold it until standard input ends; the exit code of this process."""
     close_files_but()
     signal.set_wakeup_fd(-1)
-    enter.reset_signals()
-    enter.shield_from_termination()
+    execution.reset_signals()
+    execution.shield_from_termination()
     children = _Children()
     try:
         _isolate()
@@ -107,7 +107,7 @@ class _Children:
                 os.dup2(null, 0)
                 os.dup2(2, 1)
                 os.close(null)
-                enter.execute(argv, env)
+                execution.execute(argv, env)
             except BaseException as error:  # a forked child must never return
                 os.write(2, f"{error}\n".encode(errors="replace"))
             os._exit(127)

@@ -1,87 +1,187 @@
-"""The namespaces of a container's programs: the PIDs they see, and who they are.
+"""The namespaces of a container's programs: the PIDs they see, who they are, what they may mount.
 
 A container's program is process 1 of its PID namespace, as under any runtime: it sees and signals
 what it has started and nothing else, it gets no signal that it has no handler for, and the kernel
 ends with it everything in there. The runtime and its FUSE servers are outside.
 
-Both namespaces must belong to the container's root, and who is to make one for him has to be in the
-container first, from where there is no way back: so a process in between does, and is gone when its
-parent has the namespace's descriptor. Every caller has one thread, and is root of a user namespace
-around the container's.
+Its user namespace lies below the one that the runtime has made, for root too. So no capability in
+there is one over the container's mounts: what is mounted read-only stays so, whoever the program
+is, and the runtime's processes cannot be looked into. Who may mount gets a copy of the mounts, in
+which the kernel has locked all that came from outside (mount_namespaces(7)).
+
+The first program makes them itself, and waits until its parent has their descriptors, by which the
+later ones join. Everything here runs in processes of one thread: joining a user namespace is
+refused to others.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Optional
 
 from hpk.supervisor.base import linux
 from hpk.supervisor.base.job_log import log
 
+# User first: it gives the right to join the others. Each only where it differs from ours: joining
+# one that the container shares with the host (IPC) is refused.
+_JOINED = (
+    ("user", linux.CLONE_NEWUSER),
+    ("ipc", linux.CLONE_NEWIPC),
+    ("uts", linux.CLONE_NEWUTS),
+    ("net", linux.CLONE_NEWNET),
+    ("cgroup", linux.CLONE_NEWCGROUP),
+    ("mnt", linux.CLONE_NEWNS),
+)
+_NS_GET_PARENT = 0xB702  # linux/nsfs.h
 
-def make_user_namespace(join: Callable[[], None], uid: int, gid: int) -> int:
-    """A descriptor of a new user namespace, in which the container's root is this user.
+
+def join_namespaces(pid: int) -> None:
+    """Enter the namespaces of a process that are not ours already, but for that of its pids; its
+    root becomes ours."""
+    opened = []
+    for name, kind in _JOINED:
+        path = f"/proc/{pid}/ns/{name}"
+        try:
+            theirs, ours = os.stat(path), os.stat(f"/proc/self/ns/{name}")
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/self/ns/{name}"):
+                raise
+            continue
+        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
+            opened.append((os.open(path, os.O_RDONLY | os.O_CLOEXEC), kind))
+    for fd, kind in opened:
+        linux.setns(fd, kind)
+        os.close(fd)
+
+
+@dataclass(frozen=True)
+class First:
+    """The first program of a container.
+
+    :param pid: as its parent sees it; 0 in itself.
+    :param namespaces: descriptors of its namespaces, by their names in /proc; none in itself.
+    """
+
+    pid: int
+    namespaces: dict[str, int]
+
+
+def fork_first(
+    join: Callable[[], None], make: Callable[[], None], kinds: tuple[str, ...], *, own_pids: bool
+) -> First:
+    """Fork the first program of a container.
 
     :param join: enters the container's namespaces.
+    :param make: makes the program's own in there, but for that of its pids.
+    :param kinds: which descriptors to keep.
+    :param own_pids: it is process 1 of a PID namespace. That belongs to the container's root, who
+        alone can mount a /proc of it: the kernel lets nobody else through the container's FUSE
+        mounts.
     :raises OSError: the kernel refuses, or there are no more processes or descriptors.
     """
+    with _Pipe() as told, _Pipe() as known:
+        child = os.fork()
+        if child == 0:
+            known.close_write()
+            _become_first(join, make, told.write, own_pids=own_pids)
+            told.close_write()
+            # Whoever could not be told of us must not find us running all the same.
+            if not os.read(known.read, 1):
+                os._exit(1)
+            return First(0, {})
+        told.close_write()
+        pid, why = _listen(told.read)
+        if own_pids or why:
+            os.waitpid(child, 0)
+        if why:
+            raise OSError(f"cannot make the container's namespaces: {why}")
+        pid = pid if own_pids else child
+        namespaces = _open_namespaces(pid, kinds)
+        os.write(known.write, b"\0")
+        return First(pid, namespaces)
 
-    def make() -> str:
-        join()
-        outside_uid, outside_gid = os.getuid(), os.getgid()
-        linux.unshare(linux.CLONE_NEWUSER)
-        linux.map_single_id(uid, outside_uid, gid, outside_gid)
-        return ""
 
-    made = _make_in_between(make, "user")
-    if made is None:
-        raise AssertionError("nothing was forked there")
-    if made.namespace < 0:
-        raise OSError(f"cannot become its user: {made.why}")
-    return made.namespace
-
-
-def fork_process_1(join: Callable[[], None]) -> tuple[int, int]:
-    """Fork process 1 of a new PID namespace; in the parent its pid here, and a descriptor of the
-    namespace; in the child 0, and none.
-
-    Only the container's root can mount a /proc of it: the kernel lets nobody else through the
-    container's FUSE mounts.
-
-    :param join: enters the container's other namespaces.
-    :raises OSError: as above.
-    """
-
-    known_read, known_write = os.pipe2(os.O_CLOEXEC)
-
-    def make() -> Optional[str]:
-        join()
-        linux.unshare(linux.CLONE_NEWPID)
-        pid = os.fork()
-        if pid:
-            return str(pid)
-        # Whoever could not be told of us must not find us running all the same.
-        os.close(known_write)
-        if not os.read(known_read, 1):
-            os._exit(1)
-        return None
-
+def _become_first(
+    join: Callable[[], None], make: Callable[[], None], told: int, *, own_pids: bool
+) -> None:
+    """Return in the first program. A process in between, which has entered the container to make
+    its PID namespace, has no way back and ends."""
     try:
-        made = _make_in_between(make, "pid_for_children")
-        if made is None:
-            return 0, -1
-        if made.namespace < 0:
-            raise OSError(f"cannot make a PID namespace: {made.why}")
-        os.write(known_write, b"\0")
-        return int(made.said), made.namespace
-    finally:
-        os.close(known_read)
-        with contextlib.suppress(OSError):  # the child has closed its own
-            os.close(known_write)
+        join()
+        if own_pids:
+            linux.unshare(linux.CLONE_NEWPID)
+            pid = os.fork()
+            if pid:
+                os.write(told, f"pid {pid}\0".encode())
+                os._exit(0)
+        make()
+        os.write(told, b"ready\0")
+    except BaseException as error:  # a forked child must never return into its parent's code
+        os.write(told, f"no {str(error) or repr(error)}\0".encode(errors="replace")[:4096])
+        os._exit(1)
+
+
+def _listen(told: int) -> tuple[int, str]:
+    """The pid, 0 where none was told; why there is no first program, "" where there is."""
+    text = b""
+    while chunk := os.read(told, 4096):
+        text += chunk
+    pid, why = 0, "it was killed"
+    for word in text.decode(errors="replace").split("\0"):
+        kind, _, rest = word.partition(" ")
+        if kind == "pid":
+            pid = int(rest)
+        elif kind in ("ready", "no"):
+            why = rest
+    return pid, why
+
+
+def _open_namespaces(pid: int, kinds: tuple[str, ...]) -> dict[str, int]:
+    opened: dict[str, int] = {}
+    try:
+        for kind in kinds:
+            opened[kind] = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        for fd in opened.values():
+            os.close(fd)
+        raise
+    return opened
+
+
+class _Pipe:
+    """Both of its ends are closed with the block, if not before."""
+
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe2(os.O_CLOEXEC)
+
+    def __enter__(self) -> _Pipe:
+        return self
+
+    def close_write(self) -> None:
+        """The other end then reads to the end of what everybody else writes."""
+        if self.write >= 0:
+            os.close(self.write)
+            self.write = -1
+
+    def __exit__(self, *_: object) -> None:
+        self.close_write()
+        os.close(self.read)
+
+
+def become_user(uid: int, gid: int, *, can_mount: bool) -> None:
+    """Be this user in a new user namespace, who is whoever we are outside; and with mounts of its
+    own, all that are there locked as they are.
+
+    :raises OSError: the kernel refuses.
+    """
+    outside_uid, outside_gid = os.getuid(), os.getgid()
+    linux.unshare(linux.CLONE_NEWUSER)
+    linux.map_single_id(uid, outside_uid, gid, outside_gid)
+    if can_mount:
+        linux.unshare(linux.CLONE_NEWNS)
 
 
 def fork_into(namespace: int) -> int:
@@ -123,51 +223,21 @@ def signal_process_1(namespace: int, number: int) -> None:
     os.waitpid(pid, 0)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """
-    :param said: by whoever made it.
-    :param namespace: a descriptor, -1 where there is none, and ``why`` says why.
-    """
-
-    said: str
-    namespace: int
-    why: str = ""
-
-
-def _make_in_between(make: Callable[[], Optional[str]], kind: str) -> Optional[_Made]:
-    """Have a process make a namespace. None in a process that ``make`` has forked there, and in
-    which it so returns None."""
-    told_read, told_write = os.pipe2(os.O_CLOEXEC)
+def is_below(pid: int, namespace: int) -> bool:
+    """Whether a process is in a user namespace, given by a descriptor, or in one below it."""
+    wanted = os.fstat(namespace)
     try:
-        maker = os.fork()
-    except OSError:
-        os.close(told_read)
-        os.close(told_write)
-        raise
-    if maker == 0:
+        os.stat(f"/proc/{pid}/ns/mnt")  # one that has ended and is not yet reaped has none
+        fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            said = make()
-            if said is None:
-                return None
-            os.write(told_write, b"+" + said.encode())
-            while True:  # the end of what it forked wakes it, and its namespaces end with it
-                signal.pause()
-        except BaseException as error:  # a forked child must never return into its parent's code
-            os.write(told_write, b"-" + (str(error) or repr(error)).encode(errors="replace")[:4095])
-        os._exit(1)
-    os.close(told_write)
-    try:
-        with os.fdopen(told_read, "rb", 0) as told:
-            answer = told.read(4096)
-        text = answer[1:].decode(errors="replace")
-        if answer[:1] != b"+":
-            return _Made("", -1, text or "it was killed")
-        try:
-            path = f"/proc/{maker}/ns/{kind}"
-            return _Made(text, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            return _Made(text, -1, str(error))
-    finally:
-        os.kill(maker, signal.SIGKILL)
-        os.waitpid(maker, 0)
+            while True:
+                found = os.fstat(fd)
+                if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    return True
+                above = fcntl.ioctl(fd, _NS_GET_PARENT)
+                os.close(fd)
+                fd = above
+        finally:
+            os.close(fd)
+    except OSError:  # it has ended, or the one above is not ours to see
+        return False

@@ -40,24 +40,21 @@ def open_command(
     request: HoldRequest,
     *,
     env: Mapping[str, str],
-    identity: bool = False,
 ) -> Open:
     """The command that opens a container.
 
     :raises OSError: the image cannot be read.
     :raises ParseError: it is none.
     :param env: of the runtime.
-    :param identity: the container runs as the user of the job, in no namespace made for it.
     """
     if runtime.wants_image_offset:
         request = replace(request, image_offset=image_offset(request.image_path))
     holder = runtime.holder(facts, request)
-    maps_user = holder is not None or identity or request.uid == 0 == request.gid
     return Open(
         id=number,
         argv=runtime.hold_argv(facts, request),
         env=tuple(env.items()),
-        uid=None if maps_user else request.uid,
-        gid=None if maps_user else request.gid,
+        uid=request.uid,
+        gid=request.gid,
         holder=holder,
     )

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from hpk.model import codec
 from hpk.model.errors import ParseError
+from hpk.model.rights import DEFAULT_RIGHTS, Rights
 from hpk.runtimes.base import Holder
 
 
@@ -33,16 +34,15 @@ class Show:
 class Open:
     """Start a runtime whose payload is the pause program. Descriptor: its standard error.
 
-    :param uid: who its programs are, in a user namespace inside the container's, whose root they
-        are outside; None: as the runtime makes them. gid alike.
+    :param uid: who its programs are, in a user namespace below the container's; gid alike.
     :param holder: set where the runtime does not stay (hpk.supervisor.process.hold).
     """
 
     id: int
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
-    uid: Optional[int]
-    gid: Optional[int]
+    uid: int
+    gid: int
     holder: Optional[Holder] = None
 
 
@@ -52,8 +52,8 @@ class Run:
 
     :param container: id of an opened container to start it in; None: on the host.
     :param links: symbolic links to make in the container first, target → source.
-    :param dropped_capabilities: see ContainerPlan.
-    :param emulates_root: see hpk.supervisor.process.seccomp.
+    :param rights: what it may do there.
+    :param emulates_root: see hpk.supervisor.process.seccomp.emulation.
     :param shares_processes: in podinit's PID namespace; else the first program in a container is
         process 1 of one that the others join.
     """
@@ -64,7 +64,7 @@ class Run:
     env: tuple[tuple[str, str], ...]
     working_dir: str
     links: tuple[Bind, ...] = ()
-    dropped_capabilities: tuple[str, ...] = ()
+    rights: Rights = DEFAULT_RIGHTS
     emulates_root: bool = False
     shares_processes: bool = False
 

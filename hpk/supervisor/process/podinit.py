@@ -21,8 +21,8 @@ from hpk.durable import read_file
 from hpk.supervisor.base import linux
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.linux import close_files_but
-from hpk.supervisor.process import enter
-from hpk.supervisor.process.namespaces import signal_process_1
+from hpk.supervisor.process import execution
+from hpk.supervisor.process.enter import Enter, Namespaces, OnHost
 from hpk.supervisor.process.pod_messages import (
     Close,
     Closed,
@@ -41,7 +41,6 @@ from hpk.supervisor.process.pod_messages import (
 from hpk.supervisor.process.programs import start_program
 from hpk.supervisor.process.runtime_process import (
     HeldContainer,
-    kill_inhabitants,
     read_pause_pid,
     start_runtime,
 )
@@ -57,7 +56,7 @@ class _Program:
     id: int
     pid: int
     error_fd: int
-    container: Optional[HeldContainer] = None
+    enter: Enter
     status: Optional[int] = None
 
 
@@ -75,7 +74,7 @@ def spawn(hostname: Optional[str]) -> tuple[int, socket.socket]:
     try:
         close_files_but(theirs.fileno())
         linux.die_with_parent(parent)
-        for number in enter.TERMINATIONS:
+        for number in execution.TERMINATIONS:
             signal.signal(number, signal.SIG_IGN)
         if hostname is not None:
             _isolate(theirs, hostname)
@@ -186,26 +185,28 @@ class _Init:
 
     def _on_pause(self, container: HeldContainer) -> bool:
         self._selector.unregister(container.stdout_fd)
-        container.pause_pid = read_pause_pid(container.stdout_fd)
+        pause_pid = read_pause_pid(container.stdout_fd)
         os.close(container.stdout_fd)
         container.stdout_fd = -1
-        if container.pause_pid:
+        if pause_pid:
+            container.enter = Namespaces(pause_pid, *container.user)
             send(self._sock, Opened(container.id))
         return True
 
     def _run(self, command: Run, fds: tuple[int, ...]) -> None:
-        container = None
+        enter: Optional[Enter] = OnHost()
         if command.container is not None:
             container = self._containers.get(command.container)
-            if container is None or not container.pause_pid:
-                send(self._sock, NotStarted(command.id, "the container is gone"))
-                return
+            enter = None if container is None else container.enter
+        if enter is None:
+            send(self._sock, NotStarted(command.id, "the container is gone"))
+            return
         try:
-            pid, error_read = start_program(command, container, fds)
+            pid, error_read = start_program(command, enter, fds)
         except OSError as error:  # no more processes, or descriptors: for now
             send(self._sock, NotStarted(command.id, f"cannot start a process: {error}"))
             return
-        program = _Program(command.id, pid, error_read, container)
+        program = _Program(command.id, pid, error_read, enter)
         self._programs[command.id] = program
         self._selector.register(error_read, selectors.EVENT_READ, lambda: self._on_started(program))
 
@@ -229,7 +230,7 @@ class _Init:
         program = self._programs.get(command.id)
         if program is not None and program.status is None:
             if command.as_process_1:
-                self._signal_process_1(program, command.number)
+                program.enter.signal_process_1(command.number)
                 return
             if command.group:
                 with contextlib.suppress(ProcessLookupError):
@@ -239,21 +240,13 @@ class _Init:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(program.pid, command.number)
 
-    def _signal_process_1(self, program: _Program, number: int) -> None:
-        """Where processes are shared that is us, who take no notice."""
-        if program.container is not None and program.container.pid_ns_fd >= 0:
-            try:
-                signal_process_1(program.container.pid_ns_fd, number)
-            except OSError as error:
-                log("cannot signal process 1", number=number, error=error)
-
     def _close(self, container_id: int) -> None:
         container = self._containers.get(container_id)
         if container is None:
             send(self._sock, Closed(container_id, 0))
             return
-        if container.pause_pid:
-            kill_inhabitants(container.pause_pid)
+        if container.enter is not None:
+            container.enter.kill_programs()
         container.closing_since_s = time.monotonic()
         if container.stdin_fd >= 0:
             os.close(container.stdin_fd)
@@ -295,28 +288,27 @@ class _Init:
             return
         self._programs.pop(program.id, None)
         send(self._sock, Exited(program.id, program.status))
-        container = program.container
-        if container is not None and container.process_1 == program.pid:
-            container.process_1 = 0
+        if program.enter.process_1 == program.pid:
+            program.enter.process_1 = 0
             for other in tuple(self._programs.values()):
-                if other.container is container and other.error_fd < 0:
+                if other.enter is program.enter and other.error_fd < 0:
                     self._report_exit(other)
 
     def _forget(self, container: HeldContainer, status: int) -> None:
         if container.stdout_fd >= 0:
             self._selector.unregister(container.stdout_fd)
             os.close(container.stdout_fd)
-        for fd in (container.stdin_fd, container.user_ns_fd, container.pid_ns_fd):
-            if fd >= 0:
-                os.close(fd)
-        container.pid_ns_fd = -1  # its programs may still be there
+        if container.stdin_fd >= 0:
+            os.close(container.stdin_fd)
+        if container.enter is not None:
+            container.enter.close()
         del self._containers[container.id]
         send(self._sock, Closed(container.id, status))
 
 
 def _falls_with_process_1(program: _Program, status: int) -> bool:
     """Whether the kernel has killed it because process 1 is ending: it does so first."""
-    process_1 = 0 if program.container is None else program.container.process_1
+    process_1 = program.enter.process_1
     if process_1 in (0, program.pid) or status != signal.SIGKILL:
         return False
     try:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from hpk.supervisor.base import linux
-from hpk.supervisor.process import enter
+from hpk.supervisor.process import execution
+from hpk.supervisor.process.enter import Enter
 from hpk.supervisor.process.hold import hold
 from hpk.supervisor.process.pod_messages import Open
 
@@ -20,21 +21,16 @@ from hpk.supervisor.process.pod_messages import Open
 class HeldContainer:
     """A runtime and the pipes that hold its payload.
 
-    :param user: (uid, gid) of its programs; None: as the runtime makes them.
-    :param pause_pid: 0 until the payload runs.
-    :param user_ns_fd: the user namespace of its programs, -1 until there is one; pid_ns_fd alike.
-    :param process_1: of that PID namespace, as podinit sees it; 0 while there is none.
+    :param user: (uid, gid) of its programs.
+    :param enter: None until the payload runs.
     """
 
     id: int
     runtime_pid: int
     stdin_fd: int
     stdout_fd: int
-    user: Optional[tuple[int, int]] = None
-    pause_pid: int = 0
-    user_ns_fd: int = -1
-    pid_ns_fd: int = -1
-    process_1: int = 0
+    user: tuple[int, int]
+    enter: Optional[Enter] = None
     closing_since_s: float = 0.0
 
 
@@ -66,16 +62,15 @@ def start_runtime(command: Open, stderr_fd: int) -> HeldContainer:
             os.dup2(stderr_fd, 2)
             if command.holder is not None:
                 os._exit(hold(command.holder, command.argv, dict(command.env)))
-            enter.reset_signals()
-            enter.shield_from_termination()
-            enter.execute(command.argv, dict(command.env))
+            execution.reset_signals()
+            execution.shield_from_termination()
+            execution.execute(command.argv, dict(command.env))
         except BaseException as error:  # a forked child must never return into its parent's code
             os.write(2, f"{error}\n".encode(errors="replace"))
             os._exit(127)
     os.close(stdin_read)
     os.close(stdout_write)
-    user = None if command.uid is None else (command.uid, command.gid or 0)
-    return HeldContainer(command.id, pid, stdin_write, stdout_read, user)
+    return HeldContainer(command.id, pid, stdin_write, stdout_read, (command.uid, command.gid))
 
 
 def read_pause_pid(fd: int) -> int:

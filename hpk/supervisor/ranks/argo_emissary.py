@@ -38,7 +38,7 @@ def without_emissary(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def refuse_to_signal_everybody() -> None:
-    """Of this process and all it starts; needs forbid_new_privileges."""
+    """Of this process and all it starts; in the container, before it gives up its rights."""
     with contextlib.suppress(KeyError):
         linux.filter_system_calls(kill_of_one(os.uname().machine))
 

@@ -25,8 +25,9 @@ from hpk.supervisor.base.job_log import log_to
 from hpk.supervisor.base.termination import START_ERROR_CODE
 from hpk.supervisor.inside import environment, mounts
 from hpk.supervisor.inside.localdir import LocalDirs, join_local_dirs
-from hpk.supervisor.process import enter
-from hpk.supervisor.process.capabilities import drop_capabilities
+from hpk.supervisor.process import execution
+from hpk.supervisor.process.confinement import confine
+from hpk.supervisor.process.namespaces import join_namespaces
 from hpk.supervisor.ranks import rank_files
 from hpk.supervisor.ranks.argo_emissary import (
     has_emissary,
@@ -41,8 +42,8 @@ from hpk.supervisor.ranks.rank_keeper import (
     start_keeper,
 )
 
-_FAILURES = (enter.StartError, OSError, HpkError)
-_FORWARDED = (*enter.TERMINATIONS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+_FAILURES = (execution.StartError, OSError, HpkError)
+_FORWARDED = (*execution.TERMINATIONS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 def run_rank(layout: AttemptLayout, name: str, restart: int, place: PodPlace) -> int:
@@ -114,20 +115,19 @@ def _become_program(rank: RankContext, bundle: Bundle, pause_pid: int) -> None:
     hostname = rank.spec.plan.hostname or rank.spec.plan.pod.name
     env = environment.container_environment(plan, bundle, hostname)
     env.update(crossing_environment(rank.env))
-    enter.set_oom_score_adj(enter.MOST_KILLABLE)
-    enter.join_namespaces(pause_pid)
+    execution.set_oom_score_adj(execution.MOST_KILLABLE)
+    join_namespaces(pause_pid)
     os.umask(0o022)
-    enter.make_links(mounts.message_links(plan))
-    enter.change_directory(plan.working_dir)
-    drop_capabilities(plan.dropped_capabilities)
-    linux.forbid_new_privileges()
+    execution.make_links(mounts.message_links(plan))
+    execution.change_directory(plan.working_dir)
     argv = environment.container_argv(plan, bundle)
     if _begins_with_emissary(rank, bundle):
         refuse_to_signal_everybody()
     elif not rank.is_first:
         argv = without_emissary(argv)
-    enter.reset_signals()
-    enter.execute(argv, env)
+    confine(plan.rights, emulates_root=False)
+    execution.reset_signals()
+    execution.execute(argv, env)
 
 
 def _run_below(

@@ -24,7 +24,7 @@ from hpk.supervisor.inside.localdir import LocalDirs
 from hpk.supervisor.inside.pod_volumes import PodVolumes, VolumeDirs
 from hpk.supervisor.inside.sub_path import VolumeError
 from hpk.supervisor.link import forwarder
-from hpk.supervisor.process import enter
+from hpk.supervisor.process import execution
 from hpk.supervisor.process.opening import open_command, write_runtime_files
 from hpk.supervisor.process.pod_messages import Open
 from hpk.supervisor.process.runtime_process import kill_inhabitants, read_pause_pid, start_runtime
@@ -96,7 +96,8 @@ def start_keeper(rank: RankContext, bundle: Bundle, dirs: LocalDirs, pid_path: s
     if not pause_pid:
         os.waitpid(keeper, 0)
         errors = read_file(_errors(dirs), 8192).decode(errors="replace").strip()
-        raise enter.StartError(errors or f"{rank.spec.plan.runtime} ended before its payload ran")
+        why = errors or f"{rank.spec.plan.runtime} ended before its payload ran"
+        raise execution.StartError(why)
     write_new(pid_path, str(pause_pid).encode())
     return keeper
 
@@ -136,7 +137,7 @@ def _prepare(rank: RankContext, bundle: Bundle, dirs: LocalDirs) -> Open:
     )
     write_runtime_files(runtime, facts, dirs.work)
     tool_env.update(runtime.environment(dirs.work))
-    return open_command(1, runtime, facts, request, env=tool_env, identity=True)
+    return open_command(1, runtime, facts, request, env=tool_env)
 
 
 def _volume_dirs(rank: RankContext, dirs: LocalDirs) -> VolumeDirs:
@@ -165,7 +166,7 @@ def _launcher_paths(env: dict[str, str]) -> tuple[str, ...]:
 def _keep(command: Open, dirs: LocalDirs, ready_fd: int, to_api: forwarder.Forwarder) -> None:
     """Hold the container until every rank of this node has let its lock go."""
     os.setsid()
-    for number in enter.TERMINATIONS:
+    for number in execution.TERMINATIONS:
         signal.signal(number, signal.SIG_IGN)
     errors = os.open(_errors(dirs), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     runtime = start_runtime(command, errors)

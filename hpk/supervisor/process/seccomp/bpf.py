@@ -24,7 +24,6 @@ ALLOW = 0x7FFF0000  # SECCOMP_RET_ALLOW
 DONE = 0x00050000  # SECCOMP_RET_ERRNO with errno 0: the call returns 0
 
 INSTRUCTION_BYTES = 8
-MOST_INSTRUCTIONS = 4096
 _FARTHEST = 255  # a comparison's jumps are one byte each
 
 

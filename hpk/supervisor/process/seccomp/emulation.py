@@ -120,7 +120,8 @@ def _block(abi: _Abi) -> bytes:
         instruction(bpf.AND, _S_IFMT),
         instruction(bpf.IF_EQUAL, _S_IFCHR, 2, 0),
         instruction(bpf.IF_EQUAL, _S_IFBLK, 1, 0),
-        instruction(bpf.RETURN, bpf.ALLOW),  # pipes, sockets and files are made as anybody makes them
+        # Pipes, sockets and files are made as anybody makes them.
+        instruction(bpf.RETURN, bpf.ALLOW),
         instruction(bpf.RETURN, bpf.DONE),
     ]
     targets = [(number, len(tail) - 1) for number in abi.emulated]
@@ -132,4 +133,3 @@ def _block(abi: _Abi) -> bytes:
         # From the instruction after this one: the tests left, the return, then into the tail.
         head.append(instruction(bpf.IF_EQUAL, number, len(targets) - index + into_tail, 0))
     return b"".join((*head, instruction(bpf.RETURN, bpf.ALLOW), *tail))
-

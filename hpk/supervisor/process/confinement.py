@@ -1,0 +1,31 @@
+"""Giving up what a program must not have; the last that is done before it is executed."""
+
+from __future__ import annotations
+
+import os
+
+from hpk.model.rights import Rights
+from hpk.supervisor.base import linux
+from hpk.supervisor.process.capabilities import limit_capabilities
+from hpk.supervisor.process.seccomp.default_profile import default_profile
+from hpk.supervisor.process.seccomp.emulation import root_emulation
+
+
+def confine(rights: Rights, *, emulates_root: bool) -> None:
+    """Leave this process, and all that it executes, no more than these rights.
+
+    A filter takes CAP_SYS_ADMIN over one's own user namespace, or ``no_new_privs``; whoever calls
+    this has the former, and loses it by execve.
+
+    :param emulates_root: see hpk.supervisor.process.seccomp.emulation.
+    :raises OSError: the kernel refuses.
+    :raises KeyError: a machine that the filters are not written for.
+    """
+    limit_capabilities(rights.capabilities)
+    if not rights.can_gain:
+        linux.forbid_new_privileges()
+    machine = os.uname().machine
+    if rights.is_filtered:
+        linux.filter_system_calls(default_profile(machine, frozenset(rights.capabilities)))
+    if emulates_root:
+        linux.filter_system_calls(root_emulation(machine))
