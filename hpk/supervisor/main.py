@@ -17,13 +17,14 @@ from hpk.model.ids import SlurmJobId
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
 from hpk.supervisor.base import linux
-from hpk.supervisor.base.job_log import log
+from hpk.supervisor.base.job_log import divert, log
 from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.inside.hosts import pod_hostname
 from hpk.supervisor.inside.node import host_name
 from hpk.supervisor.pod.preparing import Identity, program_argv
 from hpk.supervisor.pod.supervisor import Supervisor
 from hpk.supervisor.process.inits import start_inits
+from hpk.supervisor.ranks import rank_files
 from hpk.supervisor.ranks.rank import run_rank
 from hpk.supervisor.ranks.rank_keeper import PodPlace
 
@@ -91,28 +92,35 @@ def run(layout: AttemptLayout) -> int:
     env = dict(os.environ)
     close_files_but()  # what the batch script's parent left open is no container's business
     try:
-        text = read_file(layout.spec)
+        spec = codec.loads(JobSpec, read_file(layout.spec))
         owner = f"supervisor {job_id} {host_name(env)} {os.urandom(8).hex()}\n"
         if not claim(layout.claim, owner):
             log("the attempt is claimed already: nothing to run", claim=layout.claim)
             return 0
+        plans = (*spec.plan.init_containers, *spec.plan.containers)
+        if any(plan.mpi is not None for plan in plans):
+            os.makedirs(rank_files.directory(layout), mode=0o700, exist_ok=True)
     except OSError as error:
         raise ParseError(f"cannot read the attempt: {error}") from error
-    spec = codec.loads(JobSpec, text)
+    said_fd = divert()
     linux.become_subreaper()
-    plans = (*spec.plan.init_containers, *spec.plan.containers)
     inits = start_inits(
         for_containers=any(plan.mpi is None for plan in plans),
         for_launcher=any(plan.mpi is not None for plan in plans),
         hostname=pod_hostname(spec.plan, os.uname().nodename),
     )
     identity = Identity(spec=spec, layout=layout, job_id=job_id, program=program_argv(), env=env)
-    return Supervisor(identity, inits).run()
+    return Supervisor(identity, inits, said_fd).run()
 
 
 def entry() -> None:
     """The zipapp's start."""
-    code = main(sys.argv[1:])
-    sys.stderr.flush()
+    try:
+        code = main(sys.argv[1:])
+    except Exception:
+        import traceback
+
+        log("the supervisor failed", trace=traceback.format_exc())
+        code = 1
     # Threads that wait on a shared file system must not hold the job's node.
     os._exit(code)

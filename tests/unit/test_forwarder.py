@@ -17,7 +17,9 @@ import pytest
 
 from hpk.model import codec
 from hpk.model.settings import Endpoint
+from hpk.supervisor.base.shared_files import SharedFiles
 from hpk.supervisor.link import forwarder
+from hpk.supervisor.link.control_plane import ControlPlane
 from tests.supervisor_bench import wait_until
 
 TIMEOUT_S = 30
@@ -99,7 +101,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     with ExitStack() as stack:
         made = Bench(tmp_path / "endpoint.json", stack, forwarder.port_of(listener))
         # Its thread ends with this process, as it does with the pod's.
-        forwarder.Forwarder(listener, str(made.endpoint)).start()
+        plane = ControlPlane(str(made.endpoint), SharedFiles(lambda event: event()))
+        forwarder.Forwarder(listener, plane).start()
         yield made
 
 

@@ -38,6 +38,10 @@ class EventLoop:
     def post(self, event: Callable[[], None]) -> None:
         """Have this done soon; from any thread, and from signal handlers."""
         self._events.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have `turn` or `pause` return soon; from any thread."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"e")
 

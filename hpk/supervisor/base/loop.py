@@ -60,6 +60,12 @@ class Loop(Watcher, Protocol):
         :raises RuntimeError: there can be no other thread now.
         """
 
+    def ask_files(
+        self, work: Callable[[], T], then: Callable[[T], None], *, instead: T, timeout_s: float
+    ) -> None:
+        """Do what touches the shared file system where it may hang, then tell the loop; see
+        hpk.supervisor.base.shared_files.SharedFiles.ask."""
+
     def post(self, event: Callable[[], None]) -> None:
         """Have this done soon, not from within this call."""
 

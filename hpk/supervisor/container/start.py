@@ -24,7 +24,13 @@ from hpk.supervisor.base.loop import Loop, Step
 from hpk.supervisor.container import start_orders
 from hpk.supervisor.container.crilog import LogWriter
 from hpk.supervisor.container.draining import Draining
-from hpk.supervisor.container.end_state import Ending, end_state
+from hpk.supervisor.container.end_state import (
+    Ending,
+    LeftBehind,
+    end_state,
+    leaves_something,
+    left_behind,
+)
 from hpk.supervisor.container.output import Output
 from hpk.supervisor.container.start_orders import PodContext, RankFailures
 from hpk.supervisor.container.stopping import Stopping
@@ -36,6 +42,7 @@ from hpk.supervisor.process import pod_messages
 from hpk.supervisor.ranks import rank_files
 
 _VOLUMES_AGAIN_S = 5.0
+_LEFT_BEHIND_S = 10.0
 LOST = "the pod's init process was killed"
 
 
@@ -257,10 +264,6 @@ class ContainerStart:
         self._finished_at_s = time.time()
         code, _ = termination.exit_code_of(status)
         log("container exited", container=self.plan.name, code=code)
-        if self.plan.mpi is not None and code != 0:
-            self._start_error = rank_files.start_error(
-                self._pod.layout, self.plan.name, self.number
-            )
         self._drain()
 
     def _on_closed(self, status: int) -> None:
@@ -306,6 +309,18 @@ class ContainerStart:
             self._draining.look()
 
     def _finish(self) -> None:
+        had_oom = self._pod.oom.read() > self._oom_before
+        if not leaves_something(self.plan):
+            self._conclude(LeftBehind(), had_oom=had_oom)
+            return
+        self._loop.ask_files(
+            lambda: left_behind(self.plan, self.number, self._pod, self.writer),
+            lambda left: self._conclude(left, had_oom=had_oom),
+            instead=LeftBehind(),
+            timeout_s=_LEFT_BEHIND_S,
+        )
+
+    def _conclude(self, left: LeftBehind, *, had_oom: bool) -> None:
         self.step = Step.DONE
         ending = Ending(
             plan=self.plan,
@@ -313,13 +328,13 @@ class ContainerStart:
             directory=self._directory,
             status=self._status,
             first_failure=self._failures.exit_code if self._failures else 0,
-            start_error=self._start_error,
+            start_error=self._start_error or (left.start_error if self._status else ""),
             started_at_s=self._started_at_s,
             finished_at_s=self._finished_at_s or time.time(),
-            had_oom=self._pod.oom.read() > self._oom_before,
+            had_oom=had_oom,
         )
         ran_s = ending.finished_at_s - (self._started_at_s or ending.finished_at_s)
-        self._owner.has_ended(end_state(ending, self._pod, self.writer), ran_s)
+        self._owner.has_ended(end_state(ending, self._pod, left), ran_s)
 
     def tick(self) -> None:
         """The time asked for by `wake_mono_s` has come."""

@@ -20,7 +20,6 @@ from hpk.supervisor.inside.memory import OomCounter
 from hpk.supervisor.inside.pod_volumes import PodVolumes
 from hpk.supervisor.process.opening import open_command
 from hpk.supervisor.process.pod_messages import Bind, Open, Run
-from hpk.supervisor.ranks import rank_files
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,6 @@ def mpi_message(
     )
     request = LaunchRequest(mpi, rank_argv, tuple(pod.job_env.items()), plan.name)
     launcher = LAUNCHERS[mpi.launcher]
-    os.makedirs(rank_files.directory(pod.layout), mode=0o700, exist_ok=True)
     return Run(
         id=run_id,
         container=None,

@@ -20,6 +20,7 @@ from hpk.supervisor.process import pod_messages
 from hpk.supervisor.ranks import rank_files
 
 _SRUN_END_TIMEOUT_S = 10.0
+_STEP_ID_S = 5.0
 _LEAST_GRACE_S = 2.0
 """What a container has between the two signals, however little of the grace period is left."""
 
@@ -143,7 +144,15 @@ class Stopping:
         if self._plan.mpi is None:
             self._loop.command(pod_messages.Signal(self._run_id, number))
             return
-        step = rank_files.step_id(self._pod.layout, self._plan.name, self._number)
+        layout, name, start = self._pod.layout, self._plan.name, self._number
+        self._loop.ask_files(
+            lambda: rank_files.step_id(layout, name, start),
+            lambda step: self._signal_ranks(step, number),
+            instead="",
+            timeout_s=_STEP_ID_S,
+        )
+
+    def _signal_ranks(self, step: str, number: int) -> None:
         if step:
             self._signal_step(step, number)
         if not step or number == signal.SIGKILL:

@@ -7,10 +7,6 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 
-from hpk.durable import read_file
-from hpk.model import codec
-from hpk.model.errors import ParseError
-from hpk.model.settings import Endpoint
 from hpk.runtimes.base import NodeFacts
 
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -45,14 +41,6 @@ def kernel_version(release: str) -> tuple[int, int]:
 def host_name(env: Mapping[str, str]) -> str:
     """Slurm's name of this node."""
     return env.get("SLURMD_NODENAME") or socket.gethostname()
-
-
-def control_plane_address(endpoint_path: str) -> str:
-    """Where the control plane said it is, "" where it does not say."""
-    try:
-        return codec.loads(Endpoint, read_file(endpoint_path)).address
-    except (OSError, ParseError):
-        return ""
 
 
 def address_towards(address: str, fallback_name: str) -> str:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, Optional
 
 from hpk.durable import read_file
@@ -23,21 +24,26 @@ from hpk.model.errors import HpkError, ParseError
 from hpk.model.ids import SlurmJobId
 from hpk.model.plan import JobSpec
 from hpk.model.record import SupervisorRecord
-from hpk.model.settings import Endpoint
 from hpk.supervisor.base.job_log import log
+from hpk.supervisor.base.shared_files import SharedFiles
 from hpk.supervisor.link.connection import Connection, keep_alive
+from hpk.supervisor.link.control_plane import ControlPlane
 
 _SERVER_NAME = "hpk-channel"
 _CONNECT_TIMEOUT_S = 10.0
 _MAX_BACKOFF_S = 60.0
 _STEADY_S = 5.0
 """How long a connection must have lasted for the next one to be tried at once."""
+_FRESH_S = 1.0
+_READ_S = 10.0
 
 
 @dataclass(frozen=True)
 class ChannelConfig:
     """Who we are and where to look for the kubelet.
 
+    :param has_more: (path, offset) to whether a read from there has an answer now: bytes, or that
+        there will be none; from memory.
     :param read_log: (path, offset, limit) to (true offset, bytes, whether nothing follows them);
         raises ParseError for a path that is no log of this pod.
     :param on_frame: takes Welcome, Reject, BundleReply, Stop; called from the channel's thread.
@@ -46,6 +52,9 @@ class ChannelConfig:
     spec: JobSpec
     job_id: SlurmJobId
     token_path: str
+    control_plane: ControlPlane
+    files: SharedFiles
+    has_more: Callable[[str, int], bool]
     read_log: Callable[[str, int, int], tuple[int, bytes, bool]]
     on_frame: Callable[[Any], None]
 
@@ -59,6 +68,10 @@ class Channel:
         self._outgoing: deque[Any] = deque()
         self._record: Optional[SupervisorRecord] = None
         self._reads: dict[int, frames.LogRead] = {}
+        self._being_read = 0
+        self._session = 0
+        self._token = ""
+        self._context: Any = None
         self._closing = False
         self.wake_fd, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.is_welcome = False
@@ -71,8 +84,10 @@ class Channel:
         self._thread.start()
 
     def publish(self, record: SupervisorRecord) -> None:
-        """Tell the kubelet; now, and whenever it is new."""
+        """Tell the kubelet; now, and whenever it is new. What it has heard already is no news."""
         with self._lock:
+            if self._record is not None and record.seq <= self._record.seq:
+                return
             self._record = record
             if self.is_welcome:
                 self._outgoing.append(frames.Status(record))
@@ -93,7 +108,7 @@ class Channel:
     @property
     def is_idle(self) -> bool:
         """Whether nobody waits for an answer of ours."""
-        return not self.is_welcome or not (self._reads or self._outgoing)
+        return not self.is_welcome or not (self._reads or self._being_read or self._outgoing)
 
     def close(self, timeout_s: float) -> None:
         """End the connection and the thread."""
@@ -118,6 +133,8 @@ class Channel:
                 failure = ""
             with self._lock:
                 was_welcome, self.is_welcome = self.is_welcome, False
+                self._session += 1
+                self._being_read = 0
                 self._outgoing.clear()
                 self._reads.clear()
             if was_welcome and time.monotonic() - started_s > _STEADY_S:
@@ -140,17 +157,13 @@ class Channel:
                 pass
 
     def _connect_and_serve(self, ssl: Any) -> None:
-        settings = self._config.spec.settings
-        endpoint = codec.loads(Endpoint, read_file(settings.endpoint_path))
-        token = read_file(self._config.token_path).decode().strip()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(settings.channel_ca_path)
+        endpoint = self._config.control_plane.endpoint(max_age_s=_FRESH_S)
+        token, context = self._read_token(), self._tls(ssl)
         address = (endpoint.address, endpoint.channel_port)
         with socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S) as plain:
             keep_alive(plain)
             self.host_address = plain.getsockname()[0]
-            with context.wrap_socket(plain, server_hostname=_SERVER_NAME) as sock:
+            with self._shake_hands(ssl, context, plain) as sock:
                 sock.setblocking(False)
                 plan = self._config.spec.plan
                 hello = frames.Hello(
@@ -161,6 +174,32 @@ class Channel:
                     token=token,
                 )
                 Connection(self, sock, ssl).serve(codec.frame_bytes(hello))
+
+    def _read_token(self) -> str:
+        """Read once: without the shared file system the kubelet can still be reached."""
+        if not self._token:
+            path = self._config.token_path
+            data = self._config.files.wait(lambda: read_file(path, 65536), _READ_S)
+            self._token = data.decode().strip()
+        return self._token
+
+    def _tls(self, ssl: Any) -> Any:
+        """Made once, for the same reason, and again where the kubelet has another CA by now."""
+        if self._context is None:
+            path = self._config.spec.settings.channel_ca_path
+            ca = self._config.files.wait(lambda: read_file(path), _READ_S).decode("ascii")
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_verify_locations(cadata=ca)
+            self._context = context
+        return self._context
+
+    def _shake_hands(self, ssl: Any, context: Any, plain: socket.socket) -> Any:
+        try:
+            return context.wrap_socket(plain, server_hostname=_SERVER_NAME)
+        except ssl.SSLCertVerificationError:
+            self._context = None
+            raise
 
     # What follows is called by the connection, in the channel's thread.
 
@@ -192,25 +231,37 @@ class Channel:
         elif isinstance(frame, (frames.BundleReply, frames.Stop, frames.SignalContainer)):
             self._config.on_frame(frame)
 
-    def answer_reads(self) -> Optional[frames.LogData]:
-        """The answer to one log read that can be answered now."""
+    def start_read(self) -> bool:
+        """Have one log read answered that can be answered now; whether there was one."""
         for read in list(self._reads.values()):
-            answer = self._answer(read)
-            if answer is not None:
+            if not read.wait or self._config.has_more(read.path, read.offset):
                 del self._reads[read.id]
-                return answer
-        return None
+                with self._lock:
+                    self._being_read += 1
+                    session = self._session
+                kind = ("log", session, read.id)
+                self._config.files.put(kind, partial(self._answer, read, session))
+                return True
+        return False
 
-    def _answer(self, read: frames.LogRead) -> Optional[frames.LogData]:
+    def _answer(self, read: frames.LogRead, session: int) -> None:
         try:
             offset, data, eof = self._config.read_log(
                 read.path, read.offset, frames.LOG_CHUNK_BYTES
             )
+            text = base64.b64encode(data).decode()
+            answer = frames.LogData(read.id, offset, text, eof)
         except (HpkError, OSError) as error:
-            return frames.LogData(read.id, read.offset, "", True, str(error))
-        if read.wait and not data and not eof:
-            return None
-        return frames.LogData(read.id, offset, base64.b64encode(data).decode(), eof)
+            answer = frames.LogData(read.id, read.offset, "", True, str(error))
+        with self._lock:
+            if session != self._session:
+                return
+            self._being_read -= 1
+            if read.wait and not (answer.data_base64 or answer.eof):
+                self._reads[read.id] = read  # it was rotated away in between
+            else:
+                self._outgoing.append(answer)
+        self.wake()
 
     @property
     def is_closing(self) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import selectors
 import socket
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 from hpk.model import codec, frames
 from hpk.model.errors import ParseError
@@ -26,8 +26,8 @@ class Sides(Protocol):
     def take_outgoing(self) -> list[Any]:
         """Frames that wait to be sent."""
 
-    def answer_reads(self) -> Optional[frames.LogData]:
-        """The answer to one log read that can be answered now."""
+    def start_read(self) -> bool:
+        """Have one log read answered that can be answered now; whether there was one."""
 
     def handle(self, frame: Any) -> None:
         """One frame of the kubelet's."""
@@ -66,11 +66,8 @@ class Connection:
     def _gather(self) -> None:
         for frame in self._channel.take_outgoing():
             self._unsent += codec.frame_bytes(frame)
-        while len(self._unsent) < _MAX_UNSENT_BYTES:
-            answer = self._channel.answer_reads()
-            if answer is None:
-                return
-            self._unsent += codec.frame_bytes(answer)
+        while len(self._unsent) < _MAX_UNSENT_BYTES and self._channel.start_read():
+            pass
 
     def _flush(self) -> None:
         try:

@@ -20,11 +20,10 @@ from collections import deque
 from typing import Optional
 
 from hpk.durable import read_file
-from hpk.model import codec
 from hpk.model.errors import HpkError
-from hpk.model.settings import Endpoint
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.link.connection import keep_alive
+from hpk.supervisor.link.control_plane import ControlPlane
 
 MAX_CONNECTIONS = 128
 """More wait in the listener's queue, up to _BACKLOG, until one ends."""
@@ -60,9 +59,9 @@ def port_of(listener: socket.socket) -> int:
 class Forwarder:
     """Serves one listener, in a thread of its own."""
 
-    def __init__(self, listener: socket.socket, endpoint_path: str) -> None:
+    def __init__(self, listener: socket.socket, control_plane: ControlPlane) -> None:
         self._listener = listener
-        self._endpoint_path = endpoint_path
+        self._control_plane = control_plane
         self._selector = selectors.DefaultSelector()
         self._count = 0
         self._is_accepting = False
@@ -146,7 +145,7 @@ class Forwarder:
         deadline = time.monotonic() + _DIAL_S
         while True:
             try:
-                endpoint = codec.loads(Endpoint, read_file(self._endpoint_path))
+                endpoint = self._control_plane.endpoint()
                 left_s = max(_AGAIN_S, deadline - time.monotonic())
                 address = (endpoint.address, endpoint.api_port)
                 return socket.create_connection(address, timeout=left_s)

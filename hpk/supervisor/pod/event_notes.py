@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
+from typing import Optional
 
 from hpk.model.record import ContainerEvent
 
@@ -42,6 +43,10 @@ class Notes:
     def is_overdue(self, now_s: float) -> bool:
         """Whether something untold has waited long enough."""
         return self._has_news and now_s - self._told_at_s >= _AGAIN_S
+
+    def due_in_s(self, now_s: float) -> Optional[float]:
+        """In how many seconds it is overdue; None where everything is told."""
+        return self._told_at_s + _AGAIN_S - now_s if self._has_news else None
 
     def tell(self, now_s: float) -> tuple[ContainerEvent, ...]:
         """All of them, oldest first."""

@@ -145,6 +145,14 @@ class PodContainers:
         for container in self:
             container.give_bundle(here if container.plan.mpi is None else bundle)
 
+    def has_more(self, path: str, offset: int) -> bool:
+        """Whether `read_log` has something to say to a reader who waits. From any thread."""
+        for container in self:
+            writer = container.writer(path)
+            if writer is not None:
+                return writer.closed or writer.end > offset
+        return True
+
     def read_log(self, path: str, offset: int, limit: int) -> tuple[int, bytes, bool]:
         """Where the data begin, the data, and whether nothing can follow. From any thread.
 

@@ -73,8 +73,16 @@ class Report:
         if self._notes.add(event):
             self.changed()
 
-    def look(self) -> None:
+    @property
+    def wake_mono_s(self) -> Optional[float]:
+        """When `tick` wants to be called."""
+        due_s = self._notes.due_in_s(time.time())
+        times = (self._store.wake_mono_s, None if due_s is None else time.monotonic() + due_s)
+        return min((item for item in times if item is not None), default=None)
+
+    def tick(self) -> None:
         """Tell what has waited to be told."""
+        self._store.tick()
         if self._notes.is_overdue(time.time()):
             self.changed()
 
@@ -100,13 +108,23 @@ class Report:
             layout, plan.init_containers, inits, why
         )
 
-    def finish(self) -> StopCause:
-        """Put the last record down and wait for it; what ended the pod."""
+    def finish(self, pause: Callable[[float], None]) -> StopCause:
+        """Put the last record down and wait for it; what ended the pod.
+
+        :param pause: waits so many seconds or until something has happened.
+        """
         self.phase = PodPhase.FINISHED
         self.cause = self.cause or StopCause.COMPLETED
         self.changed()
-        if not self._store.wait_written(self.seq, _FINAL_SYNC_S):
-            log("the final record is not on the disk")
+        until = time.monotonic() + _FINAL_SYNC_S
+        while self._store.written_seq < self.seq:
+            now = time.monotonic()
+            if now >= until:
+                log("the final record is not on the disk")
+                break
+            wake = self._store.wake_mono_s
+            pause(max(0.0, min(until, until if wake is None else wake) - now))
+            self._store.tick()
         return self.cause
 
     def _record(self) -> SupervisorRecord:

@@ -4,16 +4,22 @@ control plane, the pod's deadline.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import dataclass
 from typing import Optional
 
+from hpk.model import frames
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
 from hpk.model.record import StopCause
-from hpk.supervisor.pod.stop_request import read_stop_request
+from hpk.supervisor.base.loop import Loop
+from hpk.supervisor.pod.stop_request import Found, look
+
+_FIRST_LOOK_S = 2.0
+_LOOK_MIN_S = 10.0
+_LOOK_MAX_S = 30.0
+_LOOK_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -26,44 +32,89 @@ class Reason:
 
 
 class ReasonsToStop:
-    """Looks when it is asked to.
+    """Judges what it knows, and has the files looked at.
+
+    While the kubelet speaks to us nothing has to be looked for; once after each time that it begins
+    to, for a Stop that it left in between.
 
     :param began_mono_s: when the pod began.
     """
 
-    def __init__(self, spec: JobSpec, layout: AttemptLayout, began_mono_s: float) -> None:
+    def __init__(
+        self, spec: JobSpec, layout: AttemptLayout, began_mono_s: float, loop: Loop
+    ) -> None:
         self._plan = spec.plan
         self._settings = spec.settings
         self._layout = layout
-        self._began_mono_s = began_mono_s
+        self._loop = loop
         self._alive_mono_s = began_mono_s
+        self._look_mono_s = began_mono_s + _FIRST_LOOK_S
+        self._is_looking = False
         self._heartbeat: Optional[tuple[int, int]] = None
+        self._stop: Optional[frames.Stop] = None
+        self._is_orphan = False
+        deadline_s = spec.plan.active_deadline_s
+        self._deadline_mono_s = None if deadline_s is None else began_mono_s + deadline_s
 
-    def heard(self) -> None:
-        """The control plane has given a sign of life."""
+    def welcome(self) -> None:
+        """The kubelet has begun to speak to us."""
         self._alive_mono_s = time.monotonic()
+        self._look()
 
-    def look(self) -> list[Reason]:
-        """Every reason there is to stop the pod, the first one first."""
+    @property
+    def wake_mono_s(self) -> float:
+        """When `tick` wants to be called."""
+        if self._deadline_mono_s is None:
+            return self._look_mono_s
+        return min(self._look_mono_s, self._deadline_mono_s)
+
+    def tick(self, *, is_welcome: bool) -> list[Reason]:
+        """Every new reason to stop the pod, the first one first."""
         now = time.monotonic()
+        if is_welcome:
+            self._alive_mono_s, self._is_orphan = now, False
+        if now >= self._look_mono_s:
+            self._look_mono_s = now + self._pause_s()
+            if not is_welcome:
+                self._look()
+        grace_s = self._plan.grace_period_s
         found = []
-        stop = read_stop_request(self._layout.stop_request)
-        if stop is not None:
-            found.append(Reason(StopCause.REQUESTED, stop.grace_period_s))
-        self._look_for_heartbeat()
-        timeout_s, grace_s = self._settings.orphan_timeout_s, self._plan.grace_period_s
-        if now - self._alive_mono_s > timeout_s:
+        if self._stop is not None:
+            found.append(Reason(StopCause.REQUESTED, self._stop.grace_period_s))
+            self._stop = None
+        if self._is_orphan:
+            timeout_s = self._settings.orphan_timeout_s
             why = f"no control plane for {timeout_s} s: the pod gave its node back"
             found.append(Reason(StopCause.ORPHANED, grace_s, why))
-        deadline_s = self._plan.active_deadline_s
-        if deadline_s is not None and now - self._began_mono_s > deadline_s:
+            self._is_orphan = False
+        if self._deadline_mono_s is not None and now >= self._deadline_mono_s:
             found.append(Reason(StopCause.DEADLINE, grace_s))
+            self._deadline_mono_s = None
         return found
 
-    def _look_for_heartbeat(self) -> None:
-        with contextlib.suppress(OSError):
-            info = os.stat(self._settings.heartbeat_path)
-            beat = (info.st_ino, info.st_mtime_ns)
-            if self._heartbeat is not None and beat != self._heartbeat:
-                self.heard()
-            self._heartbeat = beat
+    def _pause_s(self) -> float:
+        # At random: thousands of pods may have lost the same control plane.
+        pause_s = _LOOK_MIN_S + (_LOOK_MAX_S - _LOOK_MIN_S) * os.urandom(1)[0] / 255
+        return min(pause_s, max(1.0, self._settings.orphan_timeout_s / 2))
+
+    def _look(self) -> None:
+        if self._is_looking:
+            return
+        self._is_looking = True
+        paths = self._layout.stop_request, self._settings.heartbeat_path
+        nothing: Optional[Found] = None
+        self._loop.ask_files(
+            lambda: look(*paths), self._on_found, instead=nothing, timeout_s=_LOOK_S
+        )
+
+    def _on_found(self, found: Optional[Found]) -> None:
+        self._is_looking = False
+        if found is None:
+            # Who cannot look does not know that the control plane is gone.
+            return
+        self._stop = found.stop
+        now = time.monotonic()
+        if self._heartbeat is not None and found.heartbeat not in (None, self._heartbeat):
+            self._alive_mono_s = now
+        self._heartbeat = found.heartbeat or self._heartbeat
+        self._is_orphan = now - self._alive_mono_s > self._settings.orphan_timeout_s

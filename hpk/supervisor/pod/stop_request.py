@@ -1,8 +1,10 @@
-"""The stop file: how the kubelet stops a pod it has no channel to."""
+"""What the kubelet and the control plane leave on the disk for a pod without a channel."""
 
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from typing import Optional
 
 from hpk.durable import read_file
@@ -11,18 +13,46 @@ from hpk.model.errors import ParseError
 from hpk.supervisor.base.job_log import log
 
 
+@dataclass(frozen=True)
+class Found:
+    """What one look has seen.
+
+    :param stop: the Stop that the kubelet left, None where there is none.
+    :param heartbeat: tells one state of the heartbeat file from another; None where there is no
+        file.
+    """
+
+    stop: Optional[frames.Stop]
+    heartbeat: Optional[tuple[int, int]]
+
+
+def look(stop_path: str, heartbeat_path: str) -> Found:
+    """Look at both.
+
+    :raises OSError: the shared file system does not say.
+    """
+    # A network file system remembers for a minute that a name was not there; the directory is asked
+    # for its entries, so that it forgets.
+    os.listdir(os.path.dirname(stop_path))
+    try:
+        info = os.stat(heartbeat_path)
+        beat: Optional[tuple[int, int]] = (info.st_ino, info.st_mtime_ns)
+    except FileNotFoundError:
+        beat = None
+    return Found(read_stop_request(stop_path), beat)
+
+
 def read_stop_request(path: str) -> Optional[frames.Stop]:
-    """The Stop that the kubelet left on the disk, None where there is none."""
+    """The Stop frame in the file, None where there is none.
+
+    :raises OSError: as `look` does.
+    """
     try:
         data = json.loads(read_file(path, 65536))
+        stop: frames.Stop = codec.decode(frames.Stop, data)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        log("cannot read the stop request", path=path, error=error)
-        return None
-    try:
-        stop: frames.Stop = codec.decode(frames.Stop, data)
-    except ParseError as error:
+    except (ValueError, ParseError) as error:
         log("not a stop request", path=path, error=error)
         return None
     return stop

@@ -7,6 +7,7 @@ events to it; processes are podinit's; what is said of it is hpk.supervisor.pod.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 import traceback
@@ -18,15 +19,17 @@ from hpk.model.bundle import Bundle
 from hpk.model.errors import HpkError, ParseError
 from hpk.model.record import PodPhase, StopCause
 from hpk.supervisor.base.event_loop import EventLoop
-from hpk.supervisor.base.job_log import log
+from hpk.supervisor.base.job_log import add, log, log_through
 from hpk.supervisor.base.loop import Listener, Step, T
+from hpk.supervisor.base.shared_files import SharedFiles
 from hpk.supervisor.inside import mounts, node
 from hpk.supervisor.inside.environment import with_api_port
 from hpk.supervisor.inside.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
-from hpk.supervisor.inside.pod_volumes import PodVolumes, pod_dirs
+from hpk.supervisor.inside.pod_volumes import PodVolumes, pod_dirs, spans_nodes
 from hpk.supervisor.inside.size_limits import watch_size_limits
 from hpk.supervisor.link import forwarder
 from hpk.supervisor.link.channel import Channel, ChannelConfig
+from hpk.supervisor.link.control_plane import ControlPlane
 from hpk.supervisor.pod.pod_containers import PodContainers
 from hpk.supervisor.pod.pod_report import Report
 from hpk.supervisor.pod.preparing import Identity, find_tools, pod_context
@@ -36,22 +39,27 @@ from hpk.supervisor.process import pod_messages
 from hpk.supervisor.process.inits import Init, Inits
 from hpk.supervisor.process.opening import write_runtime_files
 
-_POLL_S = 2.0
 _END_MARGIN_S = 3
 """What of Slurm's KillWait the supervisor keeps for itself: to record the end and to clear up."""
 _EVICTED_GRACE_S = 1
 _FINAL_ACK_S = 5.0
 _FINAL_READERS_S = 10.0
 _PODINIT_END_S = 10.0
+_REMOVE_S = 60.0
+_LAST_LINES_S = 2.0
 
 
 class Supervisor:
-    """Runs one pod to its end. `run` returns the exit code for Slurm."""
+    """Runs one pod to its end. `run` returns the exit code for Slurm.
 
-    def __init__(self, identity: Identity, inits: Inits) -> None:
+    :param said_fd: see hpk.supervisor.base.job_log.divert.
+    """
+
+    def __init__(self, identity: Identity, inits: Inits, said_fd: int) -> None:
         self._me = identity
         self._plan = identity.spec.plan
         self._inits = inits
+        self._said_fd = said_fd
         self._loop = EventLoop()
         self._last_id = 0
         self._listeners: dict[int, Listener] = {}
@@ -64,20 +72,27 @@ class Supervisor:
         self._kill_mono_s: Optional[float] = None
         self._has_grace = True
         self._started_mono_s = time.monotonic()
-        self._poll_mono_s = 0.0
         self._host = node.host_name(identity.env)
-        self._control_plane = node.control_plane_address(identity.spec.settings.endpoint_path)
-        self._reasons_to_stop = ReasonsToStop(identity.spec, identity.layout, self._started_mono_s)
+        self._files = SharedFiles(self._loop.post)
+        self._control_plane = ControlPlane(identity.spec.settings.endpoint_path, self._files)
+        self._reasons_to_stop = ReasonsToStop(
+            identity.spec, identity.layout, self._started_mono_s, self
+        )
         self._channel = Channel(
             ChannelConfig(
                 spec=identity.spec,
                 job_id=identity.job_id,
                 token_path=identity.layout.token,
+                control_plane=self._control_plane,
+                files=self._files,
+                has_more=self._has_more,
                 read_log=self._read_log,
                 on_frame=lambda frame: self._loop.post(lambda: self._on_frame(frame)),
             )
         )
-        store = RecordStore(identity.layout.record, self._channel.publish)
+        store = RecordStore(
+            identity.layout.record, self._files, self._channel.publish, self._loop.wake
+        )
         self._report = Report(identity, store, self._host, lambda: self.pod_ip)
 
     # The loop.
@@ -87,8 +102,12 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._loop.post(self._on_signal))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        log_through(lambda work: self._files.put("job log", work))
+        with contextlib.suppress(OSError, HpkError):
+            self._control_plane.endpoint()
         for init in self._inits.all:
             self._loop.watch(init.socket.fileno(), partial(self._on_init, init))
+        self._loop.watch(self._said_fd, self._take_said)
         self._channel.start()
         try:
             self._live()
@@ -109,9 +128,10 @@ class Supervisor:
         for container in self._containers or ():
             container.tick()
         self._advance()
-        if time.monotonic() >= self._poll_mono_s:
-            self._poll_mono_s = time.monotonic() + _POLL_S
-            self._poll()
+        self._files.tick()
+        self._report.tick()
+        for reason in self._reasons_to_stop.tick(is_welcome=self._channel.is_welcome):
+            self._stop(reason.cause, reason.grace_period_s, reason.message)
         if self._kill_mono_s is not None and time.monotonic() >= self._kill_mono_s:
             self._kill_mono_s = None
             log("grace period over, kill")
@@ -120,7 +140,8 @@ class Supervisor:
                 self._containers.kill(at_once=at_once)
 
     def _timeout(self) -> float:
-        times = [self._poll_mono_s, self._kill_mono_s]
+        times = [self._reasons_to_stop.wake_mono_s, self._kill_mono_s]
+        times += [self._files.wake_mono_s, self._report.wake_mono_s]
         times.append(self._containers.wake_mono_s if self._containers is not None else None)
         return max(0.0, min(t for t in times if t is not None) - time.monotonic())
 
@@ -157,6 +178,12 @@ class Supervisor:
         """See Loop.in_thread."""
         self._loop.in_thread(work, then)
 
+    def ask_files(
+        self, work: Callable[[], T], then: Callable[[T], None], *, instead: T, timeout_s: float
+    ) -> None:
+        """See Loop.ask_files."""
+        self._files.ask(work, then, instead=instead, timeout_s=timeout_s)
+
     def post(self, event: Callable[[], None]) -> None:
         """See Loop.post."""
         self._loop.post(event)
@@ -181,7 +208,7 @@ class Supervisor:
     @property
     def pod_ip(self) -> str:
         """See Loop.pod_ip."""
-        towards = self._channel.host_address or self._control_plane
+        towards = self._channel.host_address or self._control_plane.address
         return node.address_towards(towards, self._host)
 
     def changed(self) -> None:
@@ -191,6 +218,11 @@ class Supervisor:
     def _on_log_written(self) -> None:
         for container in self._containers or ():
             container.log_written()
+
+    def _take_said(self) -> None:
+        """What podinit and the like have written to standard error."""
+        with contextlib.suppress(BlockingIOError):
+            add(os.read(self._said_fd, 65536))
 
     # Starting.
 
@@ -220,7 +252,7 @@ class Supervisor:
     def _forward(self) -> None:
         listener = forwarder.listen()
         self._api_port = forwarder.port_of(listener)
-        forwarder.Forwarder(listener, self._me.spec.settings.endpoint_path).start()
+        forwarder.Forwarder(listener, self._control_plane).start()
 
     # What others say.
 
@@ -264,7 +296,7 @@ class Supervisor:
     def _take_frame(self, frame: Any) -> None:
         if isinstance(frame, frames.Welcome):
             log("channel: welcome")
-            self._reasons_to_stop.heard()
+            self._reasons_to_stop.welcome()
             if not self._has_bundle:
                 self._channel.send(frames.BundleRequest(id=self.new_id()))
         elif isinstance(frame, frames.BundleReply):
@@ -337,15 +369,12 @@ class Supervisor:
             self._containers.stop(with_hook=self._has_grace)
         self._advance()
 
-    def _poll(self) -> None:
-        self._report.look()
-        if self._channel.is_welcome:
-            self._reasons_to_stop.heard()
-        for reason in self._reasons_to_stop.look():
-            self._stop(reason.cause, reason.grace_period_s, reason.message)
+    def _has_more(self, path: str, offset: int) -> bool:
+        """Called by the channel's thread."""
+        return self._containers is None or self._containers.has_more(path, offset)
 
     def _read_log(self, path: str, offset: int, limit: int) -> tuple[int, bytes, bool]:
-        """Called by the channel's thread."""
+        """Called where the shared file system may be read."""
         if self._containers is None:
             raise ParseError(f"{path!r} is no log of this pod")
         return self._containers.read_log(path, offset, limit)
@@ -353,14 +382,15 @@ class Supervisor:
     # Ending.
 
     def _finish(self) -> int:
-        cause = self._report.finish()
+        cause = self._report.finish(self._loop.pause)
         for init in self._inits.all:
             with contextlib.suppress(ValueError):  # closed already
                 self._loop.unwatch(init.socket.fileno())
         self._inits.end(_PODINIT_END_S)
         # Before any waiting: where Slurm is ending the job it may kill us at any moment.
-        if self._volumes is not None:
-            self._volumes.remove_shared()
+        if self._volumes is not None and spans_nodes(self._me.env):
+            with contextlib.suppress(OSError):
+                self._files.wait(self._volumes.remove_shared, _REMOVE_S)
         if self._dirs is not None:
             self._dirs.remove()
             sweep_local_dirs(self._me.spec.settings.local_root)
@@ -369,7 +399,10 @@ class Supervisor:
         code = 1
         if self._containers is not None and not self._report.has_failed:
             code = self._containers.exit_code
+        self._take_said()
         log("pod finished", cause=cause.value, code=code)
+        if self._files.finish(_LAST_LINES_S):
+            log_through(None)
         return code
 
     def _wait_for_kubelet(self) -> None:

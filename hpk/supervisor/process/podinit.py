@@ -19,7 +19,7 @@ from typing import Optional
 
 from hpk.durable import read_file
 from hpk.supervisor.base import linux
-from hpk.supervisor.base.job_log import log
+from hpk.supervisor.base.job_log import log, log_to_stderr
 from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.process import execution
 from hpk.supervisor.process.enter import Enter, Namespaces, OnHost
@@ -72,6 +72,7 @@ def spawn(hostname: Optional[str]) -> tuple[int, socket.socket]:
         theirs.close()
         return pid, ours
     try:
+        log_to_stderr()
         close_files_but(theirs.fileno())
         linux.die_with_parent(parent)
         for number in execution.TERMINATIONS:

@@ -19,11 +19,13 @@ from hpk.runtimes.base import BindMount, HoldRequest
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.linux import close_files_but
+from hpk.supervisor.base.shared_files import SharedFiles
 from hpk.supervisor.inside import mounts, node
 from hpk.supervisor.inside.localdir import LocalDirs
 from hpk.supervisor.inside.pod_volumes import PodVolumes, VolumeDirs
 from hpk.supervisor.inside.sub_path import VolumeError
 from hpk.supervisor.link import forwarder
+from hpk.supervisor.link.control_plane import ControlPlane
 from hpk.supervisor.process import execution
 from hpk.supervisor.process.opening import open_command, write_runtime_files
 from hpk.supervisor.process.pod_messages import Open
@@ -83,7 +85,9 @@ def start_keeper(rank: RankContext, bundle: Bundle, dirs: LocalDirs, pid_path: s
         code = 1
         try:
             close_files_but(ready_write, listener.fileno())
-            to_api = forwarder.Forwarder(listener, rank.spec.settings.endpoint_path)
+            files = SharedFiles(lambda event: event())
+            plane = ControlPlane(rank.spec.settings.endpoint_path, files)
+            to_api = forwarder.Forwarder(listener, plane)
             _keep(command, dirs, ready_write, to_api)
             code = 0
         except BaseException as error:  # a forked child must never return into its parent's code
