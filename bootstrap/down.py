@@ -36,10 +36,10 @@ async def stop(paths: HpkPaths, holder: Holder, waiting: Callable[[str], None]) 
     began = time.monotonic()
     while time.monotonic() - began < _TIMEOUT_S:
         current = await asyncio.to_thread(lock.read_holder, paths)
-        if current is None or current.released or current.generation != holder.generation:
+        if current is None or current.released or not current.is_same_process(holder):
             return
         if local and not holder.process.is_alive():
-            await clean_up(paths, holder)
+            await clean_up(paths, current)
             return
         waiting(f"waiting for {holder.where}")
         await asyncio.sleep(_POLL_S)

@@ -13,6 +13,7 @@ writing it. Clocks of different hosts are never compared.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -30,7 +31,7 @@ from hpk.statefs import HpkPaths
 BEAT_S = 3.0
 """Pause between two heartbeats."""
 SELF_FENCE_S = 20.0
-"""A holder that could not write its heartbeat for so long stops by itself."""
+"""A holder that could not write its heartbeat for so long stops its components by itself."""
 STALE_S = 40.0
 """A heartbeat that was seen not to change for so long belongs to nobody."""
 
@@ -72,6 +73,10 @@ class Holder:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ParseError(f"not a lock: {text[:200]!r}") from error
+
+    def is_same_process(self, other: Holder) -> bool:
+        """Whether the other generation is held by the process that holds this one."""
+        return (self.identity, self.process) == (other.identity, other.process)
 
     @property
     def where(self) -> str:
@@ -167,12 +172,35 @@ async def acquire(
             job_id=job_id,
             started_at_s=time.time(),
         )
-        if claim(_file(paths, generation), ours.dumps()):
-            for old in _generations(paths.lock):
-                if old < generation:
-                    _file(paths, old).unlink(missing_ok=True)
-            beat(paths, ours, 0)
+        if _claim(paths, ours):
             return ours
+
+
+def retake(paths: HpkPaths, ours: Holder) -> Holder | None:
+    """The next generation for a holder whose heartbeat stayed out, by the rule for everybody.
+
+    :returns: None if somebody else took it meanwhile, or wrote that ours has ended.
+    :raises OSError: the file system still does not answer as it should.
+    """
+    current = read_holder(paths)
+    following = replace(ours, generation=ours.generation + 1, started_at_s=time.time())
+    if current is not None and current.generation == following.generation:
+        # A try before this one may have made it and not heard so.
+        return current if current.is_same_process(ours) and not current.released else None
+    if current != ours:
+        return None
+    return following if _claim(paths, following) else None
+
+
+def _claim(paths: HpkPaths, ours: Holder) -> bool:
+    if not claim(_file(paths, ours.generation), ours.dumps()):
+        return False
+    with contextlib.suppress(OSError):  # the claim stands; the heartbeat is tried again
+        for old in _generations(paths.lock):
+            if old < ours.generation:
+                _file(paths, old).unlink(missing_ok=True)
+        beat(paths, ours, 0)
+    return True
 
 
 def beat(paths: HpkPaths, ours: Holder, sequence: int) -> bool:

@@ -102,11 +102,22 @@ class Runner:
         self._publish(ComponentPhase.STOPPED)
 
     def kill(self) -> None:
-        """SIGKILL, now, without waiting."""
+        """SIGKILL, now, without waiting, for good. From any thread: it reaps nothing."""
         self._stopping = True
-        if self._process is not None and self._process.returncode is None:
+        state = self._state
+        if state.pid:
+            ProcessId(pid=state.pid, start_ticks=state.start_ticks).send(signal.SIGKILL)
+
+    async def ended(self) -> None:
+        """After `kill`: wait until it has really ended, which a hung file system may put off."""
+        process = self._process
+        if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGKILL)
+                process.kill()
+            await process.wait()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep_running(self) -> None:
         backoff_s = _FIRST_BACKOFF_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +13,8 @@ from hpk.durable import write_atomically
 from hpk.model import codec
 from hpk.model.errors import ParseError
 from hpk.statefs import HpkPaths
+
+log = logging.getLogger(__name__)
 
 
 class Phase(StrEnum):
@@ -54,12 +57,26 @@ class ComponentState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interruption:
+    """A time without a control plane, from which it came back by itself.
+
+    :param began_at_s: Unix seconds of the last heartbeat before it.
+    :param ended_at_s: when everything ran again; 0 as long as it does not.
+    """
+
+    began_at_s: float
+    ended_at_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPlaneState:
     """The whole.
 
     :param generation: of the lock under which it runs.
     :param identity: where the pids mean something.
     :param message: why it failed, with the remedy.
+    :param interruptions: the latest ones in the life of this process, oldest first.
     """
 
     generation: int
@@ -68,6 +85,7 @@ class ControlPlaneState:
     message: str
     address: str
     components: tuple[ComponentState, ...]
+    interruptions: tuple[Interruption, ...] = ()
 
 
 def state_path(paths: HpkPaths) -> Path:
@@ -101,6 +119,11 @@ class StatePublisher:
         self.state = dataclasses.replace(self.state, phase=phase, message=message)
         self._write()
 
+    def set_interruptions(self, interruptions: tuple[Interruption, ...]) -> None:
+        """What became of the interruptions."""
+        self.state = dataclasses.replace(self.state, interruptions=interruptions)
+        self._write()
+
     def set_component(self, component: ComponentState) -> None:
         """One component has."""
         components = tuple(
@@ -109,5 +132,21 @@ class StatePublisher:
         self.state = dataclasses.replace(self.state, components=components)
         self._write()
 
+    def mend(self) -> None:
+        """Write it again if it is not what it was left as: a full disk, or a holder fenced off."""
+        try:
+            if state_path(self._paths).read_text(errors="replace") == self._text():
+                return
+        except OSError:
+            pass
+        self._write()
+
+    def _text(self) -> str:
+        return codec.dumps(self.state) + "\n"
+
     def _write(self) -> None:
-        write_atomically(state_path(self._paths), codec.dumps(self.state) + "\n")
+        try:
+            write_atomically(state_path(self._paths), self._text())
+        except OSError as error:
+            # What is told must not end what is done; the next heartbeat mends it.
+            log.warning("%s cannot be written: %s", state_path(self._paths), error)

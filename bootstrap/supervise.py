@@ -1,71 +1,43 @@
 """The supervising process: one for each home, parent of every component.
 
-In order: lock, remains of a predecessor, binaries, files, components stage by stage, roles,
-endpoint.json. Then it beats, rotates logs and watches for a request to stop. Stopping goes
-backwards. It never stops what runs in Slurm.
+It takes the lock and runs a tenure. A tenure that was fenced off, as a shared file system that
+stalls will do, is not the end: every component is gone then, and so it waits until the file system
+answers, takes the next generation by the rule that holds for everybody, and starts again. It ends
+when somebody else holds the lock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
 import sys
 import time
-from pathlib import Path
 
-from bootstrap import lock, plan, rbac, readiness
-from bootstrap.binaries import ensure_all
-from bootstrap.components import PROGRAMS
+from bootstrap import lock
+from bootstrap.heart import Fence
 from bootstrap.lock import Holder
-from bootstrap.logs import control_plane_log, rotate
-from bootstrap.prepare import prepare
-from bootstrap.remains import end_remains
-from bootstrap.runner import Runner
-from bootstrap.site import Site
-from bootstrap.state import (
-    ControlPlaneState,
-    Phase,
-    StatePublisher,
-)
-from hpk import __version__
-from hpk.config.load import load_config
-from hpk.durable import private_directory, write_atomically
-from hpk.model import codec
-from hpk.model.errors import HpkError, TransientError
-from hpk.model.settings import Endpoint
+from bootstrap.state import Interruption
+from bootstrap.tenure import Tenure, stop_requested
+from hpk.model.errors import HpkError, ParseError, PermanentError
 from hpk.statefs import HpkPaths
 
 log = logging.getLogger(__name__)
 
-_WATCH_S = 0.5
-_RBAC_TRIES = 100
-_RBAC_PAUSE_S = 0.2
-
-
-class Silent:
-    """A Reporter that says nothing: `hpk up` has shown the binaries already."""
-
-    def step(self, name: str, text: str) -> None:
-        """Nothing."""
-
-    def done(self, name: str, text: str) -> None:
-        """Nothing."""
+_KEPT_INTERRUPTIONS = 10
+_SAY_S = 60.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 60.0
 
 
 class ControlPlane:
-    """All components of one home."""
+    """The control plane of one home, through as many tenures as it takes."""
 
     def __init__(self, paths: HpkPaths, *, job_id: int | None) -> None:
         self._paths = paths
         self._job_id = job_id
         self._stop = asyncio.Event()
-        self._fenced = False
-        self._endpoint = ""
-        self._runners: list[Runner] = []
 
     def request_stop(self) -> None:
         """Begin to stop; returns at once."""
@@ -77,186 +49,99 @@ class ControlPlane:
         :raises PermanentError: another control plane of this home is up.
         """
         holder = await lock.acquire(self._paths, job_id=self._job_id)
-        heart = asyncio.create_task(self._beat(holder))
-        try:
-            return await self._run_locked(holder)
-        finally:
-            heart.cancel()
-            await asyncio.gather(heart, return_exceptions=True)
-            if not self._fenced:
-                lock.release(self._paths, holder)
-
-    async def _run_locked(self, holder: Holder) -> int:
-        private_directory(self._paths.control_plane)
-        await asyncio.to_thread(end_remains, self._paths)
-        self._paths.endpoint.unlink(missing_ok=True)
-        publisher = StatePublisher(
-            self._paths,
-            ControlPlaneState(
-                generation=holder.generation,
-                identity=holder.identity,
-                phase=Phase.STARTING,
-                message="",
-                address="",
-                components=(),
-            ),
-        )
-        watcher = asyncio.create_task(self._watch(holder))
-        starting = asyncio.create_task(self._start(holder, publisher))
-        stopping = asyncio.create_task(self._stop.wait())
-        failure = ""
-        try:
-            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                await asyncio.gather(starting, return_exceptions=True)
-            elif (error := starting.exception()) is not None:
-                failure = str(error) if isinstance(error, HpkError) else repr(error)
-                log.error("start failed: %s", failure, exc_info=error)
-            else:
-                await stopping
-        finally:
-            watcher.cancel()
-            stopping.cancel()
-            await asyncio.gather(watcher, stopping, return_exceptions=True)
-            await self._shut_down(publisher, failure)
-        return 1 if failure or self._fenced else 0
-
-    async def _start(self, holder: Holder, publisher: StatePublisher) -> None:
-        config = load_config(self._paths)
-        stored = await ensure_all(self._paths, config.binaries, Silent())
-        programs = {name: one.path for name, one in stored.items()}
-        site = await asyncio.to_thread(prepare, self._paths, config.control_plane, programs)
-        self._make_runners(site, publisher)
-        for stage in sorted({runner.plan.stage for runner in self._runners}):
-            members = [runner for runner in self._runners if runner.plan.stage == stage]
-            for runner in members:
-                runner.begin()
-            if stage == max(runner.plan.stage for runner in self._runners):
-                await self._apply_roles(site)
-            await asyncio.gather(
-                *(
-                    runner.wait_ready(config.control_plane.start_timeout_s)
-                    for runner in members
-                    if runner.plan.essential
-                )
-            )
-        self._write_endpoint(holder, site)
-        publisher.set_phase(Phase.RUNNING)
-        log.info("control plane is up at %s", site.server)
-
-    def _make_runners(self, site: Site, publisher: StatePublisher) -> None:
-        checks = readiness.checks(site)
-        for component in plan.components(site):
-            program = PROGRAMS.get(component.name)
-            self._runners.append(
-                Runner(
-                    component,
-                    program.version if program else f"v{__version__}",
-                    self._paths.logs / f"{component.name}.log",
-                    checks.get(component.name),
-                    publisher,
-                )
-            )
-        publisher.begin(site.address, tuple(runner.state for runner in self._runners))
-
-    async def _apply_roles(self, site: Site) -> None:
-        client = readiness.api_client(site)
-        for path, manifest in rbac.MANIFESTS:
-            for left in reversed(range(_RBAC_TRIES)):
-                try:
-                    await asyncio.to_thread(client.apply, path, manifest)
-                    break
-                except TransientError as error:
-                    # A new API server makes its namespaces a moment after it says it is ready.
-                    if left == 0:
-                        raise
-                    log.debug("applying %s: %s", path, error)
-                    await asyncio.sleep(_RBAC_PAUSE_S)
-
-    def _write_endpoint(self, holder: Holder, site: Site) -> None:
-        endpoint = Endpoint(
-            generation=holder.generation,
-            host=holder.identity.host,
-            address=site.address,
-            pid=os.getpid(),
-            job_id=self._job_id,
-            api_port=site.ports.api,
-            channel_port=site.ports.channel,
-            started_at_s=holder.started_at_s,
-        )
-        self._endpoint = codec.dumps(endpoint) + "\n"
-        write_atomically(self._paths.endpoint, self._endpoint)
-
-    async def _shut_down(self, publisher: StatePublisher, failure: str) -> None:
-        if self._fenced:
-            # Another control plane is in force: its files are not ours to touch.
-            for runner in self._runners:
-                runner.kill()
-            return
-        publisher.set_phase(Phase.STOPPING, failure)
-        self._endpoint = ""
-        self._paths.endpoint.unlink(missing_ok=True)
-        for stage in sorted({runner.plan.stage for runner in self._runners}, reverse=True):
-            members = [runner for runner in self._runners if runner.plan.stage == stage]
-            await asyncio.gather(*(runner.stop() for runner in members))
-        self._paths.stop_request.unlink(missing_ok=True)
-        publisher.set_phase(Phase.FAILED if failure else Phase.STOPPED, failure)
-        log.info("control plane is down")
-
-    async def _beat(self, holder: Holder) -> None:
-        sequence, last = 0, time.monotonic()
+        interruptions: tuple[Interruption, ...] = ()
+        pause_s = _FIRST_PAUSE_S
         while True:
-            sequence += 1
+            tenure = Tenure(self._paths, holder, self._stop, interruptions)
             try:
-                async with asyncio.timeout(lock.SELF_FENCE_S):
-                    ours = await asyncio.to_thread(lock.beat, self._paths, holder, sequence)
-                if ours:
-                    mend(self._paths.endpoint, self._endpoint)  # in this thread, as its removal is
-            except (OSError, TimeoutError) as error:
-                log.warning("the heartbeat cannot be written: %r", error)
-                ours = time.monotonic() - last < lock.SELF_FENCE_S
+                failure = await tenure.run()
+            except BaseException:
+                if tenure.fence is None:
+                    _release(self._paths, holder)
+                raise
+            interruptions = tenure.interruptions
+            if tenure.fence is not None:
+                interruptions = _interrupted(interruptions, tenure.fence)
+                following = await self._regain(holder, tenure, tenure.fence)
+                if following is None:
+                    return 0 if self._stop.is_set() else 1
+                holder, pause_s = following, _FIRST_PAUSE_S
+            elif failure is None or self._stop.is_set():
+                _release(self._paths, holder)
+                return 0 if failure is None else 1
+            elif isinstance(failure, PermanentError | ParseError) or not _is_open(interruptions):
+                _release(self._paths, holder)
+                return 1
             else:
-                last = time.monotonic()
-            if not ours:
-                log.error("fenced off: another control plane may be in force")
-                self._fenced = True
-                for runner in self._runners:
-                    runner.kill()
-                self._stop.set()
-                return
-            await asyncio.sleep(lock.BEAT_S)
+                # It ran before: what keeps it from starting now is likely to pass.
+                log.warning("starting again in %g s", pause_s)
+                await self._stopped_within(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _watch(self, holder: Holder) -> None:
+    async def _regain(self, holder: Holder, tenure: Tenure, fence: Fence) -> Holder | None:
+        """The next generation, once the file system answers; None if it is not to be ours."""
+        log.error("fenced off, all components are stopped: %s", fence.why)
+        said_at = time.monotonic()
         while True:
-            await asyncio.sleep(_WATCH_S)
-            if stop_requested(self._paths, holder.generation):
-                log.info("asked to stop by stop-request.json")
-                self._stop.set()
-            logs = [runner.log_path for runner in self._runners]
-            for path in (*logs, control_plane_log(self._paths)):
-                with contextlib.suppress(OSError):
-                    rotate(path)
+            if not tenure.is_held_up:
+                try:
+                    if stop_requested(self._paths, holder.generation):
+                        self._stop.set()
+                    if self._stop.is_set():
+                        _leave(self._paths, holder)
+                        return None
+                    following = lock.retake(self._paths, holder)
+                except (OSError, HpkError) as error:
+                    log.warning("the lock cannot be taken again yet: %s", error)
+                else:
+                    return self._regained(following)
+            elif self._stop.is_set():
+                return None
+            if time.monotonic() - said_at > _SAY_S:
+                said_at = time.monotonic()
+                log.error("%s still does not answer", self._paths.home)
+            await self._stopped_within(lock.BEAT_S)
+
+    def _regained(self, following: Holder | None) -> Holder | None:
+        if following is None:
+            current = lock.read_holder(self._paths)
+            where = "released it" if current is None or current.released else f"({current.where})"
+            log.error("somebody else has taken over meanwhile %s: not starting again", where)
+        else:
+            log.warning("the file system answers: starting as generation %d", following.generation)
+        return following
+
+    async def _stopped_within(self, pause_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._stop.wait()
 
 
-def mend(path: Path, text: str) -> None:
-    """Write a file again that was damaged or removed: without it no pod would find us."""
+def _interrupted(before: tuple[Interruption, ...], fence: Fence) -> tuple[Interruption, ...]:
+    if _is_open(before):
+        return before  # it had not come back from the last one
+    new = Interruption(began_at_s=fence.silent_since_s, ended_at_s=0.0, why=fence.why)
+    return (*before, new)[-_KEPT_INTERRUPTIONS:]
+
+
+def _is_open(interruptions: tuple[Interruption, ...]) -> bool:
+    return bool(interruptions) and not interruptions[-1].ended_at_s
+
+
+def _release(paths: HpkPaths, holder: Holder) -> None:
     try:
-        if not text or path.read_text(errors="replace") == text:
-            return
-    except FileNotFoundError:
-        pass
-    log.warning("%s was changed by somebody else: writing it again", path)
-    write_atomically(path, text)
+        lock.release(paths, holder)
+    except OSError as error:
+        log.warning("the lock cannot be released, it counts as left behind: %s", error)
 
 
-def stop_requested(paths: HpkPaths, generation: int) -> bool:
-    """Whether this generation, and no earlier one, is asked to stop."""
-    try:
-        data = json.loads(paths.stop_request.read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(data, dict) and data.get("generation") == generation
+def _leave(paths: HpkPaths, holder: Holder) -> None:
+    """End in good order after a fence, if nobody has taken over."""
+    if lock.read_holder(paths) == holder:
+        paths.endpoint.unlink(missing_ok=True)
+        paths.stop_request.unlink(missing_ok=True)
+        lock.release(paths, holder)
+    log.info("control plane is down")
 
 
 def main(arguments: list[str]) -> int:

@@ -27,7 +27,7 @@ from bootstrap.state import (
     StatePublisher,
     read_state,
 )
-from bootstrap.supervise import mend, stop_requested
+from bootstrap.tenure import mend, stop_requested
 from hpk import subproc
 from hpk.durable import private_directory
 from hpk.model.errors import TransientError
