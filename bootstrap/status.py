@@ -10,7 +10,7 @@ from typing import Any
 from bootstrap import lock
 from bootstrap.jobs import OpenJob, open_jobs
 from bootstrap.lock import Holder
-from bootstrap.state import ComponentPhase, ComponentState, Phase, read_state
+from bootstrap.state import ComponentPhase, ComponentState, Interruption, Phase, read_state
 from bootstrap.up import NodeState, client_for, read_endpoint, read_nodes
 from hpk.model.errors import HpkError
 from hpk.model.settings import Endpoint
@@ -50,6 +50,7 @@ class Status:
     slurm_version: str | None
     jobs: tuple[OpenJob, ...]
     problems: tuple[str, ...]
+    interruptions: tuple[Interruption, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For ``-o json``. Field names are kept from one version to the next."""
@@ -68,6 +69,7 @@ class Status:
             "slurm": {"version": self.slurm_version},
             "jobs": [asdict(job) for job in self.jobs],
             "problems": list(self.problems),
+            "interruptions": [asdict(one) for one in self.interruptions],
         }
 
     @property
@@ -109,6 +111,7 @@ async def read_status(paths: HpkPaths, backend: SlurmBackend) -> Status:
         slurm_version=await slurm,
         jobs=await jobs,
         problems=tuple(problems),
+        interruptions=state.interruptions if state is not None else (),
     )
 
 

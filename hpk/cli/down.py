@@ -54,14 +54,19 @@ async def _down(paths: HpkPaths, keep: bool | None) -> None:
 
 def _choose(paths: HpkPaths, open_now: tuple[OpenJob, ...], keep: bool | None) -> bool:
     timeout_s = load_config(paths).control_plane.orphan_timeout_s
+    rest = (
+        f"; a Pod with restartPolicy Always gives\nits node back after {timeout_s} s"
+        if timeout_s
+        else ""
+    )
     queued = [job for job in open_now if job.is_queued]
     click.echo(f"{len(open_now)} Slurm jobs of this control plane's pods, {len(queued)} queued:")
     for job in open_now:
         reason = f" ({job.reason})" if job.reason else ""
         click.echo(f"  {job.job_id}  {job.state}{reason}  {job.pod}")
     click.echo(
-        "Kept, running jobs go on and queued ones start; each gives its nodes back after\n"
-        f"{timeout_s} s without a control plane. `hpk up` before that finds them again."
+        f"Kept, running jobs go on and queued ones start{rest} without\n"
+        "a control plane. `hpk up` finds them again."
     )
     if keep is not None:
         return keep

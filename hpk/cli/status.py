@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from datetime import datetime
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from bootstrap.state import Interruption
 from bootstrap.status import Health, Status, read_status
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths
@@ -53,8 +55,23 @@ def _print(found: Status) -> None:
         console.print(table)
     for problem in found.problems:
         console.print(f"! {problem}", markup=False, highlight=False, soft_wrap=True)
+    for interruption in found.interruptions:
+        console.print(_told(interruption), markup=False, highlight=False, soft_wrap=True)
     if found.health is Health.DOWN:
         console.print("Next: hpk up", markup=False, highlight=False)
+
+
+def _told(interruption: Interruption) -> str:
+    """That the control plane was away, why, and what that meant."""
+    began = datetime.fromtimestamp(interruption.began_at_s).astimezone()
+    ended = "it is starting again"
+    if interruption.ended_at_s:
+        took_s = interruption.ended_at_s - interruption.began_at_s
+        ended = f"after {took_s:.0f} s it had started again by itself"
+    return (
+        f"! the control plane stopped itself at {began:%Y-%m-%d %H:%M:%S}, for"
+        f" {interruption.why}; {ended}. Pods' jobs went on"
+    )
 
 
 def _table(*columns: str) -> Table:

@@ -102,7 +102,8 @@ class ControlPlaneConfig(Table):
 
     :param address: IPv4 address of this host that compute nodes reach; "" finds it.
     :param service_cidr: addresses of Services; must not overlap the site's own networks.
-    :param orphan_timeout_s: how long a job goes on without any sign of a control plane.
+    :param orphan_timeout_s: how long a Pod that never ends by itself (restartPolicy Always) goes on
+        without any sign of a control plane, 0 for ever.
     :param etcd_data: directory on a disk of the host; "" keeps the data in ``$HPK_HOME``.
     :param start_timeout_s: how long one component may take to become ready.
     """
@@ -111,7 +112,7 @@ class ControlPlaneConfig(Table):
     cluster_name: str = Field(default="hpk", pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")
     cluster_domain: str = Field(default="cluster.local", pattern=r"^[a-z0-9.-]{1,100}$")
     service_cidr: Annotated[str, AfterValidator(_network)] = "100.73.0.0/16"
-    orphan_timeout_s: Whole = 3600
+    orphan_timeout_s: Annotated[int, Field(strict=True, ge=0)] = 7 * 24 * 3600
     etcd_data: str = ""
     start_timeout_s: Whole = 120
 

@@ -21,6 +21,7 @@ from hpk.planning.job.annotations import read_annotations
 from hpk.planning.job.effective import each_resources, pod_resources
 from hpk.planning.job.flags import parse_flags
 from hpk.planning.job.mpi import plan_mpi
+from hpk.planning.job.orphan import plan_orphan_timeout
 from hpk.planning.job.runtime import plan_runtime
 from hpk.planning.job.site import SiteSettings
 from hpk.planning.known_fields import SPEC
@@ -41,6 +42,7 @@ def admit_pod(pod: JsonObject, site: SiteSettings) -> None:
         parse_flags(annotations["flags"].value, annotations["flags"].field)
     plan_mpi(annotations, site)
     plan_runtime(annotations, site)
+    plan_orphan_timeout(pod, annotations)
     _check_names(pod)
     plan_names(pod, site.cluster_domain)
     resources = each_resources(pod, site.gpus)

@@ -39,6 +39,7 @@ from hpk.planning.job.fits import check_fits, check_ranks, job_resources
 from hpk.planning.job.flags import INVALID_ANNOTATION, parse_flags
 from hpk.planning.job.implied import imply_resources, imply_time
 from hpk.planning.job.mpi import MpiRequest, plan_mpi
+from hpk.planning.job.orphan import plan_orphan_timeout
 from hpk.planning.job.resources import gpu_resource
 from hpk.planning.job.runtime import plan_runtime
 from hpk.planning.job.site import SiteSettings
@@ -104,6 +105,7 @@ def plan_pod(
         host_network=names.host_network,
         host_aliases=names.host_aliases,
         shares_processes=spec.get("shareProcessNamespace") is True,
+        orphan_timeout_s=plan_orphan_timeout(pod, annotations),
     )
 
 

@@ -28,7 +28,8 @@ _ENDINGS = {
     "SlurmJobLost": "ask the administrators what became of Slurm job {job}",
     "SlurmFailed": "read the supervisor's log: {log}",
     "StartError": "read the supervisor's log: {log}",
-    "ControlPlaneLost": "keep the control plane up, or raise control-plane.orphan-timeout-s",
+    "ControlPlaneLost": "keep the control plane up, raise control-plane.orphan-timeout-s, or give"
+    " the Pod the annotation slurm-job.hpk.io/orphan-timeout: never",
 }
 _EXIT_CODES = {
     126: "the command is there but cannot be executed",

@@ -107,17 +107,30 @@ def test_jobs_without_a_control_plane_go_on_and_then_give_their_nodes_back(
     assert found["status"]["phase"] == "Succeeded"
     assert cluster.logs("kept").split("\n")[:-1] == [f"line {n}" for n in range(1, 301)]
 
-    cluster.create(pod("orphan", "sh", "-c", POLITE))
-    cluster.wait_phase("orphan", "Running")
-    (job,) = cluster.job_ids("orphan")
-    cluster.run(["hpk", "down", "--keep-jobs"], timeout_s=120)
-    eventually(
-        lambda: not cluster.run(["squeue", "-h", "-j", str(job)], check=False).stdout.strip(),
-        what="the job gives its node back",
+    # By restartPolicy and the site's time, and one that would go on, by its annotation.
+    cluster.create(
+        pod("orphan", "sh", "-c", POLITE, restart_policy="Always"),
+        pod("brief", "sh", "-c", POLITE, annotations={"slurm-job.hpk.io/orphan-timeout": "5"}),
+        pod("worker", "sh", "-c", POLITE),
     )
+    for name in ("brief", "worker"):
+        cluster.wait_phase(name, "Running")
+    cluster.wait_phase("orphan", "Running")
+    jobs = {name: cluster.job_ids(name)[0] for name in ("orphan", "brief", "worker")}
+    cluster.run(["hpk", "down", "--keep-jobs"], timeout_s=120)
+
+    def queued(name: str) -> str:
+        asked = ["squeue", "-h", "-j", str(jobs[name]), "-o", "%T"]
+        return cluster.run(asked, check=False).stdout.strip()
+
+    for name in ("orphan", "brief"):
+        eventually(lambda name=name: not queued(name), what=f"{name} gives its node back")
+    assert queued("worker") == "RUNNING"
     cluster.run(["rm", orphan_timeout])
     cluster.run(["hpk", "up"], timeout_s=180)
-    assert failed(cluster, "orphan")["reason"] == "ControlPlaneLost"
+    for name in ("orphan", "brief"):
+        assert failed(cluster, name)["reason"] == "ControlPlaneLost"
+    assert cluster.wait_phase("worker", "Running")
 
 
 @pytest.fixture

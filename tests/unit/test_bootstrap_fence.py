@@ -76,7 +76,11 @@ class Supervised:
         inner = [sys.executable, "-c", SUPERVISE, str(fence_s)]
         self.process = subprocess.Popen(
             ["unshare", "-rm", "sh", "-c", MOUNTED, "sh", str(root), *inner],
-            env={**os.environ, "HPK_HOME": str(root / "mnt" / "home"), "PYTHONPATH": str(Path.cwd())},
+            env={
+                **os.environ,
+                "HPK_HOME": str(root / "mnt" / "home"),
+                "PYTHONPATH": str(Path.cwd()),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -5,7 +5,7 @@ A kubelet reads what an older one wrote, of pods that outlive it: a new field ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpk.model.ids import Nonce
 from hpk.model.plan.pod import PodPlan
@@ -19,7 +19,8 @@ class SupervisorSettings:
     :param channel_ca_path: the CA that signs the kubelet's channel certificate.
     :param heartbeat_path: a file the control plane touches while it lives, the sign of life where
         no channel can be opened.
-    :param orphan_timeout_s: stop the pod when neither channel nor heartbeat was seen for so long.
+    :param orphan_timeout_s: stop the pod when neither channel nor heartbeat was seen for so long,
+        0 never.
     :param local_root: parent of the job's node-local directory, e.g. ``/tmp``.
     :param runtime_path: directories to look for the runtime in, before PATH.
     :param kill_wait_s: Slurm's ``KillWait``, which lies between its SIGTERM and its SIGKILL.
@@ -34,6 +35,12 @@ class SupervisorSettings:
     runtime_path: tuple[str, ...]
     kill_wait_s: int = 30
     own_directories: tuple[str, ...] = ()
+
+    def for_pod(self, plan: PodPlan) -> SupervisorSettings:
+        """These settings with what the Pod's plan says instead."""
+        if plan.orphan_timeout_s is None:
+            return self
+        return replace(self, orphan_timeout_s=plan.orphan_timeout_s)
 
 
 @dataclass(frozen=True)

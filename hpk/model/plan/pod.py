@@ -55,6 +55,8 @@ class PodPlan:
     :param domain: ``SUBDOMAIN.NAMESPACE.svc.CLUSTER_DOMAIN``, "" without a subdomain.
     :param host_network: ``spec.hostNetwork``: the containers have their node's host name.
     :param shares_processes: ``spec.shareProcessNamespace``.
+    :param orphan_timeout_s: how long it goes on without a sign of a control plane, 0 for ever, None
+        as long as SupervisorSettings has it.
     """
 
     pod: PodRef
@@ -76,3 +78,4 @@ class PodPlan:
     host_network: bool = False
     host_aliases: tuple[HostAlias, ...] = ()
     shares_processes: bool = False
+    orphan_timeout_s: Optional[int] = None

@@ -16,6 +16,7 @@ NAMES = {
     "mpi-flag": "mpi-flags",
     "runtime": "runtime",
     "mpi": "mpi",
+    "orphan-timeout": "orphan-timeout",
 }
 
 
