@@ -29,10 +29,10 @@ from bootstrap.site import Site
 from bootstrap.state import ControlPlaneState, Interruption, Phase, StatePublisher
 from hpk import __version__
 from hpk.config.load import load_config
+from hpk.durable import private_directory, write_atomically
 from hpk.model import codec
 from hpk.model.errors import HpkError, TransientError
 from hpk.model.settings import Endpoint
-from hpk.durable import private_directory, write_atomically
 from hpk.statefs import HpkPaths
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,9 @@ Also: what happens to jobs without a control plane. What an ending leaves is in 
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -124,7 +126,7 @@ def test_jobs_without_a_control_plane_go_on_and_then_give_their_nodes_back(
         return cluster.run(asked, check=False).stdout.strip()
 
     for name in ("orphan", "brief"):
-        eventually(lambda name=name: not queued(name), what=f"{name} gives its node back")
+        eventually(partial(queued, name), until=operator.not_, what=f"{name} gives its node back")
     assert queued("worker") == "RUNNING"
     cluster.run(["rm", orphan_timeout])
     cluster.run(["hpk", "up"], timeout_s=180)

@@ -49,7 +49,7 @@ def test_the_user_wins_key_by_key(paths: HpkPaths, tmp_path: Path) -> None:
         ("[control-plane]\naddress = 'login'", "address"),
         ("[control-plane]\nservice-cidr = '10.0.0.0/28'", "service-cidr"),
         ("[control-plane]\ncluster-name = 'a b'", "cluster-name"),
-        ("[control-plane]\norphan-timeout-s = 0", "orphan-timeout-s"),
+        ("[control-plane]\norphan-timeout-s = -1", "orphan-timeout-s"),
         ("[binaries]\nsources = ['pip']", "sources"),
         ("[binaries", "config.toml"),
     ],

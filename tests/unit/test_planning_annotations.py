@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpk.model.plan import MpiPlan
+from hpk.model.plan import MpiPlan, SupervisorSettings
 from tests.planning import a_pod, options, plan, refusal
 
 
@@ -37,12 +37,41 @@ def test_the_same_annotation_twice() -> None:
         ({"slurm-job.hpk.io/flags": "-t 2-0"}, "slurm-job.hpk.io/flags", "1-00:00:00"),
         ({"slurm-job.hpk.io/flags": "-N 5"}, "slurm-job.hpk.io/flags", "has 4"),
         ({"anything": "a\0b"}, "anything", "NUL"),
+        ({"slurm-job.hpk.io/orphan-timeout": "2d"}, "slurm-job.hpk.io/orphan-timeout", "seconds"),
+        ({"slurm-job.hpk.io/orphan-timeout": "0"}, "slurm-job.hpk.io/orphan-timeout", "'never'"),
     ],
 )
 def test_annotations_that_are_refused(annotations: dict[str, str], field: str, part: str) -> None:
     error = refusal(a_pod(annotations=annotations))
     assert error.field == f"metadata.annotations[{field}]"
     assert part in str(error)
+
+
+@pytest.mark.parametrize(
+    ("policy", "annotation", "settled_s"),
+    [
+        ("Never", None, 10**9),
+        ("OnFailure", None, 10**9),
+        ("Always", None, 5),
+        ("Always", "never", 10**9),
+        ("Never", "90", 90),
+    ],
+)
+def test_how_long_a_pod_goes_on_without_a_control_plane(
+    policy: str, annotation: str | None, settled_s: int
+) -> None:
+    """A training of days must outlive its control plane; a Deployment must not hold a node."""
+    annotations = {} if annotation is None else {"slurm-job.hpk.io/orphan-timeout": annotation}
+    made = plan(a_pod(annotations=annotations, spec={"restartPolicy": policy}))
+    settings = SupervisorSettings(
+        endpoint_path="/e",
+        channel_ca_path="/c",
+        heartbeat_path="/h",
+        orphan_timeout_s=5,
+        local_root="/tmp",
+        runtime_path=(),
+    )
+    assert settings.for_pod(made).orphan_timeout_s == settled_s
 
 
 def test_the_partition_may_agree() -> None:

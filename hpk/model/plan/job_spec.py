@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from hpk.model.ids import Nonce
 from hpk.model.plan.pod import PodPlan
 
+_FOR_EVER_S = 10**9
+
 
 @dataclass(frozen=True)
 class SupervisorSettings:
@@ -37,10 +39,11 @@ class SupervisorSettings:
     own_directories: tuple[str, ...] = ()
 
     def for_pod(self, plan: PodPlan) -> SupervisorSettings:
-        """These settings with what the Pod's plan says instead."""
-        if plan.orphan_timeout_s is None:
-            return self
-        return replace(self, orphan_timeout_s=plan.orphan_timeout_s)
+        """These settings with what the Pod's plan says instead, and for ever as a number."""
+        timeout_s = plan.orphan_timeout_s
+        if timeout_s is None:
+            timeout_s = self.orphan_timeout_s
+        return replace(self, orphan_timeout_s=timeout_s or _FOR_EVER_S)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How long a Pod goes on when its control plane gives no sign of life. Pure.
 
-A Pod that ends by itself does no harm by going on: it is the work that somebody waits for. One that
-never ends (a Deployment's) would hold its node until Slurm's time limit, and not every site has one.
+A Pod that ends by itself does no harm by going on: it is the work somebody waits for. One that
+never ends (a Deployment's) would hold its node up to Slurm's limit, and not every site has one.
 """
 
 from __future__ import annotations

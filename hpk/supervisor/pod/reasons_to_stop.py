@@ -44,7 +44,7 @@ class ReasonsToStop:
         self, spec: JobSpec, layout: AttemptLayout, began_mono_s: float, loop: Loop
     ) -> None:
         self._plan = spec.plan
-        self._settings = spec.settings
+        self._settings = spec.settings.for_pod(spec.plan)
         self._layout = layout
         self._loop = loop
         self._alive_mono_s = began_mono_s
