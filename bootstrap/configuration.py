@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from bootstrap.plan import CLIENT_BURST, CLIENT_QPS
 from bootstrap.site import Site
 from hpk.model.errors import PermanentError
 from hpk.model.settings import KubeletSettings
@@ -34,7 +35,11 @@ def scheduler_config(site: Site) -> dict[str, Any]:
     return {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
-        "clientConnection": {"kubeconfig": str(site.kubeconfig("kube-scheduler"))},
+        "clientConnection": {
+            "kubeconfig": str(site.kubeconfig("kube-scheduler")),
+            "qps": CLIENT_QPS,
+            "burst": CLIENT_BURST,
+        },
         "leaderElection": {"leaderElect": False},
         "enableProfiling": False,
         "profiles": [

@@ -23,6 +23,10 @@ _MEMORY_LIMITS = {
     "coredns": 128 * _MIB,
 }
 _THREADS = {"kube-apiserver": 8, "etcd": 4}
+CLIENT_QPS, CLIENT_BURST = 500, 1000
+"""Of the controllers and the scheduler: more than one API server of ours answers, so that the
+requests' own time is the limit. Upstream's 20 and 50 are for many clients of one server."""
+_ETCD_QUOTA_BYTES = 8 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +122,9 @@ def _etcd(site: Site) -> tuple[str, ...]:
         f"--peer-key-file={key}",
         f"--peer-trusted-ca-file={ca}",
         "--peer-client-cert-auth=true",
+        # Ten thousand short pods write some GiB of revisions between two compactions; past the
+        # quota, by default 2 GiB, etcd refuses every write until somebody repairs it by hand.
+        f"--quota-backend-bytes={_ETCD_QUOTA_BYTES}",
         "--log-level=warn",
     )
 
@@ -162,6 +169,9 @@ def _kube_apiserver(site: Site) -> tuple[str, ...]:
         # A kubelet that is down for five minutes must not get its pods evicted and run twice.
         f"--default-not-ready-toleration-seconds={_EVICTION_S}",
         f"--default-unreachable-toleration-seconds={_EVICTION_S}",
+        "--etcd-compaction-interval=1m",
+        # Root of a pod is root of the user's own namespace, as under any rootless kubelet.
+        "--allow-privileged=true",
         "--profiling=false",
     )
 
@@ -176,6 +186,12 @@ def _kube_controller_manager(site: Site) -> tuple[str, ...]:
         f"--root-ca-file={site.pki.authority('api')}",
         f"--service-account-private-key-file={site.pki.service_account_key}",
         f"--service-cluster-ip-range={site.config.service_cidr}",
+        f"--kube-api-qps={CLIENT_QPS}",
+        f"--kube-api-burst={CLIENT_BURST}",
+        "--concurrent-job-syncs=20",
+        "--concurrent-replicaset-syncs=20",
+        "--concurrent-deployment-syncs=20",
+        "--concurrent-statefulset-syncs=20",
         "--profiling=false",
     )
 
