@@ -7,6 +7,7 @@ is kubelet.submission.submitter's.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 from hpk.model.errors import AdmissionError, PermanentError, TransientError
@@ -22,6 +23,9 @@ from kubelet.pods.worker_services import WorkerServices
 from kubelet.status.container_statuses import Waiting
 
 log = logging.getLogger(__name__)
+
+_REFUSED_AGAIN_S = 60.0
+_REFUSED_MOST_S = 600.0
 
 
 def without_debuggers(pod: Json) -> Json:
@@ -53,6 +57,9 @@ class PodAdmission:
         self._services = services
         self._reporter = reporter
         self._state = state
+        self._refusals = 0
+        self._refused_until_s = 0.0
+        self._refused_as: tuple[object, ...] = ()
         self._images = PodImages(
             provider=services.images, events=services.events, spawn=services.spawn, ready=ready
         )
@@ -67,6 +74,9 @@ class PodAdmission:
         if partition is None:
             await self._reporter.report_waiting(pod, self._no_partition())
             return 30.0
+        refused_for_s = self._refused_until_s - time.monotonic()
+        if refused_for_s > 0 and self._refused_as == self._circumstances(pod):
+            return refused_for_s
         planned = without_debuggers(pod)
         try:
             admit_pod(planned, self._services.site)
@@ -76,8 +86,7 @@ class PodAdmission:
                 return self._images.again_s
             plan = plan_pod(planned, images=images, partition=partition, site=self._services.site)
         except AdmissionError as error:
-            await self._reject(pod, error.reason, str(error))
-            return None
+            return await self._refuse(pod, error.reason, str(error))
         return await self._submit(pod, plan)
 
     def cancel(self) -> None:
@@ -95,18 +104,41 @@ class PodAdmission:
         try:
             attempt = await self._services.submitter.submit(self._ref, plan)
         except PermanentError as error:
-            await self._reject(pod, error.reason or "SlurmRefused", str(error))
-            return None
+            return await self._refuse(pod, error.reason or "SlurmRefused", str(error))
         except TransientError as error:
             reason = f"Slurm{error.reason}" if error.reason else "SlurmUnavailable"
             waiting = Waiting(reason=reason, message=str(error))
             await self._reporter.report_refusal(pod, waiting)
             raise
+        self._refusals = 0
         log.info("pod submitted pod=%s uid=%s job=%s", self._ref, self._ref.uid, attempt.job_id)
         self._state.planned(attempt, plan)
         self._reporter.submitted(pod, attempt, plan)
         return 0
 
-    async def _reject(self, pod: Json, reason: str, message: str) -> None:
-        log.info("pod rejected pod=%s reason=%s", self._ref, reason)
-        await self._reporter.reject(pod, reason, message)
+    async def _refuse(self, pod: Json, reason: str, message: str) -> float | None:
+        """The pod cannot run here as it is written, or as things are.
+
+        A pod that is always to run waits until somebody changes something: whoever owns it would
+        make the next one at once, sixty in a minute. Owners of the others count failures.
+
+        :returns: when to look again (seconds, None: when woken).
+        """
+        log.info("pod refused pod=%s reason=%s", self._ref, reason)
+        if (pod["spec"].get("restartPolicy") or "Always") != "Always":
+            await self._reporter.reject(pod, reason, message)
+            return None
+        again_s: float = min(_REFUSED_AGAIN_S * 2**self._refusals, _REFUSED_MOST_S)
+        self._refusals += 1
+        self._refused_until_s = time.monotonic() + again_s
+        self._refused_as = self._circumstances(pod)
+        waiting = Waiting(reason=reason, message=message)
+        await self._reporter.report_refusal(pod, waiting, for_good=True)
+        return again_s
+
+    def _circumstances(self, pod: Json) -> tuple[object, ...]:
+        """What a refusal rests on and may change while this kubelet runs; the configuration does
+        not."""
+        meta = pod["metadata"]
+        partition = self._services.partition(pod["spec"].get("nodeName") or "")
+        return meta.get("generation"), meta.get("annotations"), meta.get("labels"), partition

@@ -6,7 +6,7 @@ import logging
 
 from hpk.journal import Attempt
 from hpk.model.plan import ContainerPlan, PodPlan
-from hpk.model.record import SupervisorRecord
+from hpk.model.record import ContainerPhase, SupervisorRecord
 from kubelet.api.apiserver import Json
 from kubelet.api.meta_time import rfc3339_now
 from kubelet.evidence.observations import Observation
@@ -31,6 +31,7 @@ class PodReporter:
         self._queue_reason = ""
         self._waiting_told = Waiting()
         self._started: set[str] = set()
+        self._backed_off: dict[str, str] = {}
         self._told: dict[tuple[str, str, str], int] = {}
 
     async def report(self, pod: Json, view: PodView) -> None:
@@ -45,19 +46,28 @@ class PodReporter:
         self._queue_reason = waiting.reason
         if view.seen.record is not None:
             self._report_starts(pod, view.seen.record)
+            self._report_back_offs(pod, view.seen.record)
             self._report_events(pod, view.seen.record)
         await self._write(pod, view.attempt, view.seen, outcome, waiting)
 
-    async def report_waiting(self, pod: Json, waiting: Waiting) -> None:
-        """The status of a pod that could not be submitted yet."""
-        await self._write(pod, None, Observation(), None, waiting)
+    async def report_waiting(
+        self, pod: Json, waiting: Waiting, *, refusal: Waiting | None = None
+    ) -> None:
+        """The status of a pod that could not be submitted yet.
 
-    async def report_refusal(self, pod: Json, waiting: Waiting) -> None:
-        """The same, where Slurm said why; the reason becomes an event when it is new."""
+        :param refusal: that it never will be as things are.
+        """
+        await self._write(pod, None, Observation(), None, waiting, refusal)
+
+    async def report_refusal(self, pod: Json, waiting: Waiting, *, for_good: bool = False) -> None:
+        """The same, where Slurm said why; the reason becomes an event when it is new.
+
+        :param for_good: until somebody changes something.
+        """
         if waiting != self._waiting_told:
             self._events.warning(pod, waiting.reason, waiting.message)
         self._waiting_told = waiting
-        await self.report_waiting(pod, waiting)
+        await self.report_waiting(pod, waiting, refusal=waiting if for_good else None)
 
     async def reject(self, pod: Json, reason: str, message: str) -> None:
         """Fail the Pod: it cannot run here as it is written (kubelet.go, rejectPod)."""
@@ -94,17 +104,30 @@ class PodReporter:
                 message = f"Started container {container.name} on {record.host}"
                 self._events.normal(pod, "Started", message)
 
+    def _report_back_offs(self, pod: Json, record: SupervisorRecord) -> None:
+        """In the words of pkg/kubelet/kuberuntime (doBackOff), once for each time."""
+        meta = pod["metadata"]
+        full_name = f"{meta['name']}_{meta['namespace']}({meta['uid']})"
+        waiting = {
+            container.name: container.last_container_id
+            for container in (*record.init_containers, *record.containers)
+            if container.state.phase is ContainerPhase.WAITING
+            and container.state.reason == "CrashLoopBackOff"
+        }
+        for name, last_id in waiting.items():
+            if self._backed_off.get(name) != last_id:
+                message = f"Back-off restarting failed container {name} in pod {full_name}"
+                self._events.warning(pod, "BackOff", message, container=name)
+        self._backed_off = waiting
+
     def _report_events(self, pod: Json, record: SupervisorRecord) -> None:
         """What the supervisor saw since it was last heard; all of it by a new kubelet."""
-        init = {item["name"] for item in pod["spec"].get("initContainers") or []}
         told = {}
         for event in record.events:
             key = (event.container, event.reason, event.message)
             told[key] = event.count
             if self._told.get(key) != event.count:
-                field = "initContainers" if event.container in init else "containers"
-                path = f"spec.{field}{{{event.container}}}"
-                self._events.observed(pod, event, path)
+                self._events.observed(pod, event)
         self._told = told
 
     async def _write(
@@ -114,6 +137,7 @@ class PodReporter:
         seen: Observation,
         outcome: Outcome | None,
         waiting: Waiting,
+        refusal: Waiting | None = None,
     ) -> None:
         # Before its supervisor has spoken there is nothing that the plan explains.
         known = attempt if seen.record is not None else None
@@ -127,6 +151,8 @@ class PodReporter:
                 images={c.name: c.image for c in _containers(plan)},
                 runtime=plan.runtime if plan else "",
                 now=rfc3339_now(),
+                submitted=attempt is not None,
+                refusal=refusal,
             )
         )
         if not await self._statuses.update(pod, status):

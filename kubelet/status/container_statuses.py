@@ -29,6 +29,10 @@ class Waiting:
     reason: str = CREATING
     message: str = ""
 
+    def as_json(self) -> Json:
+        """Its reason, and its message where it has one."""
+        return {"reason": self.reason} | ({"message": self.message} if self.message else {})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSources:
@@ -37,6 +41,7 @@ class StatusSources:
     :param old: the status reported last.
     :param waiting: for containers the supervisor has not spoken of.
     :param ended_at_s: when the Slurm job ended, where that is known.
+    :param submitted: the pod is a Slurm job, whose resources are settled.
     """
 
     spec: Mapping[str, Any]
@@ -47,6 +52,7 @@ class StatusSources:
     images: Mapping[str, ImagePlan]
     runtime: str
     ended_at_s: float | None
+    submitted: bool
 
 
 def refused_debugger(spec: Mapping[str, Any], index: int) -> Json:
@@ -125,18 +131,30 @@ def _status(
         "ready": False,
         "started": False,
         "lastState": {},
-        "state": {"waiting": _waiting_json(waiting)},
+        "state": {"waiting": waiting.as_json()},
     }
     if record is not None:
         status |= _from_record(record, given.runtime)
     elif old is not None and "waiting" not in (old.get("state") or {"waiting": {}}):
         # Nothing new is known of it (its files are gone, say): what was reported stands.
         return dict(old)
+    if given.submitted:
+        status |= _resources(spec, old)
     return status
 
 
-def _waiting_json(waiting: Waiting) -> Json:
-    return {"reason": waiting.reason} | ({"message": waiting.message} if waiting.message else {})
+def _resources(spec: Mapping[str, Any], old: Mapping[str, Any] | None) -> Json:
+    """What the container was given: the Pod's own words at the time its job was submitted.
+
+    Whatever the Pod says later, Slurm will not change it, and what was reported stays.
+    """
+    given = (old or {}).get("resources") or spec.get("resources")
+    if not given:
+        return {}
+    kept = {kind: given[kind] for kind in ("requests", "limits") if given.get(kind)}
+    return {"resources": kept} | (
+        {"allocatedResources": kept["requests"]} if "requests" in kept else {}
+    )
 
 
 def _from_record(record: ContainerRecord, runtime: str) -> Json:
@@ -161,7 +179,7 @@ def _state_json(state: ContainerState, container_id: str) -> Json:
         started = rfc3339(state.started_at_s) if state.started_at_s is not None else None
         return {"running": {"startedAt": started}}
     if state.phase is ContainerPhase.WAITING:
-        return {"waiting": _waiting_json(Waiting(reason=state.reason, message=state.message))}
+        return {"waiting": Waiting(reason=state.reason, message=state.message).as_json()}
     terminated: Json = {"exitCode": 137 if state.exit_code is None else state.exit_code}
     if state.signal:
         terminated["signal"] = state.signal

@@ -6,9 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubelet.api.apiserver import Json
+from kubelet.status.container_statuses import Waiting
 from kubelet.status.pod_phase import TERMINAL, any_started, is_sidecar, sidecars
 
-OUR_CONDITIONS = frozenset({"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"})
+ADMITTED = "hpk.io/Admitted"
+"""False, with the reason, while a pod waits because it cannot run here as things are."""
+RESIZE_PENDING = "PodResizePending"
+OUR_CONDITIONS = frozenset(
+    {
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        ADMITTED,
+        RESIZE_PENDING,
+    }
+)
 """Types of the conditions a kubelet writes; others belong to others."""
 
 
@@ -18,11 +31,13 @@ def pod_conditions(
     statuses: Mapping[str, Json],
     *,
     has_sandbox: bool,
+    refusal: Waiting | None,
     now: str,
 ) -> list[Json]:
     """The kubelet's conditions, after those of other writers, which stay as they are.
 
     :param statuses: of all containers, by name.
+    :param refusal: why it cannot run here as things are, None where it can.
     :param now: RFC 3339.
     """
     ready, not_ready = _readiness(pod["spec"], phase, statuses)
@@ -38,8 +53,35 @@ def pod_conditions(
         {"type": "Ready", "status": _bool(ready and not gates), **not_ready, **gates},
         {"type": "ContainersReady", "status": _bool(ready), **not_ready},
     ]
+    if refusal is not None:
+        ours.append({"type": ADMITTED, "status": "False", **refusal.as_json()})
+    if phase not in TERMINAL:
+        ours += _resize(pod["spec"], statuses)
     generation = pod["metadata"].get("generation")
     return kept + [_with_transition(c, old, now, generation) for c in ours]
+
+
+def _resize(spec: Mapping[str, Any], statuses: Mapping[str, Json]) -> list[Json]:
+    """Whether somebody has asked for other resources than the job was submitted with.
+
+    Source: pkg/kubelet/allocation (Infeasible: a resize that can never be granted).
+    """
+    asked = [
+        container["name"]
+        for container in (*(spec.get("initContainers") or []), *spec["containers"])
+        if "resources" in statuses[container["name"]]
+        and _amounts(statuses[container["name"]]["resources"])
+        != _amounts(container.get("resources") or {})
+    ]
+    if not asked:
+        return []
+    listed = " ".join(asked)
+    message = f"a Slurm job keeps the resources it was submitted with; asked for: [{listed}]"
+    return [{"type": RESIZE_PENDING, "status": "True", "reason": "Infeasible", "message": message}]
+
+
+def _amounts(resources: Mapping[str, Any]) -> Json:
+    return {kind: resources.get(kind) or {} for kind in ("requests", "limits")}
 
 
 def _initialized(spec: Mapping[str, Any], phase: str, statuses: Mapping[str, Json]) -> Json:

@@ -31,6 +31,8 @@ class StatusInput:
 
     :param waiting: for containers the supervisor has not spoken of.
     :param images: of the plan, by container name; empty before there is one.
+    :param submitted: the pod is a Slurm job.
+    :param refusal: why the pod cannot run here as things are, None where it can.
     :param now: RFC 3339.
     """
 
@@ -41,6 +43,8 @@ class StatusInput:
     images: Mapping[str, ImagePlan]
     runtime: str
     now: str
+    submitted: bool = True
+    refusal: Waiting | None = None
 
 
 def queue_waiting(job: JobObservation | None) -> Waiting:
@@ -67,6 +71,7 @@ def compute_status(given: StatusInput) -> Json:
             images=given.images,
             runtime=given.runtime,
             ended_at_s=given.seen.job.end_time_s if given.seen.job is not None else None,
+            submitted=given.submitted,
         )
     )
     by_name = {status["name"]: status for status in (*init, *containers)}
@@ -76,7 +81,12 @@ def compute_status(given: StatusInput) -> Json:
         "startTime": old.get("startTime") or given.now,
         "containerStatuses": containers,
         "conditions": pod_conditions(
-            given.pod, phase, by_name, has_sandbox=record is not None, now=given.now
+            given.pod,
+            phase,
+            by_name,
+            has_sandbox=record is not None,
+            refusal=given.refusal,
+            now=given.now,
         ),
         "observedGeneration": given.pod["metadata"].get("generation"),
     }

@@ -61,6 +61,24 @@ def status_of(
     )
 
 
+def pod_that_asks(cpu: str, **status: Any) -> dict[str, Any]:
+    made = pod(**status)
+    made["spec"]["containers"][0]["resources"] = {"requests": {"cpu": cpu}}
+    return made
+
+
+def test_a_resize_is_told_to_be_infeasible_until_it_is_taken_back() -> None:
+    observation = seen(ContainerState(ContainerPhase.RUNNING, started_at_s=0.0))
+    first = status_of(observation, of=pod_that_asks("1"))
+    assert first["containerStatuses"][0]["allocatedResources"] == {"cpu": "1"}
+    assert "PodResizePending" not in {c["type"] for c in first["conditions"]}
+    resized = status_of(observation, of=pod_that_asks("2", **first))
+    assert condition(resized, "PodResizePending")["reason"] == "Infeasible"
+    assert resized["containerStatuses"][0]["resources"] == {"requests": {"cpu": "1"}}
+    back = status_of(observation, of=pod_that_asks("1", **resized))
+    assert "PodResizePending" not in {c["type"] for c in back["conditions"]}
+
+
 def condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
     found: dict[str, Any] = next(c for c in status["conditions"] if c["type"] == kind)
     return found
