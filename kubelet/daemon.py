@@ -97,11 +97,12 @@ class Kubelet:
             shown_changed=self._shown_changed,
             gone=self._pod_gone,
         )
+        self._bundles = BundleBuilder(api, settings, self._objects_changed)
         self._supervisors = Supervisors(
             workers=self._workers,
             observations=observations,
             pleg=self._pleg,
-            bundles=BundleBuilder(api, settings),
+            bundles=self._bundles,
             events=self._events,
         )
         self._channel = ChannelServer(settings=settings, handler=self._supervisors)
@@ -148,6 +149,7 @@ class Kubelet:
                 ("nodes", self._nodes.keep_registered),
                 ("leases", self._nodes.keep_leases),
                 ("channel", self._channel.run),
+                ("bundles", self._bundles.keep_looking),
                 ("pleg", self._pleg.run),
                 ("informer", self._informer.run),
             ):
@@ -180,7 +182,10 @@ class Kubelet:
         self._workers.nudge_all()
 
     def _shown_changed(self, uid: PodUid) -> None:
-        self._channel.refresh_bundle(uid)
+        self._channel.refresh_bundles({uid})
+
+    def _objects_changed(self, uids: set[PodUid]) -> None:
+        self._channel.refresh_bundles(uids)
 
     def _pod_gone(self, uid: PodUid) -> None:
         self._supervisors.forget(uid)

@@ -6,13 +6,13 @@ Sources: pkg/volume/projected, pkg/kubelet/kubelet_pods.go, pkg/kubelet/envvars.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from hpk.model.bundle import API_PORT_MARK, Bundle, ContainerBundle
 from hpk.model.errors import ParseError, TransientError
 from hpk.model.frames import FORWARDER_VERSION, MAX_FRAME_BYTES
+from hpk.model.ids import PodUid
 from hpk.model.plan import ContainerPlan, EnvVar, PodPlan, TokenSource
 from hpk.model.settings import KubeletSettings
 from hpk.planning.environment.downward import HOST_FIELDS, metadata_field
@@ -20,12 +20,9 @@ from hpk.planning.environment.late import LateValues, references_of, resolve_con
 from hpk.planning.environment.services import service_variables
 from kubelet.api.apiserver import ApiServer, Json
 from kubelet.link.bundle_files import MountError, VolumeValues, volume_files
-from kubelet.link.objects import ObjectData, ObjectReader
+from kubelet.link.objects import ObjectData, ObjectReader, Reader
 from kubelet.link.tokens import TokenCache
 
-_AGAIN_S = 60.0
-_AGAIN_SPREAD_S = 20
-"""Live updates are looked for once in this time, not by all pods at the same moment."""
 _INCOMPLETE_AGAIN_S = 5.0
 _MAX_BYTES = MAX_FRAME_BYTES - 64 * 1024
 
@@ -37,11 +34,13 @@ class PodFacts:
     :param pod: the Pod as it is now.
     :param host_ip: of its first node; "" before a supervisor said.
     :param protocol: that its supervisor speaks, see hpk.model.frames.
+    :param since_s: when it was first heard of, monotonic seconds.
     """
 
     pod: Json
     host_ip: str
     protocol: int
+    since_s: float
 
     def field(self, field_path: str) -> str:
         """The value of a ``fieldPath``.
@@ -58,17 +57,32 @@ class PodFacts:
 class BundleBuilder:
     """Asks the API server for what pods need, and puts it together."""
 
-    def __init__(self, api: ApiServer, settings: KubeletSettings) -> None:
-        self._objects = ObjectReader(api)
-        self.tokens = TokenCache(api)
+    def __init__(
+        self,
+        api: ApiServer,
+        settings: KubeletSettings,
+        changed: Callable[[set[PodUid]], None],
+    ) -> None:
+        """
+        :param changed: called with the pods whose bundles show an object that has changed.
+        """
+        self._objects = ObjectReader(api, changed)
+        self._tokens = TokenCache(api)
         self._settings = settings
 
-    async def build(
-        self, plan: PodPlan, facts: PodFacts, *, fresh: bool = True
-    ) -> tuple[Bundle, float]:
-        """The bundle, and in how many seconds to build it again for what may have changed.
+    async def keep_looking(self) -> None:
+        """Look for changes of what bundles show, until cancelled."""
+        await self._objects.keep_looking()
 
-        :param fresh: whether what was read a moment ago will not do.
+    def forget(self, uid: PodUid) -> None:
+        """The pod is gone."""
+        self._objects.forget(uid)
+        self._tokens.forget(uid)
+
+    async def build(self, plan: PodPlan, facts: PodFacts) -> tuple[Bundle, float | None]:
+        """The bundle, and in how many seconds to build it again though no object has changed (None:
+        never).
+
         :raises MountError: a volume cannot be filled yet.
         :raises TransientError: the API server does not answer, or the bundle is too big.
         """
@@ -76,12 +90,13 @@ class BundleBuilder:
         wanted_maps = {s.name for v in plan.volumes for s in v.config_maps} | late_maps
         wanted_secrets = {s.name for v in plan.volumes for s in v.secrets} | late_secrets
         namespace = plan.pod.namespace
+        reader = Reader(plan.pod.uid, facts.since_s)
         config_maps = {
-            name: await self._objects.config_map(namespace, name, fresh=fresh)
+            name: await self._objects.config_map(namespace, name, reader)
             for name in sorted(wanted_maps)
         }
         secrets = {
-            name: await self._objects.secret(namespace, name, fresh=fresh)
+            name: await self._objects.secret(namespace, name, reader)
             for name in sorted(wanted_secrets)
         }
         values = VolumeValues(
@@ -110,11 +125,11 @@ class BundleBuilder:
         _check_size(bundle)
         if any(container.error for container in bundle.containers):
             return bundle, _INCOMPLETE_AGAIN_S
-        return bundle, _AGAIN_S + zlib.crc32(plan.pod.uid.encode()) % _AGAIN_SPREAD_S
+        return bundle, self._tokens.again_s(plan.pod.uid)
 
     async def _token(self, plan: PodPlan, volume: str, token: TokenSource) -> str:
         try:
-            return await self.tokens.get(plan.pod, plan.service_account, token)
+            return await self._tokens.get(plan.pod, plan.service_account, token)
         except TransientError as error:
             raise MountError(volume, str(error)) from error
 

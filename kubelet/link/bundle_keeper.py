@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from typing import Protocol
 
+from hpk.model import codec
 from hpk.model.bundle import Bundle
 from hpk.model.errors import HpkError
 from hpk.model.frames import BundleReply
@@ -28,12 +30,12 @@ class BundleSource(Protocol):
     """Who builds bundles."""
 
     async def build_bundle(
-        self, uid: PodUid, nonce: Nonce, *, protocol: int, fresh: bool
+        self, uid: PodUid, nonce: Nonce, *, protocol: int
     ) -> tuple[Bundle, float | None]:
-        """The attempt's bundle, and after how many seconds it wants to be built again.
+        """The attempt's bundle, and after how many seconds it wants to be built again (None: when
+        it is told to be stale).
 
         :param protocol: that its supervisor speaks.
-        :param fresh: whether what was read a moment ago will not do.
         :raises HpkError: not yet; it is asked again soon.
         """
 
@@ -46,29 +48,30 @@ async def keep_bundle_fresh(session: Session, request: int, source: BundleSource
     """
     if not request:
         await asyncio.sleep(_UNASKED_AFTER_S)
-    sent: Bundle | None = None
+    sent = b""
     pause_s = _RETRY_FIRST_S
     while True:
         session.bundle_stale.clear()
         try:
             bundle, again_s = await source.build_bundle(
-                session.uid, session.nonce, protocol=session.protocol, fresh=sent is None
+                session.uid, session.nonce, protocol=session.protocol
             )
         except HpkError as error:
             log.warning("bundle uid=%s: %s", session.uid, error)
             await _wait(session.bundle_stale, pause_s)
             pause_s = min(pause_s * 2, _RETRY_MOST_S)
             continue
-        if bundle != sent:
-            await session.send(BundleReply(id=request if sent is None else 0, bundle=bundle))
-        if again_s is None:
-            return
-        sent, pause_s = bundle, _RETRY_FIRST_S
+        # Not the bundle itself: ten thousand of them would be kept to be compared.
+        made = hashlib.sha256(codec.dumps(bundle).encode()).digest()
+        if made != sent:
+            await session.send(BundleReply(id=0 if sent else request, bundle=bundle))
+        sent, pause_s = made, _RETRY_FIRST_S
+        del bundle
         await _wait(session.bundle_stale, again_s)
 
 
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait for the event, or for so long."""
+async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:
+    """Wait for the event, or for so long at most."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Collection
 from typing import Protocol
 
 from hpk.model import codec
@@ -73,10 +74,10 @@ class ChannelServer:
         """The open session of an attempt."""
         return self._sessions.get(nonce)
 
-    def refresh_bundle(self, uid: PodUid) -> None:
-        """Something a pod's bundle shows has changed."""
+    def refresh_bundles(self, uids: Collection[PodUid]) -> None:
+        """Something that these pods' bundles show has changed."""
         for session in self._sessions.values():
-            if session.uid == uid:
+            if session.uid in uids:
                 session.bundle_stale.set()
 
     async def run(self) -> None:

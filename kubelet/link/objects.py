@@ -1,21 +1,31 @@
-"""Reads ConfigMaps and Secrets for bundles.
+"""Reads ConfigMaps and Secrets for bundles, once for all the pods that show them.
 
-What was read a moment ago serves again for refreshing, because many pods show the same objects
-(every one the cluster's CA). Values live in memory only and are never logged.
+What was read serves every pod that was first heard of before it was read: no pod starts with less
+than its user saw. Then each object is looked at once a minute, however many pods show it, and they
+are told when it has changed. Values live in memory only, as long as a pod that shows them does, and
+are never logged. Source: pkg/kubelet/util/manager (registered objects).
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from hpk.model.errors import TransientError
+from hpk.model.ids import PodUid
 from kubelet.api.apiserver import ApiError, ApiServer, Json, path
 
-_KEPT_S = 5.0
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 60.0
+_MISSING_AGAIN_S = 3.0
+_TICK_S = 1.0
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,46 +40,110 @@ class ObjectData:
     files: Mapping[str, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A pod that shows objects.
+
+    :param since_s: what was read before will not do for it (monotonic seconds).
+    """
+
+    uid: PodUid
+    since_s: float
+
+
+@dataclass(slots=True)
+class _Kept:
+    """An object as it was when it was asked for at ``read_at_s``; data None where there is none."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    readers: set[PodUid] = field(default_factory=set)
+    data: ObjectData | None = None
+    read_at_s: float = float("-inf")
+
+    def is_due(self, now_s: float) -> bool:
+        again_s = _MISSING_AGAIN_S if self.data is None else _LOOK_AGAIN_S
+        return now_s - self.read_at_s >= again_s
+
+
+_Key = tuple[str, str, str]
+
+
 class ObjectReader:
-    """Asks the API server, and remembers the answer for a moment."""
+    """Asks the API server, and remembers the answers."""
 
-    def __init__(self, api: ApiServer) -> None:
+    def __init__(self, api: ApiServer, changed: Callable[[set[PodUid]], None]) -> None:
+        """
+        :param changed: called with the pods that show an object that has changed.
+        """
         self._api = api
-        self._kept: dict[tuple[str, str, str], tuple[float, ObjectData]] = {}
+        self._changed = changed
+        self._kept: dict[_Key, _Kept] = {}
 
-    async def config_map(self, namespace: str, name: str, *, fresh: bool) -> ObjectData | None:
+    async def config_map(self, namespace: str, name: str, reader: Reader) -> ObjectData | None:
         """A ConfigMap; None where there is none.
 
-        :param fresh: whether an answer of a moment ago will not do.
         :raises TransientError: the API server does not say.
         """
-        return await self._read("configmaps", namespace, name, fresh=fresh)
+        return await self._get(("configmaps", namespace, name), reader)
 
-    async def secret(self, namespace: str, name: str, *, fresh: bool) -> ObjectData | None:
+    async def secret(self, namespace: str, name: str, reader: Reader) -> ObjectData | None:
         """A Secret; see config_map."""
-        return await self._read("secrets", namespace, name, fresh=fresh)
+        return await self._get(("secrets", namespace, name), reader)
 
-    async def _read(
-        self, resource: str, namespace: str, name: str, *, fresh: bool
-    ) -> ObjectData | None:
-        now_s = time.monotonic()
-        # Secrets are not to stay longer than they serve.
-        self._kept = {k: v for k, v in self._kept.items() if now_s - v[0] < _KEPT_S}
-        key = (resource, namespace, name)
-        if not fresh and key in self._kept:
-            return self._kept[key][1]
+    def forget(self, uid: PodUid) -> None:
+        """The pod is gone."""
+        for kept in self._kept.values():
+            kept.readers.discard(uid)
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.readers}
+
+    async def keep_looking(self) -> None:
+        """Look at what pods show, until cancelled."""
+        places = asyncio.Semaphore(_AT_ONCE)
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now_s = time.monotonic()
+            due = [(key, kept) for key, kept in self._kept.items() if kept.is_due(now_s)]
+            async with asyncio.TaskGroup() as tasks:
+                for key, kept in due:
+                    tasks.create_task(self._look(key, kept, places))
+
+    async def _look(self, key: _Key, kept: _Kept, places: asyncio.Semaphore) -> None:
+        async with places, kept.lock:
+            before = kept.data
+            try:
+                await self._read(key, kept)
+            except TransientError as error:
+                log.debug("not looked at: %s", error)
+                return
+        if kept.data != before:
+            self._changed(set(kept.readers))
+
+    async def _get(self, key: _Key, reader: Reader) -> ObjectData | None:
+        kept = self._kept.setdefault(key, _Kept())
+        kept.readers.add(reader.uid)
+        async with kept.lock:
+            if kept.read_at_s < reader.since_s:
+                before = kept.data
+                await self._read(key, kept)
+                others = kept.readers - {reader.uid}
+                if others and kept.data != before:
+                    self._changed(others)
+        return kept.data
+
+    async def _read(self, key: _Key, kept: _Kept) -> None:
+        resource, namespace, name = key
         kind = "configmap" if resource == "configmaps" else "secret"
+        asked_at_s = time.monotonic()
+        data: ObjectData | None = None
         try:
             found = await self._api.get(path("api", "v1", "namespaces", namespace, resource, name))
             data = _secret(found) if kind == "secret" else _config_map(found)
         except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise TransientError(f'{kind} "{name}": {error}') from error
+            if not error.is_not_found:
+                raise TransientError(f'{kind} "{name}": {error}') from error
         except (binascii.Error, TypeError, AttributeError) as error:
             raise TransientError(f'{kind} "{name}" holds something that is no data') from error
-        self._kept[key] = (now_s, data)
-        return data
+        kept.data, kept.read_at_s = data, asked_at_s
 
 
 def _config_map(found: Json) -> ObjectData:

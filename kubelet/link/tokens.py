@@ -48,6 +48,13 @@ class TokenCache:
             self._tokens.setdefault(pod.uid, {})[service_account, source] = token
         return token.text
 
+    def again_s(self, uid: PodUid) -> float | None:
+        """In how many seconds the first of a pod's tokens wants to be renewed; None without any."""
+        of_pod = self._tokens.get(uid)
+        if not of_pod:
+            return None
+        return max(1.0, min(token.renew_at_s for token in of_pod.values()) - self._now_s())
+
     def forget(self, uid: PodUid) -> None:
         """The pod is gone."""
         self._tokens.pop(uid, None)

@@ -43,6 +43,8 @@ class PodWorker:
         meta = pod["metadata"]
         self.ref = PodRef(meta["namespace"], meta["name"], PodUid(meta["uid"]))
         self.pod = pod
+        self.since_s = time.monotonic()
+        """When the pod was first heard of."""
         self._services = services
         self._wake = asyncio.Event()
         self._has_object = True

@@ -83,10 +83,10 @@ class Supervisors:
     def forget(self, uid: PodUid) -> None:
         """Nothing of the pod is left."""
         self._not_understood.discard(uid)
-        self._bundles.tokens.forget(uid)
+        self._bundles.forget(uid)
 
     async def build_bundle(
-        self, uid: PodUid, nonce: Nonce, *, protocol: int, fresh: bool
+        self, uid: PodUid, nonce: Nonce, *, protocol: int
     ) -> tuple[Bundle, float | None]:
         """ChannelHandler: the attempt's bundle; what is missing becomes an event of the Pod."""
         worker = self._workers.get(uid)
@@ -98,10 +98,13 @@ class Supervisors:
             raise TransientError(f"the plan of attempt {nonce} is not there")
         record = self._observations.get(nonce).record
         facts = PodFacts(
-            pod=worker.pod, host_ip=record.host_ip if record else "", protocol=protocol
+            pod=worker.pod,
+            host_ip=record.host_ip if record else "",
+            protocol=protocol,
+            since_s=worker.since_s,
         )
         try:
-            bundle, again_s = await self._bundles.build(plan, facts, fresh=fresh)
+            bundle, again_s = await self._bundles.build(plan, facts)
         except TransientError as error:
             if error.reason:
                 self._events.warning(worker.pod, error.reason, str(error))

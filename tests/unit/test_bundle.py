@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +23,7 @@ from hpk.model.ids import PodRef, PodUid
 from hpk.model.plan import PodPlan, TokenSource
 from hpk.supervisor.inside.environment import with_api_port
 from kubelet.api.apiserver import ApiServer
+from kubelet.link import objects
 from kubelet.link.bundle import BundleBuilder, PodFacts
 from kubelet.link.bundle_files import MountError
 from kubelet.link.tokens import TokenCache
@@ -71,17 +74,29 @@ class Server:
     store: Store
     api: ApiServer
     builder: BundleBuilder
+    changed: list[set[PodUid]]
 
     async def build(
         self,
         pod: dict[str, Any],
         *,
         host_ip: str = "10.0.0.7",
-        fresh: bool = True,
+        since_s: float = 0.0,
         protocol: int = 1,
     ) -> Bundle:
-        facts = PodFacts(pod=pod, host_ip=host_ip, protocol=protocol)
-        return (await self.builder.build(plan(pod), facts, fresh=fresh))[0]
+        facts = PodFacts(pod=pod, host_ip=host_ip, protocol=protocol, since_s=since_s)
+        return (await self.builder.build(plan(pod), facts))[0]
+
+    async def looked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Until something that is shown was found to have changed."""
+        for name in ("_TICK_S", "_LOOK_AGAIN_S", "_MISSING_AGAIN_S"):
+            monkeypatch.setattr(objects, name, 0.0)
+        looking = asyncio.ensure_future(self.builder.keep_looking())
+        async with asyncio.timeout(60):
+            while not self.changed:
+                await asyncio.sleep(0.01)
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
 
 
 @pytest.fixture
@@ -105,7 +120,8 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(json.dumps(config))
     api = await ApiServer.connect(kubeconfig)
-    yield Server(store, api, BundleBuilder(api, SETTINGS))
+    changed: list[set[PodUid]] = []
+    yield Server(store, api, BundleBuilder(api, SETTINGS, changed.append), changed)
     await api.close()
     await runner.cleanup()
 
@@ -341,12 +357,16 @@ async def test_what_a_container_lacks(
     )
 
 
-async def test_what_was_missing_is_found_when_it_comes(server: Server) -> None:
+async def test_what_was_missing_is_found_when_it_comes(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pod = pod_with(env=[{"name": "V", "valueFrom": CONFIG_KEY}], command=["a"])
     bundle = await server.build(pod)
     assert bundle.containers[0].error
     server.store.put("configmaps", "c", data={"k": "now"})
-    assert env(await server.build(pod, fresh=False))["V"] == "now"
+    await server.looked(monkeypatch)
+    assert server.changed == [{plan(pod).pod.uid}]
+    assert env(await server.build(pod))["V"] == "now"
 
 
 async def test_bytes_that_are_no_text_cross_as_they_are(server: Server) -> None:
@@ -376,10 +396,42 @@ async def test_an_unchanged_pod_has_an_unchanged_bundle(server: Server) -> None:
     server.store.put("configmaps", "kube-root-ca.crt", data={"ca.crt": "CA"})
     first = await server.build(a_pod())
     asked = len(server.store.asked)
-    assert await server.build(a_pod(), fresh=False) == first
+    assert await server.build(a_pod()) == first
     assert len(server.store.asked) == asked
+
+
+async def test_a_pod_shows_what_was_there_when_it_was_made(server: Server) -> None:
+    server.store.put("configmaps", "kube-root-ca.crt", data={"ca.crt": "CA"})
+    first = await server.build(a_pod())
     server.store.put("configmaps", "kube-root-ca.crt", data={"ca.crt": "new"})
-    assert await server.build(a_pod(), fresh=True) != first
+    later = a_pod()
+    later["metadata"]["uid"] = "another"
+    assert (await server.build(later, since_s=time.monotonic())).volumes != first.volumes
+    # Whoever read it before is told.
+    assert server.changed == [{plan(a_pod()).pod.uid}]
+
+
+async def test_an_object_is_looked_at_once_for_all_and_no_longer_than_it_is_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.store.put("configmaps", "kube-root-ca.crt", data={"ca.crt": "CA"})
+    pods = [a_pod(), a_pod()]
+    pods[1]["metadata"]["uid"] = "another"
+    for pod in pods:
+        await server.build(pod)
+    assert server.store.asked.count("/api/v1/namespaces/default/configmaps/kube-root-ca.crt") == 1
+    server.store.put("configmaps", "kube-root-ca.crt", data={"ca.crt": "new"})
+    await server.looked(monkeypatch)
+    assert server.changed == [{plan(pod).pod.uid for pod in pods}]
+    for pod in pods:
+        server.builder.forget(plan(pod).pod.uid)
+    asked = len(server.store.asked)
+    looking = asyncio.ensure_future(server.builder.keep_looking())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    assert len(server.store.asked) == asked
 
 
 async def test_tokens_are_renewed_before_they_expire(server: Server) -> None:

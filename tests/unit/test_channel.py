@@ -71,7 +71,7 @@ class Kubelet:
     again_s: float | None = None
 
     async def build_bundle(
-        self, uid: PodUid, nonce: Nonce, *, protocol: int, fresh: bool
+        self, uid: PodUid, nonce: Nonce, *, protocol: int
     ) -> tuple[Bundle, float | None]:
         bundle = self.bundles[0]
         if len(self.bundles) > 1:
@@ -174,8 +174,8 @@ async def test_a_change_of_the_pod_is_sent_at_once(channel: Channel) -> None:
         assert await receive(reader) == Welcome(protocol=PROTOCOL_VERSION)
         writer.write(codec.frame_bytes(BundleRequest(id=3)))
         assert await receive(reader) == BundleReply(3, first)
-        channel.server.refresh_bundle(PodUid("another"))
-        channel.server.refresh_bundle(UID)
+        channel.server.refresh_bundles({PodUid("another")})
+        channel.server.refresh_bundles({UID})
         assert await receive(reader) == BundleReply(0, second)
 
 
