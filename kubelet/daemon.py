@@ -118,6 +118,7 @@ class Kubelet:
             nodes=self._nodes.names,
             session=self._channel.session,
             problem=self._problem,
+            numbers=self._numbers,
         )
 
     async def run(self) -> None:
@@ -167,6 +168,13 @@ class Kubelet:
             files_problem=self._files.problem,
             descriptors_problem=descriptors().problem,
         )
+
+    def _numbers(self) -> dict[str, float]:
+        return {
+            "hpk_pods": self._workers.count,
+            "hpk_pod_syncs_total": self._workers.syncs,
+            "hpk_supervisors_connected": self._channel.connected,
+        }
 
     def _problem(self) -> str:
         if not self._informer.synced.is_set():

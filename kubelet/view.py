@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import resource
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hpk.model.record import ContainerPhase
 from hpk.statefs import HpkPaths
 from kubelet.api.apiserver import ApiError, ApiServer, Json
 from kubelet.container_log import ContainerLog, log_path_of
+from kubelet.descriptors import descriptors
 from kubelet.evidence.observations import Observations
 from kubelet.link.session import Session
 from kubelet.server.backend import (
@@ -28,6 +31,10 @@ from kubelet.shared_files import SharedFiles
 _SIGNAL_VERSION = 2
 """Supervisors of earlier protocols skip SignalContainer as a frame they do not know."""
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class ServerBackend:
@@ -46,7 +53,11 @@ class ServerBackend:
         nodes: Callable[[], tuple[str, ...]],
         session: Callable[[Nonce], Session | None],
         problem: Callable[[], str],
+        numbers: Callable[[], Mapping[str, float]],
     ) -> None:
+        """
+        :param numbers: what other parts of the kubelet count, by metrics' names.
+        """
         self._api = api
         self._paths = paths
         self._observations = observations
@@ -57,6 +68,7 @@ class ServerBackend:
         self._nodes = nodes
         self._session = session
         self._problem = problem
+        self._numbers = numbers
 
     def pods(self) -> list[dict[str, Any]]:
         """All Pods of all virtual nodes, with the status reported last."""
@@ -69,6 +81,19 @@ class ServerBackend:
     def health(self) -> str | None:
         """What is wrong with the kubelet itself; Slurm's troubles are the Node's conditions."""
         return self._problem() or None
+
+    def metrics(self) -> Mapping[str, float]:
+        """What the kubelet holds, and what is left of what it may have."""
+        files = descriptors()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "process_open_fds": files.used,
+            "process_max_fds": files.limit,
+            "process_resident_memory_bytes": _resident_bytes(),
+            "process_cpu_seconds_total": usage.ru_utime + usage.ru_stime,
+            "hpk_shared_files_stalled": float(bool(self._files.problem)),
+            **self._numbers(),
+        }
 
     def node_names(self) -> tuple[str, ...]:
         """The virtual nodes."""

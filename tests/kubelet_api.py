@@ -99,6 +99,9 @@ class Backend:
     def health(self) -> str | None:
         return self.problem
 
+    def metrics(self) -> dict[str, float]:
+        return {"process_open_fds": 17, "hpk_pod_syncs_total": 1234567}
+
     def node_names(self) -> tuple[str, ...]:
         return ("main", "debug")
 

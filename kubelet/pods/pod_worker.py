@@ -172,6 +172,7 @@ class PodWorker:
 
         :returns: whether the worker is done, and when to look again (seconds, None: when woken).
         """
+        self._services.counts["syncs"] += 1
         await self.state.load()
         view = self._view()
         actions = compute_actions(view)

@@ -43,6 +43,16 @@ class PodWorkers:
         """A pod's worker."""
         return self._workers.get(uid)
 
+    @property
+    def count(self) -> int:
+        """How many pods there are, orphaned ones among them."""
+        return len(self._workers)
+
+    @property
+    def syncs(self) -> int:
+        """How many times any of them was looked at."""
+        return self._services.counts["syncs"]
+
     def attempt(self, uid: PodUid) -> Attempt | None:
         """The attempt that speaks for a pod."""
         worker = self._workers.get(uid)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hpk.journal import Attempt
 from hpk.model.job import Partition
@@ -28,6 +29,7 @@ class WorkerServices:
     :param partition: of a virtual node by its name.
     :param knows_partitions: whether Slurm has answered at all since the kubelet started.
     :param session: the open channel of an attempt.
+    :param counts: ``syncs``: of all workers together.
     """
 
     paths: HpkPaths
@@ -44,3 +46,4 @@ class WorkerServices:
     knows_partitions: Callable[[], bool]
     session: Callable[[Attempt], Session | None]
     spawn: Spawn
+    counts: Counter[str] = field(default_factory=Counter)

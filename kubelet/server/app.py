@@ -17,6 +17,7 @@ from kubelet.server.authorization import Authorizer, Question, question_for
 from kubelet.server.backend import KubeletBackend
 from kubelet.server.container_logs import LogLostError, container_logs_router
 from kubelet.server.healthz import healthz_router
+from kubelet.server.metrics import metrics_router
 from kubelet.server.peer import Peer
 from kubelet.server.pods import pods_router
 
@@ -30,6 +31,7 @@ def make_app(backend: KubeletBackend, authorizer: Authorizer) -> ASGIApp:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.include_router(healthz_router(backend))
     app.include_router(pods_router(backend))
+    app.include_router(metrics_router(backend))
     app.include_router(container_logs_router(backend))
     return AuthorizationGate(app, backend, authorizer)
 

@@ -6,6 +6,7 @@ Pods, the channel to their supervisors and the API server. Nothing here does I/O
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -105,6 +106,9 @@ class KubeletBackend(Protocol):
 
     def health(self) -> str | None:
         """None if the kubelet works, else what is wrong with it."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Numbers by Prometheus' names; a counter's ends in ``_total``."""
 
     def node_names(self) -> tuple[str, ...]:
         """The virtual nodes."""

@@ -71,6 +71,7 @@ class Kubelet:
             nodes=lambda: (),
             session=lambda nonce: self.session if nonce == NONCE else None,
             problem=lambda: "",
+            numbers=lambda: {"hpk_pods": 3},
         )
 
 
@@ -129,3 +130,10 @@ async def test_a_supervisor_that_is_not_there_cannot_signal(kubelet: Kubelet) ->
     kubelet.session = None
     with pytest.raises(TransientError, match="not connected"):
         await kubelet.backend.signal_container(POD.uid, "running", 15, not_before_s=0)
+
+
+async def test_what_is_left_of_the_descriptors_is_told(kubelet: Kubelet) -> None:
+    told = kubelet.backend.metrics()
+    assert 0 < told["process_open_fds"] < told["process_max_fds"]
+    assert told["process_resident_memory_bytes"] > 1024 * 1024
+    assert told["hpk_pods"] == 3
