@@ -18,6 +18,8 @@ _KUBELET_RULES = [
     _rule("", "nodes", "create get list watch patch update"),
     _rule("", "nodes/status", "get patch update"),
     _rule("", "pods", "get list watch delete"),
+    # Whose UID says which store this is.
+    _rule("", "namespaces", "get") | {"resourceNames": ["kube-system"]},
     _rule("", "pods/status", "get patch update"),
     _rule("", "events", "create patch update"),
     _rule("events.k8s.io", "events", "create patch update"),

@@ -21,6 +21,7 @@ from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
 from kubelet.api.apiserver import ApiServer
 from kubelet.api.informer import PodInformer
+from kubelet.api.store import StoreIdentity
 from kubelet.descriptors import descriptors
 from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
@@ -106,7 +107,8 @@ class Kubelet:
             events=self._events,
         )
         self._channel = ChannelServer(settings=settings, handler=self._supervisors)
-        self._informer = PodInformer(api, self._workers)
+        self._store = StoreIdentity(api, self._files, paths.kubelet / "store.json")
+        self._informer = PodInformer(api, self._store, self._workers)
         self._backend = ServerBackend(
             api=api,
             paths=paths,
@@ -152,6 +154,7 @@ class Kubelet:
                 ("channel", self._channel.run),
                 ("bundles", self._bundles.keep_looking),
                 ("pleg", self._pleg.run),
+                ("store", self._store.keep_noted),
                 ("informer", self._informer.run),
             ):
                 tasks.create_task(keep_running(name, loop), name=name)

@@ -28,6 +28,7 @@ class PodApi:
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
     patches: list[dict[str, Any]] = field(default_factory=list)
     version: int = 100
+    store: str = "store-1"
 
     def add(self, name: str, status: dict[str, Any]) -> dict[str, Any]:
         """A Pod, as a watch shows it."""
@@ -52,6 +53,10 @@ class PodApi:
 
     async def answer(self, request: web.Request) -> web.Response:
         parts = request.path.strip("/").split("/")
+        if parts == ["api", "v1", "namespaces", "kube-system"]:
+            if not self.store:
+                return web.json_response({"reason": "Forbidden"}, status=403)
+            return web.json_response({"metadata": {"uid": self.store}})
         if parts[-1] == "status" and request.method == "PATCH":
             assert request.content_type == "application/strategic-merge-patch+json"
             return self._patch_status(parts[-2], await request.json())

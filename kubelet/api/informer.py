@@ -1,7 +1,8 @@
 """One list and watch for all Pods bound to our virtual nodes.
 
-List → watch → bookmarks → list again on 410 (client-go's reflector). Tells an observed deletion (a
-DELETED event) from a mere absence (a Pod missing from a new list): only the former may end a job.
+List → watch → bookmarks → list again on 410 (client-go's reflector). A Pod that is missing from a
+new list was deleted if the list is of the store that was seen before; else nobody knows why it is
+missing (kubelet.api.store), and its job is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import random
 import time
 from typing import Protocol
 
-from kubelet.api.apiserver import ApiError, ApiServer, Json
+from kubelet.api.apiserver import ApiError, ApiServer, Json, resource_version
+from kubelet.api.store import StoreIdentity
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +33,20 @@ class PodHandler(Protocol):
     def pod_deleted(self, pod: Json) -> None:
         """The Pod's deletion was observed; ``pod`` is its last state."""
 
-    def pods_listed(self, pods: list[Json]) -> None:
-        """A whole list: whoever is not in it is absent, for reasons unknown."""
+    def pods_listed(self, pods: list[Json], *, is_same_store: bool) -> None:
+        """A whole list.
+
+        :param is_same_store: whoever is not in it has been deleted; else it is missing for reasons
+            unknown.
+        """
 
 
 class PodInformer:
     """Keeps a handler informed until it is cancelled."""
 
-    def __init__(self, api: ApiServer, handler: PodHandler) -> None:
+    def __init__(self, api: ApiServer, store: StoreIdentity, handler: PodHandler) -> None:
         self._api = api
+        self._store = store
         self._handler = handler
         self.synced = asyncio.Event()
 
@@ -71,7 +78,8 @@ class PodInformer:
             if not more:
                 break
             params["continue"] = str(more)
-        self._handler.pods_listed(pods)
+        is_same = await self._store.listed(resource_version(answer))
+        self._handler.pods_listed(pods, is_same_store=is_same)
         self.synced.set()
         return str(answer["metadata"]["resourceVersion"])
 
@@ -85,6 +93,7 @@ class PodInformer:
         async for event in self._api.watch(_PODS, params):
             pod = event["object"]
             version = str(pod["metadata"]["resourceVersion"])
+            self._store.saw(resource_version(pod))
             if event["type"] in ("ADDED", "MODIFIED"):
                 self._handler.pod_changed(_lean(pod))
             elif event["type"] == "DELETED":

@@ -1,7 +1,8 @@
 """Pods that only their journals know: the API server has lost them, or they ended unwatched.
 
-Upstream's orphaned pods (pkg/kubelet/kubelet_pods.go, HandlePodCleanups), but for their end: no job
-is ended because its Pod is missing, for the API server's store may have been emptied or restored.
+Upstream's orphaned pods (pkg/kubelet/kubelet_pods.go, HandlePodCleanups), but for their end: where
+the API server's store may have been emptied or restored no job is ended because its Pod is missing,
+then or later. Whose job is kept that way is marked by a file of the Pod's directory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import logging
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
+from hpk.durable import write_atomically
 from hpk.journal import PodJournal, known_pods, read_pod
 from hpk.model.ids import PodUid
 from hpk.statefs import HpkPaths
@@ -41,6 +44,26 @@ async def orphaned_pods(
             continue
         if not is_known(uid):
             yield journal
+
+
+def kept_pods(paths: HpkPaths) -> frozenset[PodUid]:
+    """Pods that were missing from a store that was not the one they were made in."""
+    return frozenset(uid for uid in known_pods(paths) if _mark(paths, uid).exists())
+
+
+def keep_pod(paths: HpkPaths, uid: PodUid) -> None:
+    """Write down that the job of this Pod is kept though its Pod is missing."""
+    if paths.pod_dir(uid).exists() and not _mark(paths, uid).exists():
+        write_atomically(_mark(paths, uid), "")
+
+
+def keep_no_longer(paths: HpkPaths, uid: PodUid) -> None:
+    """The Pod is there again."""
+    _mark(paths, uid).unlink(missing_ok=True)
+
+
+def _mark(paths: HpkPaths, uid: PodUid) -> Path:
+    return paths.pod_dir(uid) / "kept"
 
 
 def _is_live(journal: PodJournal) -> bool:

@@ -102,9 +102,10 @@ class PodWorker:
         """Whether the API server has the Pod, as far as is known."""
         return self._has_object
 
-    def object_missing(self) -> None:
-        """The Pod is not in a new list: gone if its deletion had begun, else its job is kept."""
-        if self._deletion is not None:
+    def object_missing(self, *, was_deleted: bool) -> None:
+        """The Pod is not in a new list: gone if its deletion had begun or must have, else its job
+        is kept."""
+        if self._deletion is not None or (was_deleted and self._has_object):
             self.object_gone(self.pod)
             return
         if self._has_object:

@@ -12,7 +12,12 @@ from collections.abc import Callable
 from hpk.journal import Attempt
 from hpk.model.ids import PodUid
 from kubelet.api.apiserver import Json
-from kubelet.pods.orphaned_pods import orphaned_pods
+from kubelet.pods.orphaned_pods import (
+    keep_no_longer,
+    keep_pod,
+    kept_pods,
+    orphaned_pods,
+)
 from kubelet.pods.pod_worker import PodWorker
 from kubelet.pods.worker_services import WorkerServices
 
@@ -98,29 +103,39 @@ class PodWorkers:
         worker = self._workers.get(uid) or self._start(uid, PodWorker(pod, self._services))
         worker.object_gone(pod)
 
-    def pods_listed(self, pods: list[Json]) -> None:
+    def pods_listed(self, pods: list[Json], *, is_same_store: bool) -> None:
         """PodHandler: a whole list."""
         listed = {PodUid(pod["metadata"]["uid"]) for pod in pods}
         for pod in pods:
             self.pod_changed(pod)
-        for uid, worker in self._workers.items():
-            if uid not in listed:
-                worker.object_missing()
-        self._services.spawn(self._take_up_orphans(listed))
+        missing = self._workers.keys() - listed
+        for uid in missing:
+            self._workers[uid].object_missing(was_deleted=is_same_store)
+        if not is_same_store:
+            self._services.spawn(self._keep(missing))
+        self._services.spawn(self._take_up_orphans(listed, is_same_store=is_same_store))
 
-    async def _take_up_orphans(self, listed: set[PodUid]) -> None:
-        """Start workers for the pods that were not listed: they end those whose deletion was
-        observed, and keep the jobs of the others."""
+    async def _take_up_orphans(self, listed: set[PodUid], *, is_same_store: bool) -> None:
+        """Start workers for the pods that were not listed: they end those that were deleted, and
+        keep the jobs of those that are missing for reasons unknown. Those stay kept."""
+        kept = await self._services.files.do(kept_pods, self._services.paths)
+        for uid in kept & listed:
+            await self._services.files.do(keep_no_longer, self._services.paths, uid)
 
         def is_known(uid: PodUid) -> bool:
             return uid in listed or uid in self._workers
 
         async for journal in orphaned_pods(self._services.paths, self._services.files, is_known):
-            log.warning(
-                "pod is unknown to the API server pod=%s deleted=%s", journal.pod, journal.deleted
-            )
-            worker = PodWorker.of_absent(journal, self._services, deleted=journal.deleted)
-            self._start(journal.pod.uid, worker)
+            uid = journal.pod.uid
+            deleted = journal.deleted or (is_same_store and uid not in kept)
+            log.warning("pod is unknown to the API server pod=%s deleted=%s", journal.pod, deleted)
+            if not deleted:
+                await self._services.files.do(keep_pod, self._services.paths, uid)
+            self._start(uid, PodWorker.of_absent(journal, self._services, deleted=deleted))
+
+    async def _keep(self, uids: set[PodUid]) -> None:
+        for uid in uids:
+            await self._services.files.do(keep_pod, self._services.paths, uid)
 
     def _start(self, uid: PodUid, worker: PodWorker) -> PodWorker:
         self._workers[uid] = worker

@@ -55,6 +55,65 @@ def test_a_deployment_keeps_its_replicas(cluster: Cluster) -> None:
         cluster.wait_job_ended(job)
 
 
+def test_a_deployment_that_cannot_run_waits_with_its_reason_and_makes_no_others(
+    cluster: Cluster,
+) -> None:
+    made = template("sh", "-c", "sleep 600")
+    made["spec"] |= {"restartPolicy": "Always", "terminationGracePeriodSeconds": 1}
+    made["spec"]["containers"][0]["tty"] = True
+    selector = {"matchLabels": {"app": "it"}}
+    spec: Json = {"replicas": 1, "selector": selector, "template": made}
+    cluster.create(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "tty"}, "spec": spec}
+    )
+
+    def refused() -> Json | None:
+        for name in cluster.pods():
+            found = cluster.get("pod", name)
+            conditions = {c["type"]: c for c in found["status"].get("conditions") or []}
+            if "hpk.io/Admitted" in conditions:
+                return found
+        return None
+
+    found = eventually(refused, what="a Pod that says why it waits")
+    assert found is not None
+    assert found["status"]["phase"] == "Pending"
+    (status,) = found["status"]["containerStatuses"]
+    assert status["state"]["waiting"]["reason"] == "UnsupportedField"
+    assert "spec.containers[0].tty" in status["state"]["waiting"]["message"]
+    name = found["metadata"]["name"]
+    eventually(
+        lambda: [e for e in cluster.events(name) if e["reason"] == "UnsupportedField"],
+        what="the event of a refusal",
+    )
+    assert list(cluster.pods()) == [name]
+    fix = '{"spec":{"template":{"spec":{"containers":[{"name":"main","tty":null}]}}}}'
+    cluster.kubectl("patch", "deployment", "tty", "-p", fix)
+    cluster.kubectl("rollout", "status", "deployment/tty", "--timeout=100s")
+
+
+def test_what_another_controller_says_of_a_pod_is_repaired_or_left_as_it_is_its_own(
+    cluster: Cluster,
+) -> None:
+    made = pod("web", "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+    cluster.create(made)
+    cluster.wait_phase("web", "Running")
+
+    def conditions() -> dict[str, str]:
+        found = cluster.get("pod", "web")["status"]["conditions"]
+        return {c["type"]: c["status"] for c in found}
+
+    eventually(lambda: conditions()["Ready"] == "True", what="a Pod that is ready")
+    # As the node lifecycle controller does when a node was not heard of, and a controller's own.
+    drift = (
+        '{"status":{"conditions":[{"type":"Ready","status":"False"},'
+        '{"type":"example.com/mine","status":"True"}]}}'
+    )
+    cluster.kubectl("patch", "pod", "web", "--subresource=status", "-p", drift)
+    eventually(lambda: conditions()["Ready"] == "True", what="a Pod that is ready again")
+    assert conditions()["example.com/mine"] == "True"
+
+
 def test_a_deployment_with_a_config_map_and_a_secret(cluster: Cluster) -> None:
     cluster.create(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": "v1"}},

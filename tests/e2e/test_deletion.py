@@ -10,7 +10,14 @@ import pytest
 
 from bootstrap.lab.layout import LOGIN
 from tests.e2e.cluster import Cluster, Json, eventually, pod
-from tests.e2e.faults import PodFiles, Witness, frozen, witness_in
+from tests.e2e.faults import (
+    PodFiles,
+    Witness,
+    frozen,
+    signal,
+    wait_other_kubelet,
+    witness_in,
+)
 
 HELD = {"slurm-job.hpk.io/flags": "--hold"}
 _SILENT = """
@@ -178,6 +185,41 @@ def test_a_deletion_while_the_kubelet_is_down_is_found_when_it_is_back(
         kill()
     wait_gone(cluster, "unseen")
     assert_job_over(cluster, job)
+
+
+def test_a_forced_deletion_while_the_kubelet_is_down_ends_the_job_when_it_is_back(
+    cluster: Cluster, witness: Witness
+) -> None:
+    cluster.create(pod("unheard", "sh", "-c", f"{witness.tell('unheard')}; sleep 1000"))
+    cluster.wait_phase("unheard", "Running")
+    files = PodFiles.of(cluster, "unheard")
+    (job,) = cluster.job_ids("unheard")
+    with frozen(cluster, cluster.kubelet_pid()) as kill:
+        cluster.kubectl("delete", "pod", "unheard", "--force", "--grace-period=0")
+        kill()
+    assert_job_over(cluster, job)
+    eventually(lambda: not files.exists, what="the pod's directory to be gone")
+
+
+def test_a_kubelet_that_starts_amid_a_deletion_leaves_the_pod_its_grace_period(
+    cluster: Cluster, witness: Witness
+) -> None:
+    # Longer than Slurm would give: a job that is cancelled has KillWait.
+    said, done = witness.tell("amid-said"), witness.tell("amid-done")
+    script = (
+        f"trap '{said}; sleep 45; {done}; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+    )
+    cluster.create(pod("amid", "sh", "-c", script, spec={"terminationGracePeriodSeconds": 300}))
+    eventually(lambda: "ready" in logs_of(cluster, "amid"), what="the container's trap")
+    (job,) = cluster.job_ids("amid")
+    cluster.kubectl("delete", "pod", "amid", "--wait=false")
+    eventually(lambda: witness.count("amid-said"), what="SIGTERM")
+    kubelet = cluster.kubelet_pid()
+    signal(cluster, kubelet, "KILL")
+    wait_other_kubelet(cluster, kubelet)
+    eventually(lambda: witness.count("amid-done"), timeout_s=120, what="its last word")
+    wait_gone(cluster, "amid")
+    assert sacct_state(cluster, job) == "COMPLETED"
 
 
 def test_a_deletion_that_a_killed_kubelet_had_written_down_is_carried_out(
