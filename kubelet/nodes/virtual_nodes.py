@@ -128,7 +128,8 @@ class NodeRegistrar:
         status: dict[str, Any] = wanted["status"]
         old = (existing.get("status") or {}).get("conditions") or []
         status["conditions"] = merge_conditions(old, status["conditions"])
-        await self._api.merge_patch(f"{url}/status", {"status": status})
+        # Conditions merge by their type: those of others stay.
+        await self._api.strategic_patch(f"{url}/status", {"status": status})
 
     async def renew_lease(self, name: str) -> None:
         """Renew the Node's lease, creating it where there is none."""
