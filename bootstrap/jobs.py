@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpk import journal
-from hpk.flock import exclusive_lock
 from hpk.journal import Attempt
 from hpk.model.errors import HpkError
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation
-from hpk.slurm.base import SlurmBackend, parse_submit_output
+from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
 
 log = logging.getLogger(__name__)
@@ -67,42 +65,36 @@ async def open_jobs(
     known: dict[SlurmJobId, Attempt] = {}
     seen: dict[SlurmJobId, JobObservation] = {}
     for attempt in attempts:
-        job_id = attempt.job_id
-        if job_id is None:
-            job_id = await asyncio.to_thread(_submitted_id, paths, attempt, settle=settle)
+        job_id = attempt.job_id or await _recovered(paths, backend, attempt, settle=settle)
         if job_id is not None:
             known[job_id] = attempt
-        else:
-            for job in await _by_name(backend, attempt):
-                known[job.job_id], seen[job.job_id] = attempt, job
-    unseen = [job_id for job_id in known if job_id not in seen]
-    if unseen:
+    if known:
         # Those it says nothing of are listed as UNKNOWN; who cancels them learns of the silence.
         with contextlib.suppress(HpkError):
-            seen |= await backend.jobs(unseen)
+            seen |= await backend.jobs(list(known))
     return tuple(
         _open_job(attempt, job_id, seen.get(job_id))
         for job_id, attempt in known.items()
-        if not (job_id in seen and seen[job_id].state.is_terminal)
+        if job_id not in seen or _is_live(attempt, seen[job_id])
     )
 
 
-async def _by_name(backend: SlurmBackend, attempt: Attempt) -> Sequence[JobObservation]:
+def _is_live(attempt: Attempt, job: JobObservation) -> bool:
+    return attempt.owns(job) and not job.state.is_terminal
+
+
+async def _recovered(
+    paths: HpkPaths, backend: SlurmBackend, attempt: Attempt, *, settle: bool
+) -> SlurmJobId | None:
+    """The id that sbatch printed, or Slurm tells, although nobody lived to journal it."""
     try:
-        return await backend.find_jobs(attempt.job_name, since_s=attempt.intent_at_s)
+        return await backend.recover(
+            attempt.job_name,
+            since_s=attempt.intent_at_s,
+            directory=Path(paths.attempt(attempt.pod.uid, attempt.nonce).root),
+            settle=settle,
+        )
     except HpkError:
-        return ()
-
-
-def _submitted_id(paths: HpkPaths, attempt: Attempt, *, settle: bool) -> SlurmJobId | None:
-    """The id that sbatch printed although nobody lived to journal it."""
-    if settle:
-        with exclusive_lock(paths.submit_lock(attempt.pod.uid)):
-            pass  # whoever submits holds this lock until sbatch has ended
-    output = Path(paths.attempt(attempt.pod.uid, attempt.nonce).submit_output)
-    try:
-        return parse_submit_output(output.read_text(errors="replace"))
-    except FileNotFoundError:
         return None
 
 
@@ -123,12 +115,14 @@ async def cancel_all(
 
     :returns: the jobs that were cancelled, and what went wrong with others.
     """
-    cancelled, errors = [], []
-    for job in await open_jobs(paths, backend, settle=True):
-        try:
-            await backend.cancel(job.job_id)
-        except HpkError as error:
-            errors.append(f"job {job.job_id} ({job.pod}): {error}")
-        else:
-            cancelled.append(job)
-    return tuple(cancelled), tuple(errors)
+    jobs = await open_jobs(paths, backend, settle=True)
+    try:
+        failed = await backend.cancel([job.job_id for job in jobs])
+    except HpkError as error:
+        failed = {job.job_id: error for job in jobs}
+    errors = [
+        f"job {job.job_id} ({job.pod}): {failed[job.job_id]}"
+        for job in jobs
+        if job.job_id in failed
+    ]
+    return tuple(job for job in jobs if job.job_id not in failed), tuple(errors)

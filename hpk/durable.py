@@ -62,13 +62,14 @@ def write_new(path: AnyPath, payload: bytes, *, mode: int = FILE_MODE, sync: boo
         raise
 
 
-def append_line(path: AnyPath, line: str) -> None:
+def append_line(path: AnyPath, line: str, *, sync: bool = True) -> None:
     """Append one line, whole, or raise and leave none of it.
 
     write(2) may take a part alone (a quota, a full disk) and say the rest to nobody, and the line
     would count as written and read as none. One process appends to a file at a time. What a crash
     left of a line before is ended first.
 
+    :param sync: the line survives a crash of this host.
     :raises ValueError: it is more than one line.
     :raises OSError: it is not there; where even its beginning could not be taken back a reader
         finds a line that is cut short.
@@ -86,14 +87,16 @@ def append_line(path: AnyPath, line: str) -> None:
             rest = memoryview(payload)
             while rest:
                 rest = rest[os.write(fd, rest) :]
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, before)
             raise
     finally:
         os.close(fd)
-    sync_directory(os.path.dirname(os.fspath(path)))
+    if sync and not before:
+        sync_directory(os.path.dirname(os.fspath(path)))
 
 
 def sync_directory(path: AnyPath) -> None:

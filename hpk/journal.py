@@ -1,7 +1,7 @@
 """The journal of a Pod's attempts: what the kubelet meant to do, written before it did it.
 
 One line for each step, in order: ``intent`` (a nonce was chosen, a submission may be under way),
-``submitted`` (Slurm's id for it), ``revoked`` (its claim was taken back, it can never run),
+``submitted`` (where Slurm has put it), ``revoked`` (its claim was taken back, it can never run),
 ``refused`` (sbatch said no), ``delete`` (the Pod's deletion was observed), ``ended`` (nothing of
 the attempt is left in Slurm).
 """
@@ -16,8 +16,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from hpk.durable import append_line
+from hpk.durable import append_line, write_atomically
+from hpk.model import codec
+from hpk.model.errors import ParseError
 from hpk.model.ids import JobName, Nonce, PodRef, PodUid, SlurmJobId, is_valid_uid
+from hpk.model.job import JobObservation
+from hpk.model.placement import Placement
 from hpk.statefs import HpkPaths
 
 
@@ -39,7 +43,7 @@ class Attempt:
     pod: PodRef
     nonce: Nonce
     intent_at_s: float
-    job_id: SlurmJobId | None = None
+    placement: Placement | None = None
     revoked: bool = False
     refused: bool = False
     ended: bool = False
@@ -48,6 +52,22 @@ class Attempt:
     def job_name(self) -> str:
         """The name its Slurm job carries."""
         return str(JobName(self.pod.namespace, self.pod.name, self.nonce))
+
+    @property
+    def job_id(self) -> SlurmJobId | None:
+        """The Slurm job it runs in; None while Slurm has not taken it."""
+        return self.placement.job_id if self.placement is not None else None
+
+    def owns(self, job: JobObservation) -> bool:
+        """Whether the job that has this attempt's id is this attempt's.
+
+        A controller that lost its newest state in a crash gives ids out again. Names say little:
+        users and plugins of a site change them; the path of what was submitted holds the nonce and
+        stays. Where Slurm tells of none, only the name of another attempt speaks against it.
+        """
+        if self.nonce in job.command or self.nonce in job.name:
+            return True
+        return not job.command and JobName.parse(job.name) is None
 
     @property
     def is_open(self) -> bool:
@@ -78,9 +98,40 @@ def record_step(
     step: Step,
     *,
     nonce: Nonce | None = None,
-    job_id: SlurmJobId | None = None,
+    placement: Placement | None = None,
 ) -> None:
-    """Append a step; durable when this returns."""
+    """Append a step.
+
+    Durable when this returns, but for what Slurm said: that is asked of Slurm again where it is
+    not here.
+    """
+    line = _line(pod, step, nonce=nonce, placement=placement)
+    sync = step not in (Step.SUBMITTED, Step.REFUSED)
+    append_line(paths.journal(pod.uid), line, sync=sync)
+
+
+def begin_attempt(paths: HpkPaths, old: PodJournal | None, pod: PodRef, nonce: Nonce) -> Attempt:
+    """Journal the intent; durable when this returns.
+
+    Attempts that were withdrawn before are dropped, so that a Pod that waits for long has a journal
+    of one attempt.
+
+    :param old: the Pod's journal so far, none of whose attempts may have a job.
+    """
+    attempt = Attempt(pod=pod, nonce=nonce, intent_at_s=time.time())
+    if old is None or not old.attempts:
+        record_step(paths, pod, Step.INTENT, nonce=nonce)
+        return attempt
+    lines = [_line(pod, Step.INTENT, nonce=nonce)]
+    if old.deleted:
+        lines.insert(0, _line(pod, Step.DELETE))
+    write_atomically(paths.journal(pod.uid), "".join(f"{line}\n" for line in lines))
+    return attempt
+
+
+def _line(
+    pod: PodRef, step: Step, *, nonce: Nonce | None = None, placement: Placement | None = None
+) -> str:
     entry: dict[str, object] = {
         "step": step.value,
         "at_s": time.time(),
@@ -89,9 +140,9 @@ def record_step(
     }
     if nonce is not None:
         entry["nonce"] = nonce
-    if job_id is not None:
-        entry["job_id"] = job_id
-    append_line(paths.journal(pod.uid), json.dumps(entry, separators=(",", ":")))
+    if placement is not None:
+        entry["placement"] = codec.encode(placement)
+    return json.dumps(entry, separators=(",", ":"))
 
 
 def read_pod(paths: HpkPaths, uid: PodUid) -> PodJournal | None:
@@ -137,16 +188,26 @@ def _apply(
             return
         attempts[nonce] = Attempt(pod=pod, nonce=nonce, intent_at_s=float(at_s))
         return
-    job_id = entry.get("job_id")
     attempts[nonce] = Attempt(
         pod=old.pod,
         nonce=nonce,
         intent_at_s=old.intent_at_s,
-        job_id=SlurmJobId(job_id) if isinstance(job_id, int) else old.job_id,
+        placement=_placement(entry) or old.placement,
         revoked=old.revoked or step == Step.REVOKED,
         refused=old.refused or step == Step.REFUSED,
         ended=old.ended or step == Step.ENDED,
     )
+
+
+def _placement(entry: dict[str, object]) -> Placement | None:
+    job_id = entry.get("job_id")
+    if isinstance(job_id, int):
+        return Placement(SlurmJobId(job_id))  # as it was written before there were placements
+    try:
+        found: Placement = codec.decode(Placement, entry["placement"])
+    except (KeyError, ParseError):
+        return None
+    return found
 
 
 def known_pods(paths: HpkPaths) -> tuple[PodUid, ...]:

@@ -124,10 +124,6 @@ class HpkPaths:
         """The journal of one Pod's attempts."""
         return self.pod_dir(uid) / "journal.jsonl"
 
-    def submit_lock(self, uid: PodUid) -> Path:
-        """Held, through an inherited descriptor, by every sbatch of this Pod while it runs."""
-        return self.pod_dir(uid) / "submit.lock"
-
     def attempt(self, uid: PodUid, nonce: Nonce) -> AttemptLayout:
         """The files of one attempt."""
         return AttemptLayout(str(self.pod_dir(uid) / "attempts" / nonce))

@@ -63,13 +63,14 @@ async def run(
     cwd: Path | None = None,
     stdout_path: Path | None = None,
     stderr_path: Path | None = None,
-    pass_fds: Sequence[int] = (),
+    output_fds: tuple[int, int] | None = None,
     outlives_us: bool = False,
 ) -> Completed:
     """Run a program to its end.
 
     :param environment: its whole environment; `base_environment()` when None.
     :param stdout_path: a file for its standard output, to outlive us; stderr_path alike.
+    :param output_fds: both, opened by the caller (and perhaps locked).
     :param outlives_us: do not kill it when we are cancelled or it takes too long: what it does
         must be done whole, and its files and descriptors tell how it went.
     :raises PermanentError: there is no such program, or we may not run it.
@@ -77,11 +78,9 @@ async def run(
     """
     log.debug("run %s", shlex.join(argv))
     with contextlib.ExitStack() as stack:
-        out = (
-            stack.enter_context(stdout_path.open("wb")) if stdout_path else asyncio.subprocess.PIPE
-        )
-        err = (
-            stack.enter_context(stderr_path.open("wb")) if stderr_path else asyncio.subprocess.PIPE
+        out, err = output_fds or (
+            stack.enter_context(path.open("wb")) if path else asyncio.subprocess.PIPE
+            for path in (stdout_path, stderr_path)
         )
         try:
             process = await asyncio.create_subprocess_exec(
@@ -91,7 +90,6 @@ async def run(
                 stderr=err,
                 env=dict(environment) if environment is not None else base_environment(),
                 cwd=cwd,
-                pass_fds=tuple(pass_fds),
                 start_new_session=True,
             )
         except FileNotFoundError as error:

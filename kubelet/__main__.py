@@ -43,7 +43,7 @@ async def _main() -> None:
         paths=paths,
         settings=settings,
         api=await ApiServer.connect(Path(settings.kubeconfig)),
-        slurm=CliBackend(),
+        slurm=CliBackend(interval_s=settings.poll_interval_s),
         zipapp=install_zipapp(paths),
         site=site,
     )

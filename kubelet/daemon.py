@@ -75,8 +75,12 @@ class Kubelet:
         )
         self._events = EventRecorder(api)
         self._images = ImageManager(paths)
-        submitter = Submitter(
-            paths=paths, slurm=slurm, settings=_supervisor_settings(paths, settings), zipapp=zipapp
+        self._submitter = Submitter(
+            paths=paths,
+            slurm=slurm,
+            settings=_supervisor_settings(paths, settings),
+            zipapp=zipapp,
+            call=self._observed,
         )
         self._workers = PodWorkers(
             WorkerServices(
@@ -85,7 +89,7 @@ class Kubelet:
                 slurm=slurm,
                 site=site,
                 images=self._images,
-                submitter=submitter,
+                submitter=self._submitter,
                 pleg=self._pleg,
                 observations=observations,
                 statuses=StatusManager(api),
@@ -200,6 +204,7 @@ class Kubelet:
 
     def _pod_gone(self, uid: PodUid) -> None:
         self._supervisors.forget(uid)
+        self._submitter.forget(uid)
 
 
 def _supervisor_settings(paths: HpkPaths, settings: KubeletSettings) -> SupervisorSettings:

@@ -88,6 +88,8 @@ class JobObservation:
     :param signal: the signal that ended the batch script, 0 if none.
     :param start_time_s: Unix seconds; expected start for queued jobs; None if unknown.
     :param source: ``squeue`` or ``sacct``.
+    :param command: what was submitted: the batch script's path, or the command line that holds it;
+        "" where Slurm does not tell.
     """
 
     job_id: SlurmJobId
@@ -100,6 +102,7 @@ class JobObservation:
     start_time_s: Optional[float]
     end_time_s: Optional[float]
     source: str
+    command: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class AttemptLayout:
     """The directory of one attempt to run a pod: ``$HPK_HOME/pods/UID/attempts/NONCE``.
 
-    ``root`` is an absolute path without a trailing slash.
+    ``root`` is an absolute path without a trailing slash. What a submission leaves in it is
+    hpk.slurm.submitting's.
     """
 
     root: str
@@ -28,16 +29,6 @@ class AttemptLayout:
     def script(self) -> str:
         """The batch script as it was submitted."""
         return f"{self.root}/script.sh"
-
-    @property
-    def submit_output(self) -> str:
-        """Standard output of ``sbatch --parsable``: the job's id, even if the kubelet died."""
-        return f"{self.root}/sbatch.out"
-
-    @property
-    def submit_errors(self) -> str:
-        """Standard error of sbatch."""
-        return f"{self.root}/sbatch.err"
 
     @property
     def job_output(self) -> str:

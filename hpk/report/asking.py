@@ -10,9 +10,8 @@ from hpk.model.errors import HpkError, PermanentError
 from hpk.model.ids import PodUid
 from hpk.report.cluster import Cluster, Json, find_journal
 from hpk.report.why import Facts
-from hpk.slurm.base import parse_submit_output
 from hpk.slurm.cli import CliBackend
-from hpk.slurm.refusals import slurm_words
+from hpk.slurm.submitting import printed_id, printed_words
 from hpk.slurm.usage import JobUsage
 from hpk.statefs import HpkPaths
 
@@ -64,8 +63,7 @@ async def _ask_slurm(
     job_id = attempt.job_id
     if job_id is None:
         # The kubelet may not have written down yet what sbatch has said.
-        output = Path(paths.attempt(attempt.pod.uid, attempt.nonce).submit_output)
-        job_id = parse_submit_output(_text(output))
+        job_id = printed_id(_directory(paths, attempt))
     if job_id is None:
         return None, ""
     try:
@@ -77,11 +75,8 @@ async def _ask_slurm(
 def _refusal(paths: HpkPaths, attempt: Attempt | None) -> str:
     if attempt is None:
         return ""
-    return slurm_words(_text(Path(paths.attempt(attempt.pod.uid, attempt.nonce).submit_errors)))
+    return printed_words(_directory(paths, attempt))
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+def _directory(paths: HpkPaths, attempt: Attempt) -> Path:
+    return Path(paths.attempt(attempt.pod.uid, attempt.nonce).root)

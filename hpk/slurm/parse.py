@@ -1,21 +1,24 @@
 """Slurm's text to data: squeue and sacct. No I/O.
 
-Fields are separated by ``|``; the job's name, the one free text among them, comes last. Times are
-Unix seconds (SLURM_TIME_FORMAT=%s).
+Free texts (a job's name, its command) may hold any separator, so they stand between markers: words
+that nobody could guess when the job was submitted. Times are Unix seconds (SLURM_TIME_FORMAT=%s).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from hpk.model.errors import ParseError
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation, JobState
 
-SQUEUE_FIELDS = "%i|%T|%r|%N|%S|%e|%j"
-SACCT_FIELDS = "JobIDRaw,State,ExitCode,Reason,NodeList,Start,End,JobName"
+SACCT_FIELDS = "JobIDRaw,State,ExitCode,Reason,NodeList,Start,End,SubmitLine,JobName"
+_SACCT_COUNT = 9
 
+_NONE: Mapping[str, JobObservation] = MappingProxyType({})
 _SIG_OOM = 125
 """What accounting gives for "ran out of memory" in the place of a signal."""
 _STATE = re.compile(r"[A-Z_]{2,32}")
@@ -39,26 +42,37 @@ def parse_state(text: str, line: str = "") -> JobState:
         return JobState.UNKNOWN
 
 
-def parse_squeue(text: str, marker: str) -> tuple[JobObservation, ...]:
-    """The jobs in the output of ``squeue -h -o "MARKER|" + SQUEUE_FIELDS``.
+def squeue_format(marker: str) -> str:
+    """The ``-o`` of squeue whose output `parse_squeue` takes."""
+    return f"{marker}|%i|%T|%r|%N|%S|%e|{marker}%o{marker}%j"
 
-    :param marker: a word nobody could guess, so that no job's name can forge a line.
+
+def parse_squeue(
+    text: str, marker: str, known: Mapping[str, JobObservation] = _NONE
+) -> dict[str, JobObservation]:
+    """The jobs in the output of ``squeue -h -o FORMAT``, by their records' text.
+
+    :param known: an earlier answer; records that are in it too are not read again.
     """
     records = ("\n" + text).split(f"\n{marker}|")
     if records[0].strip():
         raise ParseError(f"not a line of squeue: {records[0].strip()!r}")
-    return tuple(
-        observation
-        for record in records[1:]
-        if (observation := _squeue_job(record.removesuffix("\n"))) is not None
-    )
+    found: dict[str, JobObservation] = {}
+    for record in records[1:]:
+        line = record.removesuffix("\n")
+        job = known.get(line) or _squeue_job(line, marker)
+        if job is not None:
+            found[line] = job
+    return found
 
 
-def _squeue_job(line: str) -> JobObservation | None:
-    fields = line.split("|", 6)
-    if len(fields) != 7:
+def _squeue_job(line: str, marker: str) -> JobObservation | None:
+    texts = line.split(marker, 2)
+    fields = texts[0].split("|")
+    if len(fields) != 7 or len(texts) != 3:
         raise ParseError(f"not a line of squeue: {line!r}")
-    job_id, state, reason, nodes, start, end, name = fields
+    job_id, state, reason, nodes, start, end, _ = fields
+    _, command, name = texts
     if not _JOB_ID.fullmatch(job_id):
         return None  # an element of a job array or of a heterogeneous job: never one of ours
     parsed = parse_state(state, line)
@@ -73,22 +87,25 @@ def _squeue_job(line: str) -> JobObservation | None:
         start_time_s=_time(start, line),
         end_time_s=_time(end, line) if parsed.is_terminal else None,
         source="squeue",
+        command=_text(command),
     )
 
 
-def parse_sacct(text: str) -> tuple[JobObservation, ...]:
-    """The jobs in the output of ``sacct -n -P --format=SACCT_FIELDS``, steps merged in.
+def parse_sacct(text: str, marker: str) -> tuple[JobObservation, ...]:
+    """The jobs in the output of ``sacct -n -p --delimiter=MARKER --format=SACCT_FIELDS``.
+
+    Steps are merged in.
 
     A job that failed while one of its steps ran out of memory is OUT_OF_MEMORY: Slurm says so of
     the job itself only where the batch step was hit.
     """
     jobs: dict[SlurmJobId, JobObservation] = {}
     out_of_memory: set[SlurmJobId] = set()
-    for line in text.splitlines():
+    for line in text.split(f"{marker}\n"):
         if not line.strip():
             continue
-        fields = line.split("|", 7)
-        if len(fields) != 8:
+        fields = line.split(marker)
+        if len(fields) != _SACCT_COUNT:
             raise ParseError(f"not a line of sacct: {line!r}")
         step = _STEP_ID.fullmatch(fields[0])
         if step is not None:
@@ -106,7 +123,7 @@ def parse_sacct(text: str) -> tuple[JobObservation, ...]:
 
 
 def _sacct_job(fields: list[str], line: str) -> JobObservation:
-    job_id, state, exit_code, reason, nodes, start, end, name = fields
+    job_id, state, exit_code, reason, nodes, start, end, command, name = fields
     parsed = parse_state(state, line)
     code = _EXIT_CODE.fullmatch(exit_code)
     if code is None:
@@ -123,6 +140,7 @@ def _sacct_job(fields: list[str], line: str) -> JobObservation:
         start_time_s=_time(start, line) if _text(nodes) else None,
         end_time_s=_time(end, line),
         source="sacct",
+        command=_text(command),
     )
 
 

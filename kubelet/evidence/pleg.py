@@ -20,12 +20,16 @@ from hpk.model.job import JobObservation
 from hpk.model.record import SupervisorRecord
 from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
-from kubelet.evidence.observations import Observations
+from kubelet.evidence.observations import Observation, Observations
 
 log = logging.getLogger(__name__)
 
 _BRISK_S = 30.0
 _CALM_FACTOR = 5
+_CALM_COST_FACTOR = 100
+_CALM_MOST_S = 60.0
+_AT_ONCE = 500
+"""How many jobs are looked through before others get their turn."""
 _HURRIED_PAUSE_S = 0.3
 BLIND_AFTER_S = 180.0
 """Upstream's relist threshold (pkg/kubelet/pleg/generic.go)."""
@@ -83,15 +87,24 @@ class Pleg:
         while True:
             if self._tracked:
                 await self.relist()
-            brisk = time.monotonic() - self._last_news_s < _BRISK_S
-            pause_s = self._interval_s if brisk else self._interval_s * _CALM_FACTOR
             try:
-                async with asyncio.timeout(pause_s if self._tracked else None):
+                async with asyncio.timeout(self._pause_s() if self._tracked else None):
                     await self._hurry.wait()
             except TimeoutError:
                 continue
             await asyncio.sleep(_HURRIED_PAUSE_S)
             self._hurry.clear()
+
+    def _pause_s(self) -> float:
+        """How long to wait where nothing happens.
+
+        The back end keeps to what Slurm can bear. Beyond that, where no job has changed for a
+        while, a hundredth of the time is enough.
+        """
+        if time.monotonic() - self._last_news_s < _BRISK_S:
+            return self._interval_s
+        costly_s = min(_CALM_COST_FACTOR * self._slurm.look_cost_s, _CALM_MOST_S)
+        return max(self._interval_s * _CALM_FACTOR, costly_s)
 
     async def relist(self) -> None:
         """Look once. Whatever goes wrong is `problem`, until a look succeeds."""
@@ -109,18 +122,21 @@ class Pleg:
     async def _relist(self) -> None:
         tracked = list(self._tracked.values())
         jobs = await self._slurm.jobs([a.job_id for a in tracked if a.job_id is not None])
-        for attempt in tracked:
+        for number, attempt in enumerate(tracked):
             if attempt.job_id is None:
                 continue
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
             job = _of_attempt(attempt, jobs.get(attempt.job_id))
-            before = self._observations.get(attempt.nonce).job
-            if before is None or job is None or job.state is not before.state:
+            seen = self._observations.get(attempt.nonce)
+            if seen.job is None or job is None or job.state is not seen.job.state:
                 self._last_news_s = time.monotonic()
             if self._should_read_record(attempt, job):
                 record = await asyncio.to_thread(self._load_record, attempt)
                 if record is not None:
                     self._observations.put_record(record)
-            self._observations.put_job(attempt.pod.uid, attempt.nonce, job)
+            if _counts(seen, job):
+                self._observations.put_job(attempt.pod.uid, attempt.nonce, job)
 
     def _should_read_record(self, attempt: Attempt, job: JobObservation | None) -> bool:
         if job is None or job.state.is_terminal:
@@ -140,13 +156,15 @@ class Pleg:
         return record if ours else None
 
 
-def _of_attempt(attempt: Attempt, job: JobObservation | None) -> JobObservation | None:
-    """The job, if it is this attempt's.
+def _counts(seen: Observation, job: JobObservation | None) -> bool:
+    """Whether an answer that may be the last one again says anything, if only by coming again."""
+    if job is None or job is not seen.job or job.state.is_terminal:
+        return True
+    return seen.absent_since_s is not None or (job.state.is_queued and seen.record is not None)
 
-    A controller that lost its newest state in a crash gives ids out again. Accounting does not
-    always know names.
-    """
-    if job is not None and job.source == "squeue" and job.name not in ("", attempt.job_name):
+
+def _of_attempt(attempt: Attempt, job: JobObservation | None) -> JobObservation | None:
+    if job is not None and not attempt.owns(job):
         log.warning("id now belongs to another job pod=%s job=%s", attempt.pod, job.job_id)
         return None
     return job

@@ -21,6 +21,7 @@ from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.pod_state import PodState
 from kubelet.pods.worker_services import WorkerServices
 from kubelet.status.container_statuses import Waiting
+from kubelet.submission.gate import NotYourTurnError
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +103,16 @@ class PodAdmission:
     async def _submit(self, pod: Json, plan: PodPlan) -> float | None:
         self._state.submitting()
         try:
-            attempt = await self._services.submitter.submit(self._ref, plan)
+            created = pod["metadata"].get("creationTimestamp") or ""
+            attempt = await self._services.submitter.submit(self._ref, plan, created=created)
         except PermanentError as error:
             return await self._refuse(pod, error.reason or "SlurmRefused", str(error))
         except TransientError as error:
             reason = f"Slurm{error.reason}" if error.reason else "SlurmUnavailable"
             waiting = Waiting(reason=reason, message=str(error))
             await self._reporter.report_refusal(pod, waiting)
+            if isinstance(error, NotYourTurnError):
+                return None
             raise
         self._refusals = 0
         log.info("pod submitted pod=%s uid=%s job=%s", self._ref, self._ref.uid, attempt.job_id)

@@ -39,7 +39,8 @@ class PodStop:
             return
         self.cancelled_at_s = time.monotonic()
         log.info("job cancelled pod=%s job=%s", self._ref, attempt.job_id)
-        await self._services.slurm.cancel(attempt.job_id)
+        for error in (await self._services.slurm.cancel([attempt.job_id])).values():
+            raise error
         self._services.pleg.hurry()
 
     async def stop(self, pod: Json, attempt: Attempt, grace_period_s: int) -> bool:

@@ -198,6 +198,7 @@ class PodWorker:
                 await self._stop.cancel(view.attempt)
         if actions.mark_ended and view.attempt is not None:
             written &= await self.state.record(Step.ENDED, view.attempt)
+            self._services.submitter.job_ended()
         if view.is_over and view.attempt is not None and not view.attempt.is_open:
             self._services.pleg.untrack(view.attempt.nonce)
         if actions.finish_deletion:

@@ -10,7 +10,7 @@ from hpk.model.bundle import Bundle
 from hpk.model.errors import TransientError
 from hpk.model.frames import Hello, Reject
 from hpk.model.ids import Nonce, PodUid
-from hpk.model.record import PodPhase, SupervisorRecord
+from hpk.model.record import PodPhase, StopCause, SupervisorRecord
 from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
 from kubelet.link.bundle import BundleBuilder, PodFacts
@@ -64,8 +64,8 @@ class Supervisors:
     def record_arrived(self, record: SupervisorRecord) -> None:
         """ChannelHandler: a supervisor reported."""
         self._observations.put_record(record)
-        if record.phase is PodPhase.FINISHED:
-            self._pleg.hurry()
+        if record.phase is PodPhase.FINISHED and record.stop_cause is StopCause.SIGNALLED:
+            self._pleg.hurry()  # of any other end it says all there is to say
 
     def session_changed(self, uid: PodUid, nonce: Nonce, *, is_connected: bool) -> None:
         """ChannelHandler: a session began or ended."""

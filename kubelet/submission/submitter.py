@@ -1,9 +1,8 @@
-"""From a PodPlan to exactly one Slurm job, whatever dies on the way.
+"""From a PodPlan to exactly one Slurm job, whatever dies on the way, and no faster than Slurm can.
 
-The order is the point: files, then the journalled intent, then sbatch, then its id in the journal.
-sbatch inherits a lock and writes its answer to a file, so that a kubelet that was killed under it
-can wait for it and read what it said. A submission that left no trace is revoked, by taking its
-claim, before there is another.
+The order is the point: files, then the journalled intent, then sbatch, then its answer in the
+journal. The back end finds again what a killed kubelet had submitted; a submission that left no
+trace is revoked, by taking its claim, before there is another.
 """
 
 from __future__ import annotations
@@ -11,77 +10,157 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import secrets
-import sys
 import time
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
-from hpk.durable import claim, private_directory, write_atomically
-from hpk.flock import wait_for_lock
-from hpk.journal import Attempt, Step, read_pod, record_step
+from hpk.durable import claim, private_directory
+from hpk.journal import Attempt, Step, record_step
 from hpk.model import codec
 from hpk.model.errors import ParseError, PermanentError, TransientError
-from hpk.model.ids import JobName, Nonce, PodRef, PodUid, SlurmJobId
+from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.layout import AttemptLayout
-from hpk.model.plan import JobSpec, PodPlan, SupervisorSettings
-from hpk.render import render_script
-from hpk.slurm.base import SlurmBackend, Submission, parse_submit_output
+from hpk.model.placement import Placement
+from hpk.model.plan.job_spec import JobSpec, SupervisorSettings
+from hpk.model.plan.pod import PodPlan
+from hpk.slurm.base import SlurmBackend
+from hpk.slurm.refusals import SUBMIT_LIMIT, UNKNOWN, UNREACHABLE
 from hpk.statefs import HpkPaths
+from kubelet.submission.attempt_files import AttemptFiles
+from kubelet.submission.gate import NotYourTurnError, SubmitGate
 from kubelet.submission.repeated import RepeatedRefusals
+from kubelet.submission.slots import Slots
 
 log = logging.getLogger(__name__)
 
 REVOKED_BY_KUBELET = "revoked by the kubelet\n"
+_AT_ONCE = 8
+"""How many sbatch run at once: a thousand pods must not be a thousand processes."""
+_EVERYBODY = ""
+"""The scope of what holds for each Pod, whatever it asks for."""
 
 
 class Submitter:
-    """Submits attempts and finds out what became of those nobody has the id of."""
+    """Submits attempts and finds out what became of those nobody has the id of.
+
+    All Pods that have no job yet stand in one queue here. A slot is had by the oldest of those who
+    ask; where Slurm takes no more one of them tries and the others are told so at once, to wait
+    until they are called.
+    """
 
     def __init__(
-        self, *, paths: HpkPaths, slurm: SlurmBackend, settings: SupervisorSettings, zipapp: Path
+        self,
+        *,
+        paths: HpkPaths,
+        slurm: SlurmBackend,
+        settings: SupervisorSettings,
+        zipapp: Path,
+        call: Callable[[PodUid], None],
     ) -> None:
+        """
+        :param call: tells a Pod's worker that it is its turn to submit.
+        """
         self._paths = paths
         self._slurm = slurm
-        self._settings = settings
-        self._zipapp = zipapp
+        self._files = AttemptFiles(paths=paths, settings=settings, zipapp=zipapp)
+        self._call = call
         self._knows_kill_wait = False
         self._refusals = RepeatedRefusals()
+        self._gate = SubmitGate()
+        self._slots = Slots(_AT_ONCE)
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def submit(self, pod: PodRef, plan: PodPlan) -> Attempt:
-        """Start a new attempt.
+    async def submit(self, pod: PodRef, plan: PodPlan, *, created: str) -> Attempt:
+        """Start a new attempt, or the one that was refused once more.
 
+        :param created: the Pod's creationTimestamp.
         :raises PermanentError: Slurm refuses it for good.
-        :raises TransientError: not now; nothing of the attempt is left, unless its reason is
+        :raises NotYourTurnError: Slurm takes no more for now; the Pod's worker is called.
+        :raises TransientError: not now; nothing of the attempt is in Slurm, unless the reason is
             ``Unknown``: then the journal holds it open, to be recovered.
         """
-        await self._learn_kill_wait()
-        nonce = Nonce(secrets.token_hex(8))
-        layout = self._paths.attempt(pod.uid, nonce)
-        await asyncio.to_thread(self._prepare, pod, plan, nonce, layout)
+        early = self._refusals.too_early(pod.uid, plan, now_s=time.monotonic())
+        if early is not None:
+            raise early
         try:
-            job_id = await self._sbatch(pod, layout)
-        except PermanentError:
-            await self._record(pod, Step.REFUSED, nonce)
-            raise
+            async with self._slots.taken(created):
+                scopes = (_EVERYBODY, limit_scope(plan))
+                self._gate.enter(pod.uid, scopes, created, now_s=time.monotonic())
+                return await self._submit(pod, plan, created)
+        finally:
+            self._call_next()
+
+    async def _submit(self, pod: PodRef, plan: PodPlan, created: str) -> Attempt:
+        try:
+            await self._learn_kill_wait()
+            attempt = await self._sbatch(pod, plan)
         except TransientError as error:
-            if error.reason != "Unknown":
-                await self._record(pod, Step.REFUSED, nonce)
-            raise self._refusals.judge(pod.uid, error, now_s=time.monotonic()) from error
+            judged = self._judge(pod, plan, error, created)
+            if judged is error:
+                raise
+            raise judged from error
+        except BaseException:
+            self._gate.forget(pod.uid)
+            raise
+        self._gate.accepted(pod.uid, now_s=time.monotonic())
         self._refusals.forget(pod.uid)
-        return await self._submitted(pod, nonce, job_id)
+        return attempt
+
+    async def _sbatch(self, pod: PodRef, plan: PodPlan) -> Attempt:
+        attempt = await asyncio.to_thread(self._files.prepare, pod, plan)
+        layout = self._paths.attempt(pod.uid, attempt.nonce)
+        try:
+            job_id = await self._slurm.submit(Path(layout.script), directory=Path(layout.root))
+        except (PermanentError, TransientError) as error:
+            if error.reason != UNKNOWN:
+                await self._record(pod, Step.REFUSED, attempt.nonce)
+            raise
+        return await self._submitted(attempt, job_id)
+
+    def _judge(
+        self, pod: PodRef, plan: PodPlan, error: TransientError, created: str
+    ) -> TransientError | PermanentError:
+        """What a refusal means for this Pod and for the others."""
+        now_s = time.monotonic()
+        if error.reason == SUBMIT_LIMIT:
+            self._gate.refused(pod.uid, limit_scope(plan), error, created, now_s=now_s)
+        elif error.reason in (UNREACHABLE, UNKNOWN):
+            self._gate.refused(pod.uid, _EVERYBODY, error, created, now_s=now_s)
+        else:
+            self._gate.forget(pod.uid)
+            return self._refusals.judge(pod.uid, plan, error, now_s=now_s)
+        if error.reason == UNKNOWN:
+            return error
+        return NotYourTurnError(error.message, reason=error.reason)
 
     async def recover(self, attempt: Attempt) -> Attempt | None:
         """The attempt with its job's id; None if it never got one and never will."""
         layout = self._paths.attempt(attempt.pod.uid, attempt.nonce)
-        job_id = await self._find(attempt, layout)
-        if job_id is None and await asyncio.to_thread(self._revoke, layout):
+        await asyncio.to_thread(private_directory, Path(layout.root))
+        job_id = await self._slurm.recover(
+            attempt.job_name, since_s=attempt.intent_at_s, directory=Path(layout.root)
+        )
+        if job_id is None and await asyncio.to_thread(_revoke, layout):
             log.info("submission revoked pod=%s nonce=%s", attempt.pod, attempt.nonce)
             await self._record(attempt.pod, Step.REVOKED, attempt.nonce)
             return None
         if job_id is None:
             job_id = await asyncio.to_thread(_job_of_claim, layout)
         log.info("submission recovered pod=%s job=%s", attempt.pod, job_id)
-        return await self._submitted(attempt.pod, attempt.nonce, job_id)
+        self._gate.accepted(attempt.pod.uid, now_s=time.monotonic())
+        self._call_next()
+        return await self._submitted(attempt, job_id)
+
+    def job_ended(self) -> None:
+        """There may be room under a limit of Slurm's."""
+        self._gate.room_was_made(now_s=time.monotonic())
+        self._call_next()
+
+    def forget(self, uid: PodUid) -> None:
+        """Nothing of the pod is left."""
+        self._gate.forget(uid)
+        self._refusals.forget(uid)
+        self._call_next()
 
     def load_spec(self, attempt: Attempt) -> JobSpec:
         """The plan the attempt was submitted with.
@@ -94,6 +173,18 @@ class Submitter:
         except OSError as error:
             raise ParseError(f"{layout.spec}: {error.strerror}") from error
 
+    def _call_next(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now_s = time.monotonic()
+        called, again_s = self._gate.call(now_s=now_s)
+        if again_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(again_s - now_s, 0.01), self._call_next)
+        for uid in called:
+            self._call(uid)
+
     async def _learn_kill_wait(self) -> None:
         """Ask Slurm, once, how long a supervisor has when Slurm ends its job."""
         if self._knows_kill_wait:
@@ -103,70 +194,40 @@ class Submitter:
         except (ParseError, PermanentError) as error:
             log.warning("KillWait is taken to be Slurm's default: %s", error)
         else:
-            self._settings = dataclasses.replace(self._settings, kill_wait_s=kill_wait_s)
+            settings = dataclasses.replace(self._files.settings, kill_wait_s=kill_wait_s)
+            self._files = dataclasses.replace(self._files, settings=settings)
         self._knows_kill_wait = True
 
-    def _prepare(self, pod: PodRef, plan: PodPlan, nonce: Nonce, layout: AttemptLayout) -> None:
-        script = render_script(
-            plan,
-            job_name=str(JobName(pod.namespace, pod.name, nonce)),
-            layout=layout,
-            # The interpreter itself, not the environment it was started from: an upgrade may
-            # remove that while the job is queued, and the supervisor needs nothing of it.
-            python=str(Path(sys.executable).resolve()),
-            supervisor=str(self._zipapp),
-        )
-        spec = JobSpec(plan=plan, nonce=nonce, settings=self._settings)
-        private_directory(Path(layout.root))
-        write_atomically(Path(layout.spec), codec.dumps(spec))
-        write_atomically(Path(layout.token), secrets.token_hex(32))
-        write_atomically(Path(layout.script), script)
-        record_step(self._paths, pod, Step.INTENT, nonce=nonce)
-
-    async def _sbatch(self, pod: PodRef, layout: AttemptLayout) -> SlurmJobId:
-        async with wait_for_lock(self._paths.submit_lock(pod.uid)) as lock_fd:
-            return await self._slurm.submit(
-                Submission(
-                    script=Path(layout.script),
-                    stdout_path=Path(layout.submit_output),
-                    stderr_path=Path(layout.submit_errors),
-                    lock_fd=lock_fd,
-                )
-            )
-
-    async def _find(self, attempt: Attempt, layout: AttemptLayout) -> SlurmJobId | None:
-        # An sbatch that outlived its kubelet holds this lock until it has its answer.
-        private_directory(self._paths.pod_dir(attempt.pod.uid))
-        async with wait_for_lock(self._paths.submit_lock(attempt.pod.uid)):
-            pass
-        output = await asyncio.to_thread(_read_text, Path(layout.submit_output))
-        job_id = parse_submit_output(output)
-        if job_id is not None:
-            return job_id
-        found = await self._slurm.find_jobs(attempt.job_name, since_s=attempt.intent_at_s - 60)
-        return found[0].job_id if found else None
-
-    def _revoke(self, layout: AttemptLayout) -> bool:
-        private_directory(Path(layout.root))
-        return claim(Path(layout.claim), REVOKED_BY_KUBELET)
-
-    async def _submitted(self, pod: PodRef, nonce: Nonce, job_id: SlurmJobId) -> Attempt:
+    async def _submitted(self, attempt: Attempt, job_id: SlurmJobId) -> Attempt:
+        placed = dataclasses.replace(attempt, placement=Placement(job_id))
         await asyncio.to_thread(
-            record_step, self._paths, pod, Step.SUBMITTED, nonce=nonce, job_id=job_id
+            record_step,
+            self._paths,
+            placed.pod,
+            Step.SUBMITTED,
+            nonce=placed.nonce,
+            placement=placed.placement,
         )
-        journal = await asyncio.to_thread(read_pod, self._paths, pod.uid)
-        for attempt in journal.attempts if journal else ():
-            if attempt.nonce == nonce:
-                return attempt
-        raise TransientError(f"the journal of {pod} does not hold what was just written to it")
+        return placed
 
     async def _record(self, pod: PodRef, step: Step, nonce: Nonce) -> None:
         await asyncio.to_thread(record_step, self._paths, pod, step, nonce=nonce)
 
 
+def limit_scope(plan: PodPlan) -> Hashable:
+    """Whom a submit limit holds for that this Pod has met: Slurm's limits are an association's, a
+    QOS's or a partition's."""
+    options = {option.name: option.value for option in plan.options}
+    return plan.partition, options.get("account"), options.get("qos")
+
+
 def is_revoked(paths: HpkPaths, uid: PodUid, nonce: Nonce) -> bool:
     """Whether the kubelet has taken this attempt's claim."""
     return _read_text(Path(paths.attempt(uid, nonce).claim)) == REVOKED_BY_KUBELET
+
+
+def _revoke(layout: AttemptLayout) -> bool:
+    return claim(layout.claim, REVOKED_BY_KUBELET)
 
 
 def _read_text(path: Path) -> str:

@@ -6,10 +6,10 @@ set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 real=/usr/bin/sbatch
 
-# The next kubelet must be seen to wait for us: for the lock of this Pod's submissions, which we hold.
+# The next kubelet must be seen to wait for us: for the file of our answer, which we hold locked.
 await_waiter() {
   local lock pid
-  lock=$(realpath "$(dirname "${!#}")/../../submit.lock")
+  lock=$(realpath "$(dirname "${!#}")/sbatch.out")
   for _ in $(seq 300); do
     for pid in $(pgrep -u "$UID" -f '[-]m kubelet'); do
       find "/proc/$pid/fd" -lname "$lock" 2>/dev/null | grep -q . && return
@@ -29,6 +29,9 @@ mv "$here/armed" "$here/fired" 2>/dev/null || exec "$real" "$@"
 point=$(<"$here/fired")
 rm "$here/fired"
 case "$point" in
+kill-instead)
+  kill_kubelet "$point"
+  ;;
 kill-then-submit)
   kill_kubelet "$point"
   await_waiter "$@"

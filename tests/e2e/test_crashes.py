@@ -7,7 +7,6 @@ by the very sbatch it runs. The container's first instruction tells a witness of
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -21,7 +20,6 @@ from tests.e2e.faults import (
     PodFiles,
     Witness,
     frozen,
-    held_lock,
     node_of,
     processes,
     signal,
@@ -86,25 +84,18 @@ def assert_succeeded(cluster: Cluster, witness: Witness, name: str) -> None:
     assert_ran_once(cluster, witness, name)
 
 
-def test_the_kubelet_is_killed_when_the_intent_is_journalled_and_sbatch_has_not_run(
-    cluster: Cluster, witness: Witness
+def test_the_kubelet_is_killed_when_the_intent_is_journalled_and_nothing_is_submitted(
+    cluster: Cluster, witness: Witness, sbatch: FaultySbatch
 ) -> None:
-    gated = counted_pod(witness, "intent", spec={"schedulingGates": [{"name": "test/wait"}]})
-    cluster.create(gated)
-    files = PodFiles.of(cluster, "intent")
     kubelet = cluster.kubelet_pid()
-    cluster.run(["mkdir", "-m", "700", files.root])
-    # Who holds this lock holds every submission of the Pod between its intent and its sbatch.
-    with held_lock(cluster, f"{files.root}/submit.lock"):
-        ungate = [{"op": "remove", "path": "/spec/schedulingGates"}]
-        cluster.kubectl("patch", "pod", "intent", "--type=json", "-p", json.dumps(ungate))
-        eventually(lambda: "intent" in files.steps(), what="the intent in the journal")
-        signal(cluster, kubelet, "KILL")
-        assert files.steps() == ["intent"]
-        assert cluster.read(f"{files.attempts()[0]}/sbatch.out") == ""
-        wait_other_kubelet(cluster, kubelet)
+    sbatch.arm("kill-instead")
+    cluster.create(counted_pod(witness, "intent"))
+    assert sbatch.wait_hit() == f"kill-instead {kubelet}"
+    files = PodFiles.of(cluster, "intent")
     assert_succeeded(cluster, witness, "intent")
-    assert files.steps()[:3] == ["intent", "revoked", "intent"]
+    # What was revoked is dropped from the journal when the next attempt begins.
+    assert files.steps()[:2] == ["intent", "submitted"]
+    assert len(files.attempts()) == 1
 
 
 @pytest.mark.parametrize(

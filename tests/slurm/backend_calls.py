@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import sys
 import time
@@ -19,7 +18,6 @@ from typing import Any
 from hpk.model import codec
 from hpk.model.errors import HpkError
 from hpk.model.ids import SlurmJobId
-from hpk.slurm.base import Submission
 from hpk.slurm.cli import CliBackend
 
 PATIENCE_S = 120
@@ -31,17 +29,7 @@ async def submit(backend: CliBackend, text: str) -> int:
     directory.mkdir()
     script = directory / "script.sh"
     script.write_text(text)
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT)
-    try:
-        submission = Submission(
-            script=script,
-            stdout_path=directory / "out",
-            stderr_path=directory / "err",
-            lock_fd=fd,
-        )
-        return await backend.submit(submission)
-    finally:
-        os.close(fd)
+    return await backend.submit(script, directory=directory)
 
 
 async def wait(backend: CliBackend, ids: list[int], states: list[str]) -> dict[str, Any]:
@@ -63,7 +51,11 @@ async def call(backend: CliBackend, method: str, arguments: dict[str, Any]) -> A
         return await submit(backend, arguments["text"])
     if method == "wait":
         return await wait(backend, arguments["ids"], arguments["states"])
+    if method == "recover":
+        arguments["directory"] = Path(arguments["directory"]).absolute()
     answer = await getattr(backend, method)(**arguments)
+    if method == "cancel":
+        return {str(job_id): str(error) for job_id, error in answer.items()}
     if method == "jobs":
         return {str(job_id): codec.encode(job) for job_id, job in answer.items()}
     return codec.encode(answer)

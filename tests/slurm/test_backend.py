@@ -129,8 +129,8 @@ def test_how_jobs_end(backend: Backend) -> None:
     *ids, jobs, found, nothing, unknown = backend.calls(
         *submits,
         ("wait", {"ids": refs, "states": ENDED}),
-        ("find_jobs", {"name": names["three"], "since_s": began_s}),
-        ("find_jobs", {"name": job_name("nobody"), "since_s": began_s}),
+        ("recover", {"name": names["three"], "since_s": began_s, "directory": "gone"}),
+        ("recover", {"name": job_name("nobody"), "since_s": began_s, "directory": "gone"}),
         ("jobs", {"ids": [3999999999]}),
     )
     ended = {
@@ -151,8 +151,9 @@ def test_how_jobs_end(backend: Backend) -> None:
     assert ended["oom"]["signal"] == 0
     assert ended["ok"]["start_time_s"] >= int(began_s)
     assert ended["ok"]["end_time_s"] >= ended["ok"]["start_time_s"]
-    assert [job["job_id"] for job in found["value"]] == [ids[1]["value"]]
-    assert nothing["value"] == []
+    assert found["value"] == ids[1]["value"]
+    assert nothing["value"] is None
+    assert all("script.sh" in job["command"] for job in ended.values())
     assert unknown["value"] == {}
 
 
@@ -161,20 +162,57 @@ def test_queued_and_cancelled(backend: Backend) -> None:
     answers = backend.calls(
         ("submit", {"text": f"{HEAD}#SBATCH --hold --job-name={name}\ntrue\n"}),
         ("jobs", {"ids": [{"ref": 0}]}),
-        ("find_jobs", {"name": name, "since_s": time.time()}),
-        ("cancel", {"job_id": {"ref": 0}}),
+        ("recover", {"name": name, "since_s": time.time(), "directory": "gone"}),
+        ("cancel", {"ids": [{"ref": 0}, 3999999999]}),
         ("wait", {"ids": [{"ref": 0}], "states": ["CANCELLED"]}),
-        ("cancel", {"job_id": {"ref": 0}}),
-        ("cancel", {"job_id": 3999999999}),
+        ("cancel", {"ids": [{"ref": 0}]}),
+        ("cancel", {"ids": [3999999999]}),
     )
     job_id = answers[0]["value"]
     queued = answers[1]["value"][str(job_id)]
     assert (queued["state"], queued["reason"], queued["nodes"]) == ("PENDING", "JobHeldUser", "")
     assert (queued["name"], queued["exit_code"]) == (name, None)
-    assert [job["job_id"] for job in answers[2]["value"]] == [job_id]
+    assert answers[2]["value"] == job_id
     cancelled = answers[4]["value"][str(job_id)]
     assert (cancelled["name"], cancelled["start_time_s"]) == (name, None)
-    assert [answer.get("error") for answer in answers[3:]] == [None] * 4
+    assert [answers[number].get("value") for number in (3, 5, 6)] == [{}] * 3
+
+
+def test_a_renamed_job_is_found_by_what_was_submitted(backend: Backend) -> None:
+    name = job_name("before")
+    submitted, jobs = backend.calls(
+        ("submit", {"text": f"{HEAD}#SBATCH --hold --job-name={name}\ntrue\n"}),
+        ("jobs", {"ids": [{"ref": 0}]}),
+    )
+    job_id = submitted["value"]
+    command = jobs["value"][str(job_id)]["command"]
+    directory = str(Path(command).parent)
+    assert f"{backend.directory}/attempt-" in command
+    backend.shell(f"scontrol update jobid={job_id} name=after")
+    backend.shell(f"rm {shlex.quote(directory)}/sbatch.out")
+    begun = {"name": name, "since_s": time.time(), "directory": directory}
+    queued, cancelled, ended, recovered = backend.calls(
+        ("recover", begun),
+        ("cancel", {"ids": [job_id]}),
+        ("wait", {"ids": [job_id], "states": ["CANCELLED"]}),
+        ("recover", begun),
+    )
+    assert queued["value"] == recovered["value"] == job_id
+    assert cancelled["value"] == {}
+    shown = ended["value"][str(job_id)]
+    assert (shown["name"], command in shown["command"]) == ("after", True)
+
+
+def test_many_jobs_are_cancelled_at_once(backend: Backend) -> None:
+    text = f"{HEAD}#SBATCH --hold --job-name={job_name('many')}\ntrue\n"
+    refs = [{"ref": number} for number in range(12)]
+    *_, cancelled, ended = backend.calls(
+        *(("submit", {"text": text}) for _ in refs),
+        ("cancel", {"ids": [*refs, 3999999999]}),
+        ("wait", {"ids": refs, "states": ["CANCELLED"]}),
+    )
+    assert cancelled["value"] == {}
+    assert len(ended["value"]) == len(refs)
 
 
 def test_a_name_with_newlines_and_bars_disturbs_nobody(backend: Backend) -> None:
@@ -186,8 +224,8 @@ def test_a_name_with_newlines_and_bars_disturbs_nobody(backend: Backend) -> None
     answers = backend.calls(
         ("submit", {"text": f"{HEAD}#SBATCH --hold --job-name={name}\ntrue\n"}),
         ("jobs", {"ids": [{"ref": 0}, int(odd_id), 7]}),
-        ("cancel", {"job_id": {"ref": 0}}),
-        ("cancel", {"job_id": int(odd_id)}),
+        ("cancel", {"ids": [{"ref": 0}]}),
+        ("cancel", {"ids": [int(odd_id)]}),
     )
     jobs = answers[1]["value"]
     assert jobs[odd_id]["name"] == odd

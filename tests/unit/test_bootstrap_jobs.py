@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from bootstrap.jobs import cancel_all, open_jobs
 from hpk.durable import private_directory
 from hpk.journal import Step, record_step
-from hpk.model.errors import TransientError
+from hpk.model.errors import HpkError, TransientError
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState, Partition
-from hpk.slurm.base import Submission
+from hpk.model.placement import Placement
+from hpk.slurm.submitting import parse_submit_output
 from hpk.statefs import HpkPaths
 
 
@@ -24,7 +26,9 @@ class Queue:
         self.cancelled: list[int] = []
         self.silent = False
 
-    async def submit(self, submission: Submission) -> SlurmJobId:
+    look_cost_s = 0.0
+
+    async def submit(self, script: Path, *, directory: Path) -> SlurmJobId:
         raise NotImplementedError
 
     async def jobs(self, ids: object) -> dict[SlurmJobId, JobObservation]:
@@ -33,14 +37,20 @@ class Queue:
         assert isinstance(ids, list)
         return {number: self._observe(number) for number in ids if number in self.known}
 
-    async def find_jobs(self, name: str, *, since_s: float) -> tuple[JobObservation, ...]:
+    async def recover(
+        self, name: str, *, since_s: float, directory: Path, settle: bool = True
+    ) -> SlurmJobId | None:
+        answer = directory / "sbatch.out"
+        if answer.exists():
+            return parse_submit_output(answer.read_text())
         found = (number for number, (known, _) in self.known.items() if known == name)
-        return tuple(self._observe(SlurmJobId(number)) for number in found)
+        return next((SlurmJobId(number) for number in found), None)
 
-    async def cancel(self, job_id: SlurmJobId) -> None:
+    async def cancel(self, ids: Collection[SlurmJobId]) -> dict[SlurmJobId, HpkError]:
         if self.silent:
             raise TransientError("slurmctld does not answer")
-        self.cancelled.append(job_id)
+        self.cancelled += ids
+        return {}
 
     async def partitions(self) -> tuple[Partition, ...]:
         return ()
@@ -79,8 +89,8 @@ def _attempt(paths: HpkPaths, number: int, *steps: Step, job_id: int | None = No
     private_directory(paths.pod_dir(pod.uid))
     private_directory(Path(paths.attempt(pod.uid, nonce).root))
     for step in steps:
-        wanted = SlurmJobId(job_id) if step is Step.SUBMITTED and job_id else None
-        record_step(paths, pod, step, nonce=nonce, job_id=wanted)
+        wanted = Placement(SlurmJobId(job_id)) if step is Step.SUBMITTED and job_id else None
+        record_step(paths, pod, step, nonce=nonce, placement=wanted)
     return f"default/pod-{number}@{nonce}"
 
 
@@ -108,7 +118,7 @@ async def test_open_attempts_and_no_others_are_listed(paths: HpkPaths) -> None:
 async def test_the_id_that_sbatch_printed_counts(paths: HpkPaths) -> None:
     _attempt(paths, 1, Step.INTENT)
     layout = paths.attempt(PodUid("uid-1"), Nonce(f"{1:016x}"))
-    Path(layout.submit_output).write_text("21\n")
+    Path(layout.root, "sbatch.out").write_text("21\n")
     (job,) = await open_jobs(paths, Queue({21: ("renamed", JobState.PENDING)}))
     assert job.job_id == 21
 
@@ -121,6 +131,13 @@ async def test_exactly_ours_are_cancelled(paths: HpkPaths) -> None:
     cancelled, errors = await cancel_all(paths, queue)
     assert queue.cancelled == [11] == [job.job_id for job in cancelled]
     assert errors == ()
+
+
+async def test_an_id_that_is_another_jobs_now_is_left_alone(paths: HpkPaths) -> None:
+    _attempt(paths, 1, Step.INTENT, Step.SUBMITTED, job_id=11)
+    queue = Queue({11: (f"default/other@{9:016x}", JobState.RUNNING)})
+    assert await cancel_all(paths, queue) == ((), ())
+    assert queue.cancelled == []
 
 
 async def test_slurms_silence_is_told(paths: HpkPaths) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from hpk.durable import claim, private_directory, write_atomically
-from hpk.journal import Step, known_pods, read_pod, record_step
+from hpk.journal import Attempt, Step, known_pods, read_pod, record_step
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
+from hpk.model.job import JobObservation, JobState
+from hpk.model.placement import Placement
 from hpk.statefs import HpkPaths
 
 POD = PodRef("default", "web", PodUid("0a1b"))
@@ -34,7 +36,7 @@ def test_an_attempt_goes_from_intent_to_end(paths: HpkPaths) -> None:
     assert journal.current.is_open
     assert journal.current.job_id is None
     assert journal.current.job_name == f"default/web@{FIRST}"
-    record_step(paths, POD, Step.SUBMITTED, nonce=FIRST, job_id=SlurmJobId(42))
+    record_step(paths, POD, Step.SUBMITTED, nonce=FIRST, placement=Placement(SlurmJobId(42)))
     record_step(paths, POD, Step.ENDED, nonce=FIRST)
     journal = read_pod(paths, POD.uid)
     assert journal is not None
@@ -65,7 +67,7 @@ def test_a_line_that_a_crash_cut_short_was_never_written(paths: HpkPaths) -> Non
     assert journal is not None
     assert journal.current is not None
     assert journal.current.job_id is None
-    record_step(paths, POD, Step.SUBMITTED, nonce=FIRST, job_id=SlurmJobId(5))
+    record_step(paths, POD, Step.SUBMITTED, nonce=FIRST, placement=Placement(SlurmJobId(5)))
     journal = read_pod(paths, POD.uid)
     assert journal is not None
     assert journal.current is not None
@@ -107,3 +109,39 @@ def test_directories_of_others_are_no_pods(paths: HpkPaths) -> None:
     for name in (".snapshot", "old.bak", ".nfs0001"):
         (paths.pods / name).mkdir()
     assert known_pods(paths) == (POD.uid,)
+
+
+def test_a_journal_of_before_there_were_placements(paths: HpkPaths) -> None:
+    record_step(paths, POD, Step.INTENT, nonce=FIRST)
+    with paths.journal(POD.uid).open("a") as file:
+        line = '{"step":"submitted","at_s":1,"namespace":"default","name":"web","nonce":"%s",'
+        file.write(line % FIRST + '"job_id":42}\n')
+    journal = read_pod(paths, POD.uid)
+    assert journal is not None
+    assert journal.attempts[0].placement == Placement(SlurmJobId(42))
+
+
+def a_job(**changed: str) -> JobObservation:
+    """What squeue shows of a job, under a foreign name."""
+    fields: dict[str, str] = {"name": "renamed", "command": f"/h/pods/u/attempts/{FIRST}/script.sh"}
+    return JobObservation(
+        job_id=SlurmJobId(7),
+        state=JobState.RUNNING,
+        reason="",
+        nodes="n1",
+        exit_code=None,
+        signal=0,
+        start_time_s=1.0,
+        end_time_s=None,
+        source="squeue",
+        **(fields | changed),
+    )
+
+
+def test_a_job_is_known_by_what_it_runs_and_not_by_its_name() -> None:
+    attempt = Attempt(pod=POD, nonce=FIRST, intent_at_s=0.0)
+    assert attempt.owns(a_job())
+    assert attempt.owns(a_job(name=f"site-default/web@{FIRST}", command=""))
+    assert attempt.owns(a_job(name="allocation", command=""))
+    assert not attempt.owns(a_job(command="/home/me/simulate.sh"))
+    assert not attempt.owns(a_job(name=f"default/web@{SECOND}", command=""))

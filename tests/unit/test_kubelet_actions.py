@@ -10,6 +10,7 @@ import pytest
 from hpk.journal import Attempt
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState
+from hpk.model.placement import Placement
 from hpk.model.record import (
     ContainerPhase,
     ContainerRecord,
@@ -41,7 +42,7 @@ def attempt(**changes: Any) -> Attempt:
         "pod": POD,
         "nonce": Nonce("0123456789abcdef"),
         "intent_at_s": 1.0,
-        "job_id": SlurmJobId(7),
+        "placement": Placement(SlurmJobId(7)),
     }
     return Attempt(**(values | changes))
 
@@ -115,13 +116,13 @@ def test_a_pod_that_is_over_or_unknown_is_not_launched(changes: dict[str, Any]) 
 
 
 def test_a_submission_without_an_id_is_recovered_and_nothing_else_is_done() -> None:
-    actions = compute_actions(view(of=attempt(job_id=None)))
+    actions = compute_actions(view(of=attempt(placement=None)))
     assert actions.recover
     assert not actions.launch
 
 
 def test_a_deletion_is_journalled_even_before_an_unknown_submission_is_recovered() -> None:
-    actions = compute_actions(view(of=attempt(job_id=None), deletion=deletion()))
+    actions = compute_actions(view(of=attempt(placement=None), deletion=deletion()))
     assert actions.recover
     assert actions.journal_delete
 

@@ -12,6 +12,7 @@ from hpk.journal import Attempt
 from hpk.model.errors import TransientError
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation
+from hpk.model.placement import Placement
 from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
 from kubelet.evidence import pleg
@@ -19,13 +20,16 @@ from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
 
 POD = PodRef("ns", "db", PodUid("0a1b"))
-ATTEMPT = Attempt(pod=POD, nonce=Nonce("0" * 16), intent_at_s=0.0, job_id=SlurmJobId(7))
+ATTEMPT = Attempt(
+    pod=POD, nonce=Nonce("0" * 16), intent_at_s=0.0, placement=Placement(SlurmJobId(7))
+)
 
 
 class Slurm:
     """Answers with this error, or with nothing."""
 
     error: Exception | None = None
+    look_cost_s = 0.0
 
     async def jobs(self, ids: Collection[SlurmJobId]) -> Mapping[SlurmJobId, JobObservation]:
         if self.error is not None:

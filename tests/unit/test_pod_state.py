@@ -11,6 +11,7 @@ import pytest
 from hpk.durable import private_directory, write_atomically
 from hpk.journal import Step, read_pod, record_step
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
+from hpk.model.placement import Placement
 from hpk.statefs import HpkPaths
 from kubelet.pods.pod_state import PodState
 from kubelet.shared_files import SharedFiles
@@ -40,7 +41,7 @@ def submit(paths: HpkPaths) -> None:
     private_directory(Path(layout.root))
     write_atomically(Path(layout.token), "secret")
     record_step(paths, POD, Step.INTENT, nonce=NONCE)
-    record_step(paths, POD, Step.SUBMITTED, nonce=NONCE, job_id=SlurmJobId(7))
+    record_step(paths, POD, Step.SUBMITTED, nonce=NONCE, placement=Placement(SlurmJobId(7)))
 
 
 async def test_a_new_pod_has_no_journal(state: PodState) -> None:

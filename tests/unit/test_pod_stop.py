@@ -16,6 +16,7 @@ from hpk.journal import Attempt
 from hpk.model import codec
 from hpk.model.frames import PROTOCOL_VERSION, Hello, Stop
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
+from hpk.model.placement import Placement
 from hpk.statefs import HpkPaths
 from kubelet.link.session import Session
 from kubelet.pods.pod_reporter import PodReporter
@@ -24,7 +25,9 @@ from kubelet.pods.worker_services import WorkerServices
 from kubelet.shared_files import SharedFiles
 
 POD = PodRef("default", "web", PodUid("0a1b"))
-ATTEMPT = Attempt(pod=POD, nonce=Nonce("0" * 16), intent_at_s=1.0, job_id=SlurmJobId(7))
+ATTEMPT = Attempt(
+    pod=POD, nonce=Nonce("0" * 16), intent_at_s=1.0, placement=Placement(SlurmJobId(7))
+)
 
 
 @dataclass

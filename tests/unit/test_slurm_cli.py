@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import time
@@ -13,7 +14,6 @@ import pytest
 from hpk.model.errors import HpkError, ParseError, PermanentError, TransientError
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobState
-from hpk.slurm.base import Submission
 from hpk.slurm.cli import CliBackend
 
 ONE, TWO, THREE = SlurmJobId(1), SlurmJobId(2), SlurmJobId(3)
@@ -22,9 +22,16 @@ ONE, TWO, THREE = SlurmJobId(1), SlurmJobId(2), SlurmJobId(3)
 SQUEUE = """
 for word; do last=$word; done
 marker=${last%%|*}
-echo "$marker|1|RUNNING|None|n1|100|N/A|one"
-echo "$marker|2|COMPLETED|None|n1|100|200|two"
+echo "$marker|1|RUNNING|None|n1|100|N/A|${marker}/a/script.sh${marker}one"
+echo "$marker|2|COMPLETED|None|n1|100|200|${marker}/b/script.sh${marker}two"
 """
+
+# Prints what follows it on standard input, for the separator its caller asked for.
+SACCT = """
+for word; do case $word in --delimiter=*) marker=${word#*=} ;; esac; done
+sed "s/|/$marker/g; s/$/$marker/" <<'END'
+%s
+END"""
 
 
 def install(directory: Path, programs: Mapping[str, str]) -> CliBackend:
@@ -34,18 +41,6 @@ def install(directory: Path, programs: Mapping[str, str]) -> CliBackend:
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o700)
     return CliBackend({"PATH": f"{directory}:/usr/bin:/bin"})
-
-
-def submission(directory: Path) -> Submission:
-    """A submission in this directory, its lock held."""
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return Submission(
-        script=directory / "script.sh",
-        stdout_path=directory / "out",
-        stderr_path=directory / "err",
-        lock_fd=fd,
-    )
 
 
 async def test_a_job_that_only_accounting_could_speak_of_is_unknown(tmp_path: Path) -> None:
@@ -74,13 +69,13 @@ async def test_a_site_without_accounting(tmp_path: Path) -> None:
 
 
 async def test_accounting_that_lags_behind_does_not_revive_a_job(tmp_path: Path) -> None:
-    lagging = "echo '2|RUNNING|0:0|None|n1|100|Unknown|two'"
+    lagging = SACCT % "2|RUNNING|0:0|None|n1|100|Unknown||two"
     backend = install(tmp_path, {"squeue": SQUEUE, "sacct": lagging})
     assert (await backend.jobs([TWO]))[TWO].state is JobState.COMPLETED
 
 
 async def test_accounting_adds_the_exit_code(tmp_path: Path) -> None:
-    sacct = "echo '2|FAILED|3:0|None|n1|100|200|allocation'"
+    sacct = SACCT % "2|FAILED|3:0|None|n1|100|200||allocation"
     backend = install(tmp_path, {"squeue": SQUEUE, "sacct": sacct})
     job = (await backend.jobs([TWO]))[TWO]
     assert (job.state, job.exit_code, job.name) == (JobState.FAILED, 3, "two")
@@ -121,26 +116,30 @@ async def test_sbatch_gets_the_script_and_nothing_else(
         monkeypatch.setenv(name, "leak")
     body = f'env > {tmp_path}/env; echo "$@" > {tmp_path}/args; echo "77;cluster"'
     backend = install(tmp_path, {"sbatch": body})
-    assert await backend.submit(submission(tmp_path)) == 77
+    assert await backend.submit(tmp_path / "script.sh", directory=tmp_path) == 77
     assert (tmp_path / "args").read_text() == f"--parsable {tmp_path}/script.sh\n"
     names = {line.split("=", 1)[0] for line in (tmp_path / "env").read_text().splitlines()}
     assert "leak" not in (tmp_path / "env").read_text()
     assert not {name for name in names if name.startswith(("SLURM", "SBATCH"))}
 
 
-async def test_sbatch_holds_the_lock_for_as_long_as_it_runs(tmp_path: Path) -> None:
-    # The lock is its caller's until the caller dies; what a child still holds is taken by nobody.
-    body = f"(while [ ! -e {tmp_path}/go ]; do sleep 0.01; done) >/dev/null 2>&1 & echo 5"
+async def test_whoever_recovers_waits_for_an_sbatch_that_still_runs(tmp_path: Path) -> None:
+    started, go = tmp_path / "started", tmp_path / "go"
+    body = f"touch {started}; while [ ! -e {go} ]; do sleep 0.01; done; echo 5"
     backend = install(tmp_path, {"sbatch": body})
-    ours = submission(tmp_path)
-    await backend.submit(ours)
-    os.close(ours.lock_fd)
-    other = os.open(tmp_path / "lock", os.O_RDWR)
+    submission = asyncio.create_task(backend.submit(tmp_path / "script.sh", directory=tmp_path))
+    while not started.exists():
+        await asyncio.sleep(0.01)
+    submission.cancel()  # as a kubelet's death would: sbatch goes on
+    await asyncio.wait([submission])
+    recovery = asyncio.create_task(backend.recover("x", since_s=0.0, directory=tmp_path))
+    lock = os.open(tmp_path / "sbatch.out", os.O_RDWR)
     with pytest.raises(BlockingIOError):
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    (tmp_path / "go").touch()
-    fcntl.flock(other, fcntl.LOCK_EX)
-    os.close(other)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(lock)
+    assert not recovery.done()
+    go.touch()
+    assert await recovery == 5
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ async def test_sbatch_that_fails(
 ) -> None:
     backend = install(tmp_path, {"sbatch": body})
     with pytest.raises((TransientError, PermanentError)) as caught:
-        await backend.submit(submission(tmp_path))
+        await backend.submit(tmp_path / "script.sh", directory=tmp_path)
     error = caught.value
     assert isinstance(error, TransientError | PermanentError)
     assert (type(error), error.reason) == (kind, reason)
@@ -171,7 +170,7 @@ async def test_sbatch_that_fails(
 
 async def test_an_id_is_an_id_whatever_follows(tmp_path: Path) -> None:
     backend = install(tmp_path, {"sbatch": "echo 12; echo 'sbatch: error: odd' >&2; exit 1"})
-    assert await backend.submit(submission(tmp_path)) == 12
+    assert await backend.submit(tmp_path / "script.sh", directory=tmp_path) == 12
 
 
 async def test_no_slurm_here(tmp_path: Path) -> None:
@@ -181,22 +180,56 @@ async def test_no_slurm_here(tmp_path: Path) -> None:
     assert "sbatch" in str(caught.value)
 
 
-async def test_finding_by_name_looks_back_past_midnight(tmp_path: Path) -> None:
-    body = f"""echo "$@" > {tmp_path}/args
-echo '8|COMPLETED|0:0|None|n1|100|200|wanted'
-echo '9|COMPLETED|0:0|None|n1|100|200|not wanted'"""
-    backend = install(tmp_path, {"squeue": SQUEUE, "sacct": body})
+async def test_recovery_looks_back_past_midnight_and_past_a_changed_name(tmp_path: Path) -> None:
+    lines = f"""8|COMPLETED|0:0|None|n1|100|200|sbatch --parsable {tmp_path}/script.sh|site-x
+9|COMPLETED|0:0|None|n1|100|200|sbatch {tmp_path}-else/script.sh|y"""
+    backend = install(
+        tmp_path, {"squeue": SQUEUE, "sacct": f'echo "$@" > {tmp_path}/args\n{SACCT % lines}'}
+    )
     since_s = time.time() - 3 * 86400
-    (job,) = await backend.find_jobs("wanted", since_s=since_s)
-    assert job.job_id == 8
+    assert await backend.recover("wanted", since_s=since_s, directory=tmp_path) == 8
     day = time.strftime("%Y-%m-%d", time.localtime(since_s - 300))
-    assert f"--name=wanted -S {day}T" in (tmp_path / "args").read_text()
+    assert f"-S {day}T" in (tmp_path / "args").read_text()
+    assert await backend.recover("two", since_s=since_s, directory=tmp_path / "no") == 2
+    assert await backend.recover("none", since_s=since_s, directory=tmp_path / "no") is None
+
+
+async def test_those_who_ask_at_once_are_answered_by_one_squeue(tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+    backend = install(tmp_path, {"squeue": f"echo x >> {log}\n{SQUEUE}"})
+    await asyncio.gather(*(backend.jobs([ONE]) for _ in range(40)))
+    # The first may have begun before the others asked.
+    assert len(log.read_text().split()) <= 2
+
+
+async def test_deletions_gather_and_each_hears_of_its_own_job(tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+    body = f"""echo "$@" >> {log}
+for id; do case $id in
+  2) echo "scancel: error: Kill job error on job id 2: Invalid job id specified"; failed=1 ;;
+  3) echo "scancel: error: Kill job error on job id 3: Access/permission denied"; failed=1 ;;
+esac; done >&2
+exit $failed"""
+    backend = install(tmp_path, {"scancel": body})
+    answers = await asyncio.gather(*(backend.cancel([SlurmJobId(n)]) for n in range(1, 41)))
+    errors = {job_id: error for answer in answers for job_id, error in answer.items()}
+    assert list(errors) == [THREE]
+    assert "permission denied" in str(errors[THREE])
+    assert len(log.read_text().splitlines()) <= 2
+
+
+async def test_a_scancel_that_reached_nobody_cancelled_nothing(tmp_path: Path) -> None:
+    words = "scancel: error: Unable to contact slurm controller (connect failure)"
+    backend = install(tmp_path, {"scancel": f"echo '{words}' >&2; exit 1"})
+    assert set(await backend.cancel([ONE, TWO])) == {ONE, TWO}
 
 
 async def test_more_jobs_than_an_argument_can_hold(tmp_path: Path) -> None:
     body = """
-for word; do last=$word; done
-for id in $(echo $last | tr , ' '); do echo "$id|COMPLETED|0:0|None|n1|100|200|x"; done"""
+for word; do last=$word; case $word in --delimiter=*) m=${word#*=} ;; esac; done
+for id in $(echo $last | tr , ' '); do
+  echo "$id${m}COMPLETED${m}0:0${m}None${m}n1${m}100${m}200${m}${m}x${m}"
+done"""
     backend = install(tmp_path, {"squeue": "exit 0", "sacct": body})
     ids = [SlurmJobId(1_000_000_000 + number) for number in range(15_000)]
     assert set(await backend.jobs(ids)) == set(ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,6 @@ from hpk.model.duration import format_duration, parse_duration
 from hpk.model.errors import HpkError, ParseError, PermanentError, TransientError
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation, JobState
-from hpk.slurm.base import parse_submit_output
 from hpk.slurm.parse import parse_kill_wait, parse_sacct, parse_squeue, parse_state
 from hpk.slurm.parse_partitions import (
     Membership,
@@ -20,6 +21,7 @@ from hpk.slurm.parse_partitions import (
     parse_partitions,
 )
 from hpk.slurm.refusals import refusal
+from hpk.slurm.submitting import parse_submit_output
 
 SQUEUE = """\
 MARK|78|FAILED|NonZeroExitCode|n1|1795400831|1795400835|default/t1@a4c9169a30efbeb5
@@ -30,8 +32,22 @@ MARK|63|RUNNING|None|n[1-2]|1795400727|1795400787|t/a|b@0123456789abcdef
 """
 
 
+def squeue(text: str) -> tuple[JobObservation, ...]:
+    """parse_squeue of lines whose command is left out."""
+    whole = re.sub(r"(?m)^(MARK(?:\|[^|\n]*){6})\|", r"\1|MARK(null)MARK", text)
+    return tuple(parse_squeue(whole, "MARK").values())
+
+
+def sacct(text: str) -> tuple[JobObservation, ...]:
+    """parse_sacct of lines whose submit line is left out."""
+    lines = (
+        "|".join([*line.split("|")[:-1], "", line.split("|")[-1]]) for line in text.split("\n")
+    )
+    return parse_sacct("".join(f"{line}|\n" for line in lines if line.strip("|")), "|")
+
+
 def test_squeue() -> None:
-    failed, held, running = parse_squeue(SQUEUE, "MARK")
+    failed, held, running = squeue(SQUEUE)
     assert failed == JobObservation(
         job_id=SlurmJobId(78),
         name="default/t1@a4c9169a30efbeb5",
@@ -51,13 +67,26 @@ def test_squeue() -> None:
 
 def test_a_jobs_name_cannot_forge_another_job() -> None:
     forged = "MARK|1|PENDING|None||N/A|N/A|x\nWRONG|2|COMPLETED|None|n1|1|2|default/web@0\n"
-    (job,) = parse_squeue(forged, "MARK")
+    (job,) = squeue(forged)
     assert job.job_id == 1
 
 
 def test_an_empty_queue() -> None:
-    assert parse_squeue("", "MARK") == ()
-    assert parse_sacct("\n") == ()
+    assert squeue("") == ()
+    assert parse_sacct("\n", "|") == ()
+
+
+def test_commands_and_what_is_known_already() -> None:
+    text = "MARK|7|RUNNING|None|n1|1|2|MARK/a|b\nc/script.sh xMARKname\n"
+    known = parse_squeue(text, "MARK")
+    (job,) = known.values()
+    assert (job.command, job.name) == ("/a|b\nc/script.sh x", "name")
+    again = parse_squeue(text + text.replace("|7|", "|8|"), "MARK", known)
+    first, second = again.values()
+    assert first is job
+    assert second.job_id == 8
+    (recorded,) = parse_sacct("7~COMPLETED~0:0~None~n1~1~2~sbatch\na|b~name~\n", "~")
+    assert (recorded.command, recorded.name) == ("sbatch\na|b", "name")
 
 
 @pytest.mark.parametrize(
@@ -71,12 +100,12 @@ def test_an_empty_queue() -> None:
 )
 def test_what_squeue_cannot_have_written(text: str) -> None:
     with pytest.raises(ParseError):
-        parse_squeue(text, "MARK")
+        squeue(text)
 
 
 def test_a_state_of_a_newer_slurm_hides_no_other_job() -> None:
     text = "MARK|1|EXPEDITING|None||N/A|N/A|x\nMARK|2|RUNNING|None|n1|N/A|N/A|y\n"
-    assert [job.state for job in parse_squeue(text, "MARK")] == [JobState.UNKNOWN, JobState.RUNNING]
+    assert [job.state for job in squeue(text)] == [JobState.UNKNOWN, JobState.RUNNING]
 
 
 SACCT = """\
@@ -97,7 +126,7 @@ SACCT = """\
 
 
 def test_sacct() -> None:
-    jobs = {job.job_id: job for job in parse_sacct(SACCT)}
+    jobs = {job.job_id: job for job in sacct(SACCT)}
     assert list(jobs) == [59, 60, 62, 64, 65, 66]
     signalled = jobs[SlurmJobId(59)]
     assert (signalled.state, signalled.exit_code, signalled.signal) == (JobState.FAILED, 0, 9)
@@ -124,8 +153,8 @@ def test_sacct() -> None:
 )
 def test_what_sacct_cannot_have_written(text: str) -> None:
     with pytest.raises(ParseError) as caught:
-        parse_sacct(text)
-    assert text.strip() in str(caught.value)
+        sacct(text)
+    assert text.split("|")[0].strip() in str(caught.value)
 
 
 @pytest.mark.parametrize("state", list(JobState))
@@ -332,7 +361,7 @@ def test_an_sbatch_that_was_killed_may_have_submitted() -> None:
 def test_any_text_parses_or_is_an_error(text: str) -> None:
     for parse in (
         lambda: parse_squeue(text, "MARK"),
-        lambda: parse_sacct(text),
+        lambda: parse_sacct(text, "|"),
         lambda: parse_oneliner(text),
         lambda: parse_duration(text),
         lambda: parse_gres_gpus(text),
@@ -354,7 +383,7 @@ def test_any_text_of_scontrol_parses_or_is_an_error(text: str) -> None:
 
 @given(st.text(max_size=40).filter(lambda text: "MARK" not in text))
 def test_any_name_comes_back(name: str) -> None:
-    (job,) = parse_squeue(f"MARK|7|RUNNING|None|n1|1|2|{name}\n", "MARK")
+    (job,) = squeue(f"MARK|7|RUNNING|None|n1|1|2|{name}\n")
     assert job.name == name
 
 

@@ -9,6 +9,7 @@ import pytest
 from hpk.journal import Attempt
 from hpk.model.errors import ParseError
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
+from hpk.model.placement import Placement
 from hpk.report.cluster import PrintedPod, read_table
 from hpk.report.ps import rows
 from hpk.report.why import Facts, Why, explain_why
@@ -16,7 +17,10 @@ from hpk.slurm.usage import JobUsage, parse_sacct_usage, parse_squeue_usage
 
 UID = PodUid("0f")
 ATTEMPT = Attempt(
-    pod=PodRef("default", "p", UID), nonce=Nonce("0" * 16), intent_at_s=1.0, job_id=SlurmJobId(42)
+    pod=PodRef("default", "p", UID),
+    nonce=Nonce("0" * 16),
+    intent_at_s=1.0,
+    placement=Placement(SlurmJobId(42)),
 )
 
 
@@ -157,7 +161,7 @@ def test_rows_stand_beside_their_jobs() -> None:
         pod=PodRef("gone", "q", PodUid("1")),
         nonce=Nonce("1" * 16),
         intent_at_s=1.0,
-        job_id=SlurmJobId(43),
+        placement=Placement(SlurmJobId(43)),
     )
     found = rows(
         [PrintedPod(pod=a_pod(phase="Running"), status="Running")],

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from hpk.model.errors import HpkError
 from hpk.model.ids import SlurmJobId
-from hpk.slurm.base import parse_submit_output
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths
 
@@ -39,19 +38,19 @@ async def take_away(
     :param grace_s: how long a job that has nothing left to do may take to end by itself.
     :raises HpkError: Slurm does not answer; the directory stays, for the next run to find.
     """
-    jobs = {job_id} if job_id is not None else set()
-    if job_id is None and (directory / "submit.out").exists():
-        written = parse_submit_output((directory / "submit.out").read_text(errors="replace"))
+    if job_id is None and (directory / "sbatch.out").exists():
         # sbatch may have been cut off between its submission and its answer.
-        jobs = {written} if written else await _named(backend, directory.name, began_s)
+        name = f"{NAME}-{directory.name}"
+        job_id = await backend.recover(name, since_s=began_s, directory=directory)
     began = time.monotonic()
-    for one in jobs:
+    if job_id is not None:
         while time.monotonic() < began + grace_s + LEAVE_S:
-            job = (await backend.jobs([one])).get(one)
+            job = (await backend.jobs([job_id])).get(job_id)
             if job is not None and job.state.is_terminal:
                 break
             if time.monotonic() >= began + grace_s or job is None:
-                await backend.cancel(one)
+                for error in (await backend.cancel([job_id])).values():
+                    raise error
             if job is None:
                 break
             await asyncio.sleep(_LEAVE_POLL_S)
@@ -65,11 +64,6 @@ def _remove(directory: Path) -> bool:
     """Whether it is gone; what still runs may put another file there meanwhile."""
     shutil.rmtree(directory, ignore_errors=True)
     return not directory.exists()
-
-
-async def _named(backend: CliBackend, nonce: str, since_s: float) -> set[SlurmJobId]:
-    found = await backend.find_jobs(f"{NAME}-{nonce}", since_s=since_s)
-    return {job.job_id for job in found if not job.state.is_terminal}
 
 
 async def sweep(paths: HpkPaths, backend: CliBackend) -> None:

@@ -31,7 +31,6 @@ from hpk.report.doctor.facts import JobEnd, JobFacts, NodeReport
 from hpk.report.doctor.meeting import Doorbell, Tokens, converse, read_file, read_report
 from hpk.report.doctor.parsing import shown
 from hpk.runtimes.registry import RUNTIMES
-from hpk.slurm.base import Submission
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths
 
@@ -172,15 +171,7 @@ class DoctorJob:
         )
 
     async def _submit(self) -> SlurmJobId:
-        with contextlib.closing(_Fd(self._directory / "submit.lock")) as lock:
-            return await self._backend.submit(
-                Submission(
-                    script=self._directory / "job.sh",
-                    stdout_path=self._directory / "submit.out",
-                    stderr_path=self._directory / "submit.err",
-                    lock_fd=lock.fd,
-                )
-            )
+        return await self._backend.submit(self._directory / "job.sh", directory=self._directory)
 
     async def _wait(self, began: float) -> NodeReport | tuple[JobEnd, str]:
         """The node's report, or how far the job came."""
@@ -240,16 +231,6 @@ class DoctorJob:
             self._reporter.done("job", f"{left}: not cancelled ({why}); the next run tries again")
         else:
             self._reporter.done("job", f"{self._job_id or 'none'}: nothing of it is left")
-
-
-class _Fd:
-    """A file that is open for as long as sbatch runs."""
-
-    def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def close(self) -> None:
-        os.close(self.fd)
 
 
 def _state(job: JobObservation | None) -> str:

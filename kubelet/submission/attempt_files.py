@@ -1,0 +1,88 @@
+"""The files of an attempt, as they must be before sbatch may run. Blocks.
+
+A Pod that Slurm refuses keeps one attempt: the next submission has the same nonce, directory and
+token. That a refused submission never was one Slurm said itself; where it did not say anything the
+attempt is recovered or revoked, and the next gets a directory of its own.
+
+An intent that is journalled survives a crash of this host, and so do plan and token. That their
+directory does is left to the file system's order: without it no second job would run, but the
+first could not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+from hpk.durable import private_directory, write_atomically, write_new
+from hpk.journal import Attempt, PodJournal, begin_attempt, read_pod
+from hpk.model import codec
+from hpk.model.ids import JobName, Nonce, PodRef
+from hpk.model.layout import AttemptLayout
+from hpk.model.plan.job_spec import JobSpec, SupervisorSettings
+from hpk.model.plan.pod import PodPlan
+from hpk.render import render_script
+from hpk.statefs import HpkPaths
+
+# The interpreter itself, not the environment it was started from: an upgrade may remove that while
+# the job is queued, and the supervisor needs nothing of it.
+_PYTHON = str(Path(sys.executable).resolve())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFiles:
+    """Writes them.
+
+    :param zipapp: the supervisor's program.
+    """
+
+    paths: HpkPaths
+    settings: SupervisorSettings
+    zipapp: Path
+
+    def prepare(self, pod: PodRef, plan: PodPlan) -> Attempt:
+        """Files first, then the journalled intent; sbatch may run when this returns."""
+        journal = read_pod(self.paths, pod.uid)
+        nonce = _refused(journal)
+        if nonce is None:
+            nonce = Nonce(secrets.token_hex(8))
+            layout = self.paths.attempt(pod.uid, nonce)
+            private_directory(Path(layout.root))
+            write_new(layout.token, secrets.token_hex(32).encode(), sync=True)
+            for path, text in self._texts(pod, plan, nonce, layout).items():
+                # Of the script Slurm keeps a copy.
+                write_new(path, text.encode(), sync=path != layout.script)
+        else:
+            layout = self.paths.attempt(pod.uid, nonce)
+            for path, text in self._texts(pod, plan, nonce, layout).items():
+                write_atomically(path, text)
+        attempt = begin_attempt(self.paths, journal, pod, nonce)
+        for old in journal.attempts if journal is not None else ():
+            if old.nonce != nonce:
+                directory = self.paths.attempt(pod.uid, old.nonce).root
+                shutil.rmtree(directory, ignore_errors=True)
+        return attempt
+
+    def _texts(
+        self, pod: PodRef, plan: PodPlan, nonce: Nonce, layout: AttemptLayout
+    ) -> dict[str, str]:
+        script = render_script(
+            plan,
+            job_name=str(JobName(pod.namespace, pod.name, nonce)),
+            layout=layout,
+            python=_PYTHON,
+            supervisor=str(self.zipapp),
+        )
+        spec = JobSpec(plan=plan, nonce=nonce, settings=self.settings)
+        return {layout.spec: codec.dumps(spec), layout.script: script}
+
+
+def _refused(journal: PodJournal | None) -> Nonce | None:
+    """The attempt that sbatch refused last, to be submitted again."""
+    last = journal.attempts[-1] if journal is not None and journal.attempts else None
+    if last is None or last.revoked or not last.refused:
+        return None
+    return last.nonce
