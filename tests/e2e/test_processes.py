@@ -21,7 +21,7 @@ kill -9 -1
 kill -9 1
 wait $!
 echo $?
-umount /proc && ls /proc | wc -l
+umount /proc || echo kept
 touch /work/done
 """
 SEES = f"sleep 4711 & {WAIT}; wait $!; echo $?"
@@ -100,10 +100,10 @@ def test_a_container_is_alone_with_its_processes(
     shared: Cluster, ended: dict[str, Json], runtime: str
 ) -> None:
     """Its program is process 1; what one container kills is no process of the others, nor of the
-    runtime, which shows them their images; nor is there a /proc of the pod below its own."""
+    runtime, which shows them their images; nor does it see the pod's /proc below its own."""
     name = f"{runtime}-own"
     assert exit_codes(ended[name]) == [0, 0]
-    assert shared.logs(name, "-c", "killer").split() == ["137", "0"]
+    assert shared.logs(name, "-c", "killer").split() == ["137", "kept"]
     assert shared.logs(name, "-c", "alone").split() == ["sh", "sh", "1", "3", "busybox"]
 
 
