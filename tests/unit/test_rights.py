@@ -32,6 +32,7 @@ ASKED = {
 
 ENTER = """
 import json, os, subprocess, sys
+from hpk.model import codec
 from hpk.model.rights import Rights
 from hpk.supervisor.base import linux
 from hpk.supervisor.process.enter import Namespaces
@@ -46,7 +47,7 @@ pause = subprocess.Popen(
 )
 assert pause.stdout.readline() == b"ok\\n"
 enter = Namespaces(pause.pid, int(uid), int(uid))
-rights = Rights(**json.loads(asked))
+rights = codec.loads(Rights, asked)
 answers = []
 for number, script in enumerate(scripts):
     out_read, out_write = os.pipe()

@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 from hpk.supervisor.base import linux
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.process import execution, namespaces, switch_user
-from hpk.supervisor.process.confinement import confine
+from hpk.supervisor.process.confinement import confine, filters_for
 from hpk.supervisor.process.pod_messages import Run
 
 
@@ -89,6 +89,7 @@ class Namespaces:
 
     def fork(self, run: Run) -> int:
         """See Enter.fork."""
+        filters_for(run.rights, emulates_root=run.emulates_root)
         if "user" not in self._opened:
             return self._fork_first(run)
         if "pid" in self._opened:
