@@ -9,12 +9,16 @@ PYTEST := .venv/bin/pytest --durations=15 -n $(WORKERS) --max-worker-restart 0 \
 	--dist loadfile --no-loadscope-reorder
 STEP := scripts/step
 
-.PHONY: help setup demo demo-down test check unit slurm e2e long bench scale conformance clean
+.PHONY: help preflight setup demo demo-down test fresh check unit slurm e2e long bench scale \
+	conformance clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: ## install what is missing: OS packages, Python environment, upstream programs, images
+preflight: ## say all that this machine lacks, and change nothing
+	@scripts/preflight
+
+setup: preflight ## install what is missing: OS packages, Python environment, upstream programs, images
 	@$(STEP) "OS packages" scripts/install-os-packages
 	@$(STEP) "Python environment" scripts/install-python
 	@$(STEP) "Kubernetes, etcd, CoreDNS" $(HPK) setup binaries
@@ -29,6 +33,9 @@ demo: setup ## a private Slurm, a control plane on it, MPI, a Deployment and Arg
 
 demo-down: ## stop the demo; nothing of it is left
 	@$(STEP) "Slurm lab down" $(HPK) lab down
+
+fresh: ## the README's first steps on a Debian with nothing but what the README asks for
+	@$(STEP) "a fresh machine" scripts/fresh
 
 check: ## linters, type checkers, layers
 	@$(STEP) "ruff" .venv/bin/ruff check .
