@@ -80,7 +80,14 @@ async def _push(machine: Machine, layout: Path, definition: Definition) -> None:
         f"--dest-cert-dir={machine.lab.etc / 'ssl/registry'}",
         *(f"oci:{layout}:latest", target),
     ]
-    done = await subproc.run(machine.network_argv(LOGIN, argv), timeout_s=_PUSH_TIMEOUT_S)
+    # What it remembers of blobs root's skopeo keeps in /var/lib/containers, and by this variable
+    # alone (go.podman.io's own) where it may be told: in the lab, to go with it.
+    elsewhere = {"_CONTAINERS_ROOTLESS_UID": "1", "XDG_DATA_HOME": str(machine.lab.private)}
+    done = await subproc.run(
+        machine.network_argv(LOGIN, argv),
+        environment=subproc.base_environment(elsewhere),
+        timeout_s=_PUSH_TIMEOUT_S,
+    )
     if done.exit_code != 0:
         raise PermanentError(
             f"pushing {definition.name} to {REGISTRY}: {done.stderr.strip()[-1500:]}",

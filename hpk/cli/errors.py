@@ -60,7 +60,7 @@ def explain(error: BaseException) -> Failure:
         return Failure(message="interrupted", remedy="", exit_code=130)
     # A task that was cancelled because another one failed has nothing to say.
     said = [each for each in every if not isinstance(each, asyncio.CancelledError)] or every
-    messages = list(dict.fromkeys(_message(each) for each in said))
+    messages = list(dict.fromkeys(_one_line(_message(each)) for each in said))
     more = f"; and {len(messages) - _MAX_SAID} more" if len(messages) > _MAX_SAID else ""
     remedies = [remedy for each in said if (remedy := _remedy(each))]
     return Failure(
@@ -87,8 +87,12 @@ def _message(error: BaseException) -> str:
         return f"{where}{error.strerror or str(error) or type(error).__name__}"
     if isinstance(error, ImportError):
         return f"hpk is not installed whole: {error}"
-    text = " ".join(str(error).split())[:_MAX_CHARACTERS]
-    return f"a fault of hpk itself: {type(error).__name__}: {text}"
+    return f"a fault of hpk itself: {type(error).__name__}: {error}"
+
+
+def _one_line(text: str) -> str:
+    """What other programs said may have many lines."""
+    return " ".join(text.split())[:_MAX_CHARACTERS]
 
 
 def _remedy(error: BaseException) -> str:

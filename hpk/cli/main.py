@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from pathlib import Path
 
 import click
 
 from hpk.cli import errors
+from hpk.model.errors import PermanentError
 
 _COMMANDS = {
     "binaries": "hpk.cli.binaries",
@@ -35,10 +38,25 @@ class _LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
+        _require_home()
         command = getattr(importlib.import_module(_COMMANDS[name]), name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{_COMMANDS[name]}.{name} is not a command")
         return command
+
+
+def _require_home() -> None:
+    """Libraries look for it when they are imported, and find their own words where there is none.
+
+    :raises PermanentError: neither HOME nor the user database tells it.
+    """
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise PermanentError(
+            f"HOME is not set, and uid {os.getuid()} has no home in the user database",
+            remedy="export HOME=… (a directory of yours)",
+        ) from error
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
