@@ -63,6 +63,11 @@ async def ensure_all(
 
     :raises PermanentError: one is damaged, or can neither be downloaded nor built.
     """
+    if unknown := sorted(set(config.sha256) - set(_KNOWN)):
+        raise PermanentError(
+            f"[binaries.sha256] names what is no program of ours: {', '.join(unknown)}",
+            remedy=f"the programs are {', '.join(sorted(_KNOWN))}",
+        )
     places, wanted = Places.of(paths), [_KNOWN[name] for name in names]
     reporter.step("programs", "verifying checksums")
     found = dict(

@@ -29,7 +29,8 @@ class Program:
     :param package: Go package within that module.
     :param url: official release; ``{version}``, ``{plain}`` (no v) and ``{arch}`` are filled in;
         "" where upstream releases no such program and it can only be built.
-    :param checksum_url: published SHA-256, alone or in a list of ``SHA  NAME`` lines.
+    :param checksum_url: published SHA-256, alone or in a list of ``SHA  NAME`` lines; asked of
+        upstream alone, never of a mirror.
     :param member: path of the program in a tar archive, "" where the release is the bare program.
     :param version_argv: arguments that make it print its version.
     :param upstream: Go module whose directory holds ``links``; "" without any.

@@ -1,4 +1,7 @@
-"""Downloads official releases and believes none of them without their published SHA-256.
+"""Downloads official releases and believes none of them without upstream's SHA-256.
+
+A mirror serves files and vouches for none: the checksum comes from the configuration, or from
+upstream itself over verified TLS.
 
 A network that is not there is found out quickly: a host that could not be reached once is not
 asked again by the same process.
@@ -67,6 +70,7 @@ class Downloader:
 
     def __init__(self, config: BinariesConfig) -> None:
         self._mirror = config.mirror.rstrip("/")
+        self._pinned = config.sha256
         handlers: list[urllib.request.BaseHandler] = []
         if config.proxy:
             handlers.append(
@@ -85,20 +89,35 @@ class Downloader:
         :raises TransientError: it cannot be had: no network, a wrong checksum, a cut-off file.
         """
         url = self.url(program.fill(program.url))
-        name = url.rsplit("/", 1)[1]
-        listed = self._read(self.url(program.fill(program.checksum_url)))
-        expected = parse_checksum(listed.decode(errors="replace"), name)
+        expected = self._expected(program)
         release = work / "release"
         actual = self._save(url, release, progress)
         if actual != expected:
             raise TransientError(
-                f"{url} has SHA-256 {actual}, but {expected} is published",
+                f"{url} has SHA-256 {actual}, not {expected}",
                 remedy="try again; if it stays so, the mirror or a proxy alters files",
             )
         return _extract(release, program, work) if program.member else release
 
+    def _expected(self, program: Program) -> str:
+        """The release's SHA-256, by somebody else's word than the mirror's."""
+        pinned = self._pinned.get(program.name)
+        if pinned is not None:
+            return pinned.lower()
+        name = program.fill(program.url).rsplit("/", 1)[1]
+        try:
+            listed = self._read(program.fill(program.checksum_url))
+        except TransientError as error:
+            if not self._mirror:
+                raise
+            raise TransientError(
+                f"no checksum of {name} that is not the mirror's: {error.message}",
+                remedy=f"write upstream's as {program.name} under [binaries.sha256]",
+            ) from error
+        return parse_checksum(listed.decode(errors="replace"), name)
+
     def url(self, official: str) -> str:
-        """Where an official URL is fetched from."""
+        """Where an official release is fetched from."""
         if not self._mirror:
             return official
         return f"{self._mirror}/{official.removeprefix('https://')}"

@@ -70,6 +70,8 @@ Memory = Annotated[str, _matching(r"[1-9][0-9]{0,14}(?:Ki|Mi|Gi|Ti|k|M|G|T)?")]
 Gres = Annotated[str, _matching(r"gpu(?::[A-Za-z0-9_.-]+)?", or_empty=False)]
 ResourceName = Annotated[str, _matching(r"[a-z0-9.-]+/[A-Za-z0-9_.-]+", or_empty=False)]
 NamespaceName = Annotated[str, _matching(r"[a-z0-9-]{1,63}", or_empty=False)]
+ProgramName = Annotated[str, _matching(r"[a-z][a-z-]{0,62}", or_empty=False)]
+Sha256 = Annotated[str, _matching(r"[0-9a-fA-F]{64}", or_empty=False)]
 Whole = Annotated[int, Field(strict=True, gt=0)]
 
 
@@ -86,13 +88,15 @@ class BinariesConfig(Table):
 
     :param sources: in the order they are tried when a program is not there yet.
     :param mirror: replaces ``https://dl.k8s.io`` and ``https://github.com`` by
-        ``MIRROR/dl.k8s.io`` and ``MIRROR/github.com``.
+        ``MIRROR/dl.k8s.io`` and ``MIRROR/github.com``; of releases, not of their checksums.
+    :param sha256: program → checksum its release must have; asked of upstream where it is not here.
     :param proxy: of downloads and of Go's; "" leaves it to ``https_proxy``.
     :param ca_file: certificates to trust for downloads, besides the system's.
     """
 
     sources: tuple[Literal["download", "build"], ...] = ("download", "build")
     mirror: str = ""
+    sha256: dict[ProgramName, Sha256] = {}
     proxy: str = ""
     ca_file: str = ""
 

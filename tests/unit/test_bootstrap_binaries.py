@@ -235,11 +235,16 @@ async def test_no_network_and_no_go_names_both(
     paths: HpkPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(paths.home))
-    config = BinariesConfig(mirror="http://127.0.0.1:1")
+    config = BinariesConfig(mirror="http://127.0.0.1:1", sha256={"etcd": "0" * 64})
     with pytest.raises(PermanentError) as caught:
         await ensure_all(paths, config, Told(), ["etcd"])
     assert "download: 127.0.0.1:1 cannot be reached" in str(caught.value)
     assert "build: building upstream's programs needs Go" in str(caught.value)
+
+
+async def test_a_checksum_of_no_program_of_ours_is_refused(paths: HpkPaths) -> None:
+    with pytest.raises(PermanentError, match=r"names what is no program of ours: ectd.*etcd"):
+        await ensure_all(paths, BinariesConfig(sha256={"ectd": "0" * 64}), Told(), ["etcd"])
 
 
 def test_paths_are_one_argument_whatever_they_hold(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import http.server
 import io
@@ -87,13 +88,15 @@ def _path(url: str) -> str:
     return "/mirror/" + url.removeprefix("https://")
 
 
-def _offer(site: Site, program: Program, release: bytes, checksum: str | None = None) -> str:
+def _offer(site: Site, program: Program, release: bytes, checksum: str | None = None) -> Program:
+    """The site is the mirror, whose own checksums are wrong, and upstream, whose are right."""
     path = _path(program.fill(program.url))
     site.files[path] = release
+    site.files[_path(program.fill(program.checksum_url))] = b"e" * 64
     digest = checksum or hashlib.sha256(release).hexdigest()
     text = f"{'0' * 64}  other.tar.gz\n{digest}  {path.rsplit('/', 1)[1]}\n"
-    site.files[_path(program.fill(program.checksum_url))] = text.encode()
-    return path
+    site.files["/upstream/SHA256SUMS"] = text.encode()
+    return dataclasses.replace(program, checksum_url=f"{site.url}/upstream/SHA256SUMS")
 
 
 def _downloader(site: Site, *, ca_file: str = "") -> Downloader:
@@ -114,47 +117,72 @@ def _archive(member: str, content: bytes) -> bytes:
 
 
 def test_a_bare_program_is_fetched_and_its_progress_told(site: Site, tmp_path: Path) -> None:
-    _offer(site, KUBECTL, PROGRAM_BYTES)
+    kubectl = _offer(site, KUBECTL, PROGRAM_BYTES)
     told: list[tuple[int, int]] = []
-    path = _downloader(site).fetch(KUBECTL, tmp_path, lambda *now: told.append(now))
+    path = _downloader(site).fetch(kubectl, tmp_path, lambda *now: told.append(now))
     assert path.read_bytes() == PROGRAM_BYTES
     assert told[-1] == (len(PROGRAM_BYTES), len(PROGRAM_BYTES))
 
 
 def test_a_program_is_taken_out_of_its_archive(site: Site, tmp_path: Path) -> None:
-    _offer(site, ETCD, _archive(ETCD.fill(ETCD.member), PROGRAM_BYTES))
-    assert _downloader(site).fetch(ETCD, tmp_path, _nothing).read_bytes() == PROGRAM_BYTES
+    etcd = _offer(site, ETCD, _archive(ETCD.fill(ETCD.member), PROGRAM_BYTES))
+    assert _downloader(site).fetch(etcd, tmp_path, _nothing).read_bytes() == PROGRAM_BYTES
 
 
 def test_an_archive_without_the_program_is_refused(site: Site, tmp_path: Path) -> None:
-    _offer(site, ETCD, _archive("../../../etc/passwd", PROGRAM_BYTES))
+    etcd = _offer(site, ETCD, _archive("../../../etc/passwd", PROGRAM_BYTES))
     with pytest.raises(TransientError, match="release archive"):
-        _downloader(site).fetch(ETCD, tmp_path, _nothing)
+        _downloader(site).fetch(etcd, tmp_path, _nothing)
 
 
 def test_a_wrong_checksum_is_refused(site: Site, tmp_path: Path) -> None:
-    _offer(site, KUBECTL, PROGRAM_BYTES, checksum="ab" * 32)
-    with pytest.raises(TransientError, match=r"abab.* is published"):
-        _downloader(site).fetch(KUBECTL, tmp_path, _nothing)
+    kubectl = _offer(site, KUBECTL, PROGRAM_BYTES, checksum="ab" * 32)
+    with pytest.raises(TransientError, match=r"has SHA-256 .*, not abab"):
+        _downloader(site).fetch(kubectl, tmp_path, _nothing)
+
+
+def test_a_mirror_is_not_believed_what_it_says_of_its_files(site: Site, tmp_path: Path) -> None:
+    kubectl = _offer(site, KUBECTL, PROGRAM_BYTES)
+    evil = hashlib.sha256(b"evil").hexdigest()
+    release, checksum = (_path(KUBECTL.fill(of)) for of in (KUBECTL.url, KUBECTL.checksum_url))
+    site.files |= {release: b"evil", checksum: evil.encode()}
+    with pytest.raises(TransientError, match=f"has SHA-256 {evil}, not "):
+        _downloader(site).fetch(kubectl, tmp_path, _nothing)
+    assert checksum not in site.asked
+
+
+def test_a_checksum_of_the_configuration_needs_no_upstream(site: Site, tmp_path: Path) -> None:
+    unreachable = dataclasses.replace(
+        _offer(site, KUBECTL, PROGRAM_BYTES), checksum_url="https://upstream.invalid/sha256"
+    )
+    with pytest.raises(TransientError, match=r"no checksum of kubectl that is not the mirror's"):
+        _downloader(site).fetch(unreachable, tmp_path, _nothing)
+    pinned = {"kubectl": hashlib.sha256(PROGRAM_BYTES).hexdigest().upper()}
+    downloader = Downloader(BinariesConfig(mirror=f"{site.url}/mirror", sha256=pinned))
+    assert downloader.fetch(unreachable, tmp_path, _nothing).read_bytes() == PROGRAM_BYTES
+    assert site.asked == [_path(KUBECTL.fill(KUBECTL.url))]
 
 
 def test_a_file_cut_short_is_refused(site: Site, tmp_path: Path) -> None:
-    path = _offer(site, KUBECTL, PROGRAM_BYTES)
-    site.cut[path] = 1000
+    kubectl = _offer(site, KUBECTL, PROGRAM_BYTES)
+    site.cut[_path(kubectl.fill(kubectl.url))] = 1000
     with pytest.raises(TransientError, match=f"ended after 1000 of {len(PROGRAM_BYTES)} bytes"):
-        _downloader(site).fetch(KUBECTL, tmp_path, _nothing)
+        _downloader(site).fetch(kubectl, tmp_path, _nothing)
 
 
 def test_a_missing_release_says_so(site: Site, tmp_path: Path) -> None:
+    kubectl = _offer(site, KUBECTL, PROGRAM_BYTES)
+    del site.files[_path(kubectl.fill(kubectl.url))]
     with pytest.raises(TransientError, match="HTTP status 404"):
-        _downloader(site).fetch(KUBECTL, tmp_path, _nothing)
+        _downloader(site).fetch(kubectl, tmp_path, _nothing)
 
 
 def test_a_host_that_is_not_there_is_asked_once(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         mirror = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        downloader = Downloader(BinariesConfig(mirror=mirror))
+        pinned = {"kubectl": "0" * 64, "etcd": "0" * 64}
+        downloader = Downloader(BinariesConfig(mirror=mirror, sha256=pinned))
         with pytest.raises(TransientError, match="cannot be reached"):
             downloader.fetch(KUBECTL, tmp_path, _nothing)
         unused.listen()  # now it would answer, but is not asked again
@@ -166,38 +194,37 @@ def test_a_host_that_is_not_there_is_asked_once(tmp_path: Path) -> None:
 
 
 def test_a_proxy_is_used(site: Site, tmp_path: Path) -> None:
-    official = "http://releases.invalid"
-    for program_path in list(_offer_under(site, official)):
-        assert program_path.startswith(official)
-    downloader = Downloader(BinariesConfig(mirror=official, proxy=site.url))
-    assert downloader.fetch(KUBECTL, tmp_path, _nothing).read_bytes() == PROGRAM_BYTES
-    assert all(asked.startswith(official) for asked in site.asked)
-
-
-def _offer_under(site: Site, mirror: str) -> list[str]:
-    """A proxy is asked for whole URLs."""
+    """It is asked for whole URLs, of the mirror and of upstream alike."""
+    mirror, upstream = "http://releases.invalid", "http://upstream.invalid/SHA256SUMS"
     _offer(site, KUBECTL, PROGRAM_BYTES)
-    site.files = {mirror + path.removeprefix("/mirror"): body for path, body in site.files.items()}
-    return list(site.files)
+    site.files = {
+        mirror + _path(KUBECTL.fill(KUBECTL.url)).removeprefix("/mirror"): PROGRAM_BYTES,
+        upstream: site.files["/upstream/SHA256SUMS"],
+    }
+    kubectl = dataclasses.replace(KUBECTL, checksum_url=upstream)
+    downloader = Downloader(BinariesConfig(mirror=mirror, proxy=site.url))
+    assert downloader.fetch(kubectl, tmp_path, _nothing).read_bytes() == PROGRAM_BYTES
+    assert sorted(site.asked) == sorted(site.files)
 
 
 def test_tls_with_a_site_authority(tls_site: Site, tmp_path: Path) -> None:
-    _offer(tls_site, KUBECTL, PROGRAM_BYTES)
+    kubectl = _offer(tls_site, KUBECTL, PROGRAM_BYTES)
     downloader = _downloader(tls_site, ca_file=str(tmp_path / "pki/api-ca.crt"))
-    assert downloader.fetch(KUBECTL, tmp_path, _nothing).read_bytes() == PROGRAM_BYTES
+    assert downloader.fetch(kubectl, tmp_path, _nothing).read_bytes() == PROGRAM_BYTES
 
 
 def test_tls_of_an_unknown_authority_is_refused(tls_site: Site, tmp_path: Path) -> None:
-    _offer(tls_site, KUBECTL, PROGRAM_BYTES)
+    kubectl = _offer(tls_site, KUBECTL, PROGRAM_BYTES)
     with pytest.raises(TransientError, match="CERTIFICATE_VERIFY_FAILED"):
-        _downloader(tls_site).fetch(KUBECTL, tmp_path, _nothing)
+        _downloader(tls_site).fetch(kubectl, tmp_path, _nothing)
     assert tls_site.asked == []
 
 
 @pytest.mark.parametrize("mirror", ["file:///etc", "ftp://127.0.0.1", "not a url"])
 def test_a_mirror_that_is_no_web_server_is_refused(mirror: str, tmp_path: Path) -> None:
     with pytest.raises(TransientError):
-        Downloader(BinariesConfig(mirror=mirror)).fetch(KUBECTL, tmp_path, _nothing)
+        config = BinariesConfig(mirror=mirror, sha256={"kubectl": "0" * 64})
+        Downloader(config).fetch(KUBECTL, tmp_path, _nothing)
 
 
 def test_checksum_files_of_both_kinds() -> None:
