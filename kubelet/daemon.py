@@ -168,10 +168,10 @@ class Kubelet:
             raise RuntimeError("the kubelet does not run")
         return self._tasks.create_task(logged(coroutine))
 
-    def _health(self, slurm_version: str) -> NodeHealth:
+    def _health(self, slurm_version: str, slurm_problem: str) -> NodeHealth:
         return NodeHealth(
             slurm_version=slurm_version,
-            slurm_problem=self._pleg.problem,
+            slurm_problem=slurm_problem or self._pleg.problem,
             files_problem=self._files.problem,
             descriptors_problem=descriptors().problem,
         )

@@ -5,10 +5,7 @@ What needs more than a call and a parser has a module of its own: submitting, lo
 
 from __future__ import annotations
 
-import asyncio
-import grp
 import os
-import pwd
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from hpk.model.job import JobObservation, JobState, Partition
 from hpk.slurm.cancelling import Cancelling
 from hpk.slurm.looking import Looking
 from hpk.slurm.parse import parse_kill_wait
-from hpk.slurm.parse_partitions import Membership, parse_nodes, parse_partitions
+from hpk.slurm.partitions import Partitions
 from hpk.slurm.programs import Programs, in_chunks
 from hpk.slurm.submitting import answer_of, run_sbatch
 from hpk.slurm.usage import (
@@ -47,6 +44,7 @@ class CliBackend:
         self._submit_environment = _submit_environment(environment or {})
         self._looking = Looking(self._programs, interval_s)
         self._cancelling = Cancelling(self._programs)
+        self._partitions = Partitions(self._programs)
         self._user = str(os.getuid())
 
     @property
@@ -96,12 +94,7 @@ class CliBackend:
 
     async def partitions(self) -> tuple[Partition, ...]:
         """See SlurmBackend."""
-        nodes = await self._programs.query(["scontrol", "--oneliner", "show", "node"])
-        partitions = await self._programs.query(["scontrol", "--oneliner", "show", "partition"])
-        member = await self._membership()
-        return await asyncio.to_thread(
-            lambda: parse_partitions(partitions, parse_nodes(nodes), member)
-        )
+        return await self._partitions.get()
 
     async def version(self) -> str:
         """See SlurmBackend."""
@@ -114,27 +107,6 @@ class CliBackend:
     async def kill_wait_s(self) -> int:
         """See SlurmBackend."""
         return parse_kill_wait(await self._programs.query(["scontrol", "show", "config"]))
-
-    async def _membership(self) -> Membership:
-        names = []
-        for gid in {os.getgid(), *os.getgroups()}:
-            try:
-                names.append(grp.getgrgid(gid).gr_name)
-            except KeyError:
-                continue
-        return Membership(accounts=await self._accounts(), groups=frozenset(names))
-
-    async def _accounts(self) -> frozenset[str] | None:
-        try:
-            user = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:
-            return None
-        argv = ["sacctmgr", "-n", "-P", "show", "associations", f"user={user}", "format=Account"]
-        try:
-            text = await self._programs.query(argv)
-        except HpkError:
-            return None
-        return frozenset(line.strip() for line in text.splitlines() if line.strip()) or None
 
 
 def _submit_environment(extra: Mapping[str, str]) -> dict[str, str]:

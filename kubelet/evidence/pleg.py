@@ -31,8 +31,6 @@ _CALM_MOST_S = 60.0
 _AT_ONCE = 500
 """How many jobs are looked through before others get their turn."""
 _HURRIED_PAUSE_S = 0.3
-BLIND_AFTER_S = 180.0
-"""Upstream's relist threshold (pkg/kubelet/pleg/generic.go)."""
 
 
 class Pleg:
@@ -55,13 +53,7 @@ class Pleg:
         self._tracked: dict[Nonce, Attempt] = {}
         self._hurry = asyncio.Event()
         self._last_news_s = time.monotonic()
-        self._answered_s = time.monotonic()
         self.problem = ""
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether nothing has been seen of the jobs for so long that no more should be started."""
-        return bool(self.problem) and time.monotonic() - self._answered_s > BLIND_AFTER_S
 
     def track(self, attempt: Attempt) -> None:
         """Watch this attempt's job; its record on disk is read at once."""
@@ -117,7 +109,6 @@ class Pleg:
             self.problem = str(error) if expected else f"{type(error).__name__}: {error}"
         else:
             self.problem = ""
-            self._answered_s = time.monotonic()
 
     async def _relist(self) -> None:
         tracked = list(self._tracked.values())

@@ -44,7 +44,7 @@ class VirtualNodes:
         registrar: NodeRegistrar,
         slurm: SlurmBackend,
         default_partition: str,
-        health: Callable[[str], NodeHealth],
+        health: Callable[[str, str], NodeHealth],
         first_known: Callable[[], None],
     ) -> None:
         """
@@ -58,6 +58,7 @@ class VirtualNodes:
         self._health = health
         self._first_known = first_known
         self._partitions: dict[str, Partition] = {}
+        self._version = ""
 
     def names(self) -> tuple[str, ...]:
         """The nodes' names; none before Slurm has answered."""
@@ -89,9 +90,16 @@ class VirtualNodes:
             await asyncio.sleep(_LEASE_RENEW_S if self._partitions else 0.2)
 
     async def _register(self) -> None:
-        health = self._health(await self._slurm.version())
-        partitions = await self._slurm.partitions()
-        nodes = plan_node_names(prefer_partition(partitions, self._default_partition))
+        nodes, problem = self._partitions, ""
+        try:
+            self._version = await self._slurm.version()
+            partitions = await self._slurm.partitions()
+            nodes = plan_node_names(prefer_partition(partitions, self._default_partition))
+        except HpkError as error:
+            if not nodes:
+                raise
+            problem = str(error)  # the nodes stay as they were, and say so
+        health = self._health(self._version, problem)
         for name, partition in nodes.items():
             await self._registrar.register(name, partition, health)
             if name not in self._partitions:

@@ -123,7 +123,8 @@ class PodFiles:
         """The newest job id that was journalled, once there is one."""
 
         def look() -> int:
-            ids = [entry["job_id"] for entry in self.journal() if "job_id" in entry]
+            placed = [entry["placement"] for entry in self.journal() if "placement" in entry]
+            ids = [placement["job_id"] for placement in placed]
             return ids[-1] if ids else 0
 
         return eventually(look, what="a journalled job id")

@@ -11,6 +11,7 @@ import pytest
 
 from bootstrap.lab.hosts import Machine
 from tests.e2e.cluster import BUSYBOX, FLAGS, Cluster, eventually, pod
+from tests.e2e.faults import PodFiles
 
 Json = dict[str, Any]
 
@@ -132,6 +133,27 @@ def test_a_submit_limit_is_waited_out(shared: Cluster, one_job_more: int) -> Non
     assert len(shared.job_ids("second")) == 1
     state = shared.run(["squeue", "-h", "-j", str(one_job_more), "-o", "%T %r"]).stdout
     assert state.split() == ["PENDING", "JobHeldUser"]
+
+
+def test_many_wait_at_a_submit_limit_as_one(shared: Cluster, one_job_more: int) -> None:
+    shared.create(pod("stopper", "true", annotations={FLAGS: "--hold"}))
+    eventually(lambda: shared.job_ids("stopper"), what="the first Pod's job")
+    names = [f"crowd-{number}" for number in range(12)]
+    shared.create(*(pod(name, "true") for name in names))
+
+    def all_wait() -> bool:
+        table = ps(shared)
+        return all(table[name]["status"] == "SlurmSubmitLimit" for name in names)
+
+    eventually(all_wait, what="the limit as the status of each")
+    files = [PodFiles.of(shared, name) for name in names]
+    # Whoever asked Slurm has one directory, and the others none.
+    assert max(len(one.attempts()) for one in files) == 1
+    assert max(len(one.steps()) for one in files if one.exists) <= 2
+    shared.kubectl("delete", "pod", "stopper")
+    for name in names:
+        shared.wait_phase(name, "Succeeded", timeout_s=180)
+    assert [len(shared.job_ids(name)) for name in names] == [1] * len(names)
 
 
 @pytest.fixture(scope="module")

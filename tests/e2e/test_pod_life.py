@@ -38,6 +38,25 @@ def test_a_queued_pod_shows_slurms_reason_until_it_runs(cluster: Cluster) -> Non
     assert cluster.job_ids("held") == [job]
 
 
+def test_a_renamed_job_is_still_its_pods(cluster: Cluster) -> None:
+    cluster.create(pod("renamed", "true", annotations={FLAGS: "--begin=now+1hour"}))
+
+    def waits(reason: str) -> bool:
+        (status,) = cluster.get("pod", "renamed")["status"].get("containerStatuses") or [{}]
+        waiting: Json = status.get("state", {}).get("waiting") or {}
+        return waiting.get("reason") == reason
+
+    eventually(lambda: waits("SlurmBeginTime"), what="the reason of a later begin")
+    (job,) = cluster.job_ids("renamed")
+    cluster.run(["scontrol", "update", f"jobid={job}", "name=something-else"])
+    # What Slurm says of the job under its new name still reaches the Pod.
+    cluster.run(["scontrol", "hold", str(job)])
+    eventually(lambda: waits("SlurmJobHeldUser"), what="the reason of a hold")
+    cluster.run(["scontrol", "update", f"jobid={job}", "starttime=now"])
+    cluster.run(["scontrol", "release", str(job)])
+    assert succeeded(cluster.wait_phase("renamed", "Succeeded", "Failed"))
+
+
 def test_a_cordoned_or_missing_node_keeps_a_pod_waiting_with_the_schedulers_word(
     cluster: Cluster,
 ) -> None:

@@ -15,7 +15,6 @@ from hpk.model.job import JobObservation
 from hpk.model.placement import Placement
 from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
-from kubelet.evidence import pleg
 from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
 
@@ -39,7 +38,7 @@ class Slurm:
 
 @pytest.mark.parametrize("error", [TransientError("down"), OSError(7, "E2BIG"), ValueError("odd")])
 async def test_whatever_fails_is_a_problem_until_a_look_succeeds(
-    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, error: Exception
 ) -> None:
     slurm = Slurm()
     made = Pleg(
@@ -52,9 +51,7 @@ async def test_whatever_fails_is_a_problem_until_a_look_succeeds(
     made.track(ATTEMPT)
     slurm.error = error
     await made.relist()
-    assert (made.problem != "", made.is_blind) == (True, False)
-    monkeypatch.setattr(pleg, "BLIND_AFTER_S", 0.0)
-    assert made.is_blind
+    assert str(error) in made.problem
     slurm.error = None
     await made.relist()
-    assert (made.problem, made.is_blind) == ("", False)
+    assert made.problem == ""

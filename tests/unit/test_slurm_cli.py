@@ -233,3 +233,22 @@ done"""
     backend = install(tmp_path, {"squeue": "exit 0", "sacct": body})
     ids = [SlurmJobId(1_000_000_000 + number) for number in range(15_000)]
     assert set(await backend.jobs(ids)) == set(ids)
+
+
+async def test_nodes_are_asked_again_only_when_a_partition_has_others(tmp_path: Path) -> None:
+    calls, nodes = tmp_path / "calls", tmp_path / "nodes"
+    nodes.write_text("n[1-2]")
+    body = f"""echo "$3" >> {calls}
+case $3 in
+  node) for n in n1 n2 n3; do
+    echo "NodeName=$n CPUTot=4 RealMemory=1000 Partitions=main"; done ;;
+  partition) echo "PartitionName=main Nodes=$(cat {nodes}) State=UP" ;;
+esac"""
+    backend = install(tmp_path, {"scontrol": body})
+    for _ in range(3):
+        (partition,) = await backend.partitions()
+    assert partition.total_cpus == 12
+    assert calls.read_text().split() == ["partition", "node", "partition", "partition"]
+    nodes.write_text("n[1-3]")
+    await backend.partitions()
+    assert calls.read_text().split()[4:] == ["partition", "node"]
