@@ -62,6 +62,7 @@ class Kubelet:
         self._pleg = Pleg(
             slurm=slurm,
             paths=paths,
+            files=self._files,
             observations=observations,
             is_connected=lambda nonce: self._channel.session(nonce) is not None,
             interval_s=settings.poll_interval_s,

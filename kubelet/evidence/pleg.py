@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpk.journal import Attempt
@@ -21,6 +21,7 @@ from hpk.model.record import SupervisorRecord
 from hpk.slurm.base import SlurmBackend
 from hpk.statefs import HpkPaths
 from kubelet.evidence.observations import Observation, Observations
+from kubelet.shared_files import SharedFiles
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ _BRISK_S = 30.0
 _CALM_FACTOR = 5
 _CALM_COST_FACTOR = 100
 _CALM_MOST_S = 60.0
+_RECORD_DEADLINE_S = 5.0
 _AT_ONCE = 500
 """How many jobs are looked through before others get their turn."""
 _HURRIED_PAUSE_S = 0.3
@@ -41,12 +43,16 @@ class Pleg:
         *,
         slurm: SlurmBackend,
         paths: HpkPaths,
+        files: SharedFiles,
         observations: Observations,
         is_connected: Callable[[Nonce], bool],
         interval_s: float,
     ) -> None:
         self._slurm = slurm
         self._paths = paths
+        self._files = files
+        self._began_s = time.time()
+        self._unread: list[Attempt] = []
         self._observations = observations
         self._is_connected = is_connected
         self._interval_s = interval_s
@@ -56,13 +62,15 @@ class Pleg:
         self.problem = ""
 
     def track(self, attempt: Attempt) -> None:
-        """Watch this attempt's job; its record on disk is read at once."""
+        """Watch this attempt's job.
+
+        Of one that a kubelet before us submitted, the record on disk is read before Slurm is asked.
+        """
         if attempt.nonce in self._tracked or attempt.job_id is None:
             return
         self._tracked[attempt.nonce] = attempt
-        record = self._load_record(attempt)
-        if record is not None:
-            self._observations.put_record(record)
+        if attempt.intent_at_s < self._began_s:
+            self._unread.append(attempt)
         self.hurry()
 
     def untrack(self, nonce: Nonce) -> None:
@@ -111,25 +119,44 @@ class Pleg:
             self.problem = ""
 
     async def _relist(self) -> None:
+        unread, self._unread = self._unread, []
+        await self._read_records(unread)
         tracked = list(self._tracked.values())
         jobs = await self._slurm.jobs([a.job_id for a in tracked if a.job_id is not None])
+        found = {
+            attempt.nonce: _of_attempt(attempt, jobs.get(attempt.job_id))
+            for attempt in tracked
+            if attempt.job_id is not None
+        }
+        await self._read_records([a for a in tracked if self._wants_record(a, found[a.nonce])])
         for number, attempt in enumerate(tracked):
-            if attempt.job_id is None:
-                continue
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
-            job = _of_attempt(attempt, jobs.get(attempt.job_id))
+            job = found[attempt.nonce]
             seen = self._observations.get(attempt.nonce)
             if seen.job is None or job is None or job.state is not seen.job.state:
                 self._last_news_s = time.monotonic()
-            if self._should_read_record(attempt, job):
-                record = await asyncio.to_thread(self._load_record, attempt)
-                if record is not None:
-                    self._observations.put_record(record)
             if _counts(seen, job):
                 self._observations.put_job(attempt.pod.uid, attempt.nonce, job)
 
-    def _should_read_record(self, attempt: Attempt, job: JobObservation | None) -> bool:
+    async def _read_records(self, attempts: Sequence[Attempt]) -> None:
+        """Read what supervisors have written. A file system that does not answer is not waited for:
+        Slurm's word comes all the same."""
+        for first in range(0, len(attempts), _AT_ONCE):
+            some = attempts[first : first + _AT_ONCE]
+            records = await asyncio.gather(*(self._read_record(attempt) for attempt in some))
+            for record in records:
+                if record is not None:
+                    self._observations.put_record(record)
+
+    async def _read_record(self, attempt: Attempt) -> SupervisorRecord | None:
+        try:
+            return await self._files.do(self._load_record, attempt, deadline_s=_RECORD_DEADLINE_S)
+        except OSError as error:
+            log.warning("record of %s: %s", attempt.pod, error)
+            return None
+
+    def _wants_record(self, attempt: Attempt, job: JobObservation | None) -> bool:
         if job is None or job.state.is_terminal:
             return True
         return not (job.state.is_queued or self._is_connected(attempt.nonce))
@@ -140,7 +167,7 @@ class Pleg:
             record = codec.loads(SupervisorRecord, Path(layout.record).read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ParseError) as error:
+        except ParseError as error:
             log.warning("record of %s: %s", attempt.pod, error)
             return None
         ours = record.uid == attempt.pod.uid and record.nonce == attempt.nonce

@@ -70,7 +70,9 @@ class Supervisors:
     def session_changed(self, uid: PodUid, nonce: Nonce, *, is_connected: bool) -> None:
         """ChannelHandler: a session began or ended."""
         self._observations.put_session(uid, nonce, is_connected=is_connected)
-        self._pleg.hurry()
+        record = self._observations.get(nonce).record
+        if not is_connected and (record is None or record.phase is not PodPhase.FINISHED):
+            self._pleg.hurry()
         self._workers.nudge(uid)
 
     def not_understood(self, uid: PodUid, why: str) -> None:
