@@ -93,45 +93,39 @@ def parse_submit_output(text: str) -> SlurmJobId | None:
 
 async def _lock(directory: Path) -> int:
     """The file of sbatch's answer, once nobody else holds it."""
-    while True:
-        fd = await asyncio.to_thread(_try_lock, directory / _ANSWER)
-        if fd is not None:
-            return fd
-        await asyncio.sleep(_LOCK_POLL_S)
+    fd, is_ours = await asyncio.to_thread(_try_lock, directory / _ANSWER)
+    try:
+        while not is_ours:
+            await asyncio.sleep(_LOCK_POLL_S)
+            is_ours = await asyncio.to_thread(try_lock, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 async def _open(directory: Path) -> tuple[int, int]:
     """Empty files for sbatch's answer, which is locked, and for its words."""
-    while True:
-        fds = await asyncio.to_thread(_try_open, directory)
-        if fds is not None:
-            return fds
-        await asyncio.sleep(_LOCK_POLL_S)
-
-
-def _try_open(directory: Path) -> tuple[int, int] | None:
-    answer = _try_lock(directory / _ANSWER)
-    if answer is None:
-        return None
+    answer = await _lock(directory)
     try:
-        words = os.open(directory / _WORDS, _WORDS_FLAGS, 0o600)
-        os.ftruncate(answer, 0)
+        return answer, await asyncio.to_thread(_empty, answer, directory / _WORDS)
     except BaseException:
         os.close(answer)
         raise
-    return answer, words
 
 
-def _try_lock(path: Path) -> int | None:
+def _empty(answer: int, words: Path) -> int:
+    os.ftruncate(answer, 0)
+    return os.open(words, _WORDS_FLAGS, 0o600)
+
+
+def _try_lock(path: Path) -> tuple[int, bool]:
     fd = open_lock(path)
     try:
-        if try_lock(fd):
-            return fd
+        return fd, try_lock(fd)
     except BaseException:
         os.close(fd)
         raise
-    os.close(fd)
-    return None
 
 
 def _answer(directory: Path) -> tuple[SlurmJobId | None, str]:

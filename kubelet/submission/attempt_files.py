@@ -47,7 +47,7 @@ class AttemptFiles:
         """Files first, then the journalled intent; sbatch may run when this returns."""
         journal = read_pod(self.paths, pod.uid)
         nonce = _refused(journal)
-        if nonce is None:
+        if nonce is None or not Path(self.paths.attempt(pod.uid, nonce).token).exists():
             nonce = Nonce(secrets.token_hex(8))
             layout = self.paths.attempt(pod.uid, nonce)
             private_directory(Path(layout.root))
