@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -33,7 +35,19 @@ class FieldFormatter(logging.Formatter):
         return super().formatMessage(record) + tail
 
 
+def _watch_children() -> None:
+    """As later Pythons do: a descriptor waits for each sbatch to end, not a thread."""
+    if sys.version_info >= (3, 12):
+        return
+    with contextlib.suppress(OSError):  # before Linux 5.3
+        os.close(os.pidfd_open(os.getpid()))
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.set_child_watcher(watcher)
+
+
 async def _main() -> None:
+    _watch_children()
     paths = HpkPaths.from_environment()
     # As `hpk up` wrote them.
     settings = codec.loads(KubeletSettings, (paths.kubelet / "settings.json").read_bytes())
