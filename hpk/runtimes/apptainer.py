@@ -15,6 +15,7 @@ class Apptainer:
     name = "apptainer"
     programs: tuple[str, ...] = ("apptainer", "singularity")
     wants_image_offset = False
+    longest_directory: Optional[int] = None
 
     def unusable(self, facts: NodeFacts) -> str:
         """See Runtime.unusable."""

@@ -105,6 +105,9 @@ class Runtime(Protocol):
     wants_image_offset: bool
     """It cannot open an image file by itself: HoldRequest.image_offset is to be set."""
 
+    longest_directory: Optional[int]
+    """Bytes of the longest path of a directory that it can work in; None: any that Linux takes."""
+
     def unusable(self, facts: NodeFacts) -> str:
         """Why this node cannot run it, with a remedy; "" where it can."""
 

@@ -15,6 +15,8 @@ from hpk.runtimes.base import PAUSE_PATH, Holder, HoldRequest, NodeFacts, mount_
 
 _OVERLAY_FOR_USERS = (5, 11)
 """The first kernel that lets a user namespace mount an overlay."""
+_LONGEST_RUNROOT = 50
+"""podman refuses a longer one, for the sake of its sockets (libpod/options.go, WithRunRoot)."""
 _SERVERS = ("squashfuse_ll", "squashfuse")
 _CONFIGURATION = """\
 [containers]
@@ -39,6 +41,7 @@ class Podman:
     name = "podman"
     programs: tuple[str, ...] = ("podman", "crun", *_SERVERS, "unsquashfs", "fuse-overlayfs")
     wants_image_offset = True
+    longest_directory: Optional[int] = _LONGEST_RUNROOT - len("/w/overlay/run")
 
     def unusable(self, facts: NodeFacts) -> str:
         """See Runtime.unusable."""

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from hpk.model import codec
-from hpk.model.errors import ParseError
+from hpk.model.errors import ParseError, PermanentError
 from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor.inside.node import kernel_version
-from hpk.supervisor.process.opening import image_offset, open_command
+from hpk.supervisor.process.opening import Wanted, image_offset, open_command
+from hpk.supervisor.process.places import Mount
 from hpk.supervisor.process.pod_messages import Open
 
 PODMAN = RUNTIMES["podman"]
@@ -132,14 +133,43 @@ def test_kernel_versions() -> None:
 
 
 def test_a_runtime_that_leaves_is_opened_with_a_holder(tmp_path: Path) -> None:
-    at = dataclasses.replace(REQUEST, image_path=str(tmp_path))
-    podman = open_command(3, PODMAN, FACTS, at, env={"A": "b"})
+    podman = open_command(3, PODMAN, FACTS, wanted(tmp_path), env={"A": "b"})
     assert (podman.uid, podman.gid) == (1000, 5)
     assert podman.holder is not None
-    apptainer = open_command(3, RUNTIMES["apptainer"], FACTS, REQUEST, env={})
+    apptainer = open_command(3, RUNTIMES["apptainer"], FACTS, wanted(tmp_path), env={})
     assert (apptainer.uid, apptainer.gid) == (1000, 5)
     assert apptainer.holder is None
     assert codec.loads(Open, codec.dumps(podman)) == podman
+
+
+def wanted(tmp_path: Path, *roots: str) -> Wanted:
+    directory = tmp_path / str(len(list(tmp_path.iterdir())))
+    directory.mkdir()
+    return Wanted(
+        image_path=str(tmp_path),
+        directory=str(directory),
+        roots=roots or ("/tmp/hpk-1",),
+        mounts=(Mount("/s", "/dev/shm", False),),
+        own=(),
+        gpus=False,
+        uid=1000,
+        gid=5,
+        read_only=False,
+    )
+
+
+def test_podman_works_where_its_run_directory_is_short_enough(tmp_path: Path) -> None:
+    long = "/scratch/local/slurm/job-4294967295/hpk-4294967294-012345"
+    short = "/dev/shm/hpk-4294967294-012345"
+    opened = open_command(3, PODMAN, FACTS, wanted(tmp_path, long, short), env={})
+    (run_root,) = options(opened.argv, "--runroot")
+    assert run_root.startswith(short)
+    assert len(run_root) <= 50
+    with pytest.raises(PermanentError, match="no directory of more than 36 bytes") as caught:
+        open_command(3, PODMAN, FACTS, wanted(tmp_path, long), env={})
+    assert "TMPDIR" in str(caught.value)
+    anywhere = open_command(3, RUNTIMES["apptainer"], FACTS, wanted(tmp_path, long), env={})
+    assert f"{long}/w/overlay" in anywhere.argv
 
 
 def test_what_is_no_image_has_no_offset(tmp_path: Path) -> None:

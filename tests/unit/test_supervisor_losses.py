@@ -85,8 +85,8 @@ def test_podinit_killed_starts_nothing_again(bench: Bench) -> None:
 
 @needs_userns
 def test_a_broken_loop_leaves_a_record(bench: Bench) -> None:
-    # The next container's directory is there already: a state the loop has no answer to.
-    script = f"mkdir '{bench.directory}'/hpk-{os.getuid()}/77/main.0"
+    # The next container's log is a directory: a state the loop has no answer to.
+    script = f'mkdir -p "{bench.directory}/at t\'empt/logs/main/0.log"'
     layout = bench.attempt_of(
         container(("true",), "/image.sif"),
         init_containers=(container(("sh", "-c", script), "/image.sif", name="first"),),

@@ -27,7 +27,7 @@ from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor.base import termination
 from hpk.supervisor.container import crilog, output, restart
 from hpk.supervisor.container.start_orders import PodContext, step_signal_message, stop_signal
-from hpk.supervisor.inside import environment, localdir, memory, volumes
+from hpk.supervisor.inside import environment, memory, volumes
 from hpk.supervisor.main import parse_options
 from hpk.supervisor.process import pause
 from hpk.supervisor.ranks import rank_files
@@ -276,27 +276,6 @@ def test_options_of_the_command_line() -> None:
     assert parse_options(["--a", "b c", "--d=e=f"]) == {"a": "b c", "d": "e=f"}
     with pytest.raises(ValueError, match="x"):
         parse_options(["x"])
-
-
-def test_local_directories_of_dead_jobs_are_swept_and_those_of_the_living_kept(
-    tmp_path: Path,
-) -> None:
-    living = localdir.make_local_dirs(str(tmp_path), "1-test")
-    dead = localdir.make_local_dirs(str(tmp_path), "2-test")
-    locked = Path(dead.work) / "work"
-    (locked / "inner").mkdir(parents=True)
-    locked.chmod(0)
-    for fd in dead.lock_fds:
-        os.close(fd)
-    third = localdir.make_local_dirs(str(tmp_path), "3-test")
-    try:
-        assert Path(living.work).is_dir()
-        assert not Path(dead.work).exists()
-        assert not Path(dead.secret).exists()
-    finally:
-        living.remove()
-        third.remove()
-    assert not Path(third.work).exists()
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

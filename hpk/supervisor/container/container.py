@@ -49,6 +49,7 @@ class Container:
         self._loop = loop
         self._step = Step.WAITING
         self._start: Optional[ContainerStart] = None
+        self._last_start: Optional[ContainerStart] = None
         self._state = self._waiting()
         self._last_state: Optional[ContainerState] = None
         self._last_container_id = ""
@@ -116,6 +117,10 @@ class Container:
     def begin(self) -> None:
         """Start it; the bundle may still be on its way."""
         self._step = Step.PREPARING
+        # As upstream has it, one dead container is kept.
+        before_last, self._last_start = self._last_start, self._start
+        if before_last is not None:
+            before_last.clear_up()
         self._start = ContainerStart(self.plan, self._pod, self._loop, self._restart_count, self)
         self._logs.append((self._start.log_path, self._start.writer))
         self._start.begin(self._bundle)

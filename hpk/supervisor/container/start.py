@@ -35,10 +35,12 @@ from hpk.supervisor.container.output import Output
 from hpk.supervisor.container.start_orders import PodContext, RankFailures
 from hpk.supervisor.container.stopping import Stopping
 from hpk.supervisor.inside import environment
-from hpk.supervisor.inside.sub_path import VolumeError
+from hpk.supervisor.inside.localdir import remove_tree
+from hpk.supervisor.inside.sub_path import CONFIG_ERROR, VolumeError
 from hpk.supervisor.probes.hooks import Hook
 from hpk.supervisor.probes.prober import Prober
 from hpk.supervisor.process import pod_messages
+from hpk.supervisor.process.placing import PLACES_STATUS
 from hpk.supervisor.ranks import rank_files
 
 _VOLUMES_AGAIN_S = 5.0
@@ -106,8 +108,7 @@ class ContainerStart:
             on_changed=loop.changed,
             on_failed=owner.has_failed,
         )
-        self._directory = os.path.join(pod.dirs.work, f"{plan.name}.{number}")
-        os.makedirs(self._directory, mode=0o700)
+        self._directory = pod.dirs.new_directory()
 
     @property
     def wake_mono_s(self) -> Optional[float]:
@@ -271,10 +272,25 @@ class ContainerStart:
         if self.step is Step.PREPARING and self._status is None:
             code, _ = termination.exit_code_of(status)
             errors = read_file(self._runtime_errors, 8192).decode(errors="replace").strip()
+            if code == PLACES_STATUS and not self._is_stopping:
+                self._open_later(errors)
+                return
             why = errors or f"{self._pod.runtime.name} ended with {code}"
             if self._is_stopping and not errors:
                 why = "stopped"
             self._fail(why[-2048:])
+
+    def _open_later(self, why: str) -> None:
+        """A volume has changed since it was looked at: look again, in a directory of its own."""
+        self.clear_up()
+        self._directory, self._hold_id = self._pod.dirs.new_directory(), 0
+        self._owner.waits(CONFIG_ERROR, why)
+        self._again_mono_s = time.monotonic() + _VOLUMES_AGAIN_S
+
+    def clear_up(self) -> None:
+        """Remove what it left on this node's disk; that may take its time."""
+        directory = self._directory
+        self._loop.in_thread(lambda: remove_tree(directory), lambda _: None)
 
     def _fail(self, why: str) -> None:
         if self.step in (Step.DRAINING, Step.DONE):

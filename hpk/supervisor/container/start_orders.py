@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,12 +12,12 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, MpiPlan
 from hpk.mpi.base import LaunchRequest
 from hpk.mpi.registry import LAUNCHERS
-from hpk.runtimes.base import HoldRequest, NodeFacts, Runtime
+from hpk.runtimes.base import NodeFacts, Runtime
 from hpk.supervisor.inside import environment, mounts
 from hpk.supervisor.inside.localdir import LocalDirs
 from hpk.supervisor.inside.memory import OomCounter
 from hpk.supervisor.inside.pod_volumes import PodVolumes
-from hpk.supervisor.process.opening import open_command
+from hpk.supervisor.process.opening import Wanted, open_command
 from hpk.supervisor.process.pod_messages import Bind, Open, Run
 
 
@@ -56,28 +55,19 @@ class PodContext:
 
 def open_message(pod: PodContext, plan: ContainerPlan, directory: str, open_id: int) -> Open:
     """Start the container's runtime; makes the files it needs under ``directory``."""
-    volumes = pod.volumes.mounts_of(plan)
-    scratch = os.path.join(directory, "overlay")
-    os.mkdir(scratch, 0o700)
-    binds = mounts.container_mounts(plan, pod.dirs, directory, volumes)
-    request = HoldRequest(
+    seen = pod.volumes.mounts_of(plan)
+    wanted = Wanted(
         image_path=plan.image.path,
-        scratch=scratch,
-        mounts=binds,
+        directory=directory,
+        roots=pod.dirs.roots,
+        mounts=mounts.container_mounts(plan, pod.dirs, directory, seen),
+        own=pod.volumes.own_directories,
         gpus=plan.resources.gpus > 0,
         uid=plan.uid,
         gid=plan.gid,
         read_only=plan.read_only_root,
     )
-    env = dict(pod.tool_env)
-    env.update(pod.runtime.environment(pod.dirs.work))
-    return open_command(
-        open_id,
-        pod.runtime,
-        pod.facts,
-        request,
-        env=env,
-    )
+    return open_command(open_id, pod.runtime, pod.facts, wanted, env=pod.tool_env)
 
 
 def run_message(

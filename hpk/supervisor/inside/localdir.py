@@ -1,25 +1,63 @@
 """Node-local directories of a job: work space on disk, secrets on tmpfs.
 
-``<local_root>/hpk-<uid>/<jobid>`` and ``/dev/shm/hpk-<uid>/<jobid>``, all 0700. A living job holds
-a lock in each; directories whose lock nobody holds belonged to jobs that died, and are swept by the
-next job of the same user.
+``ROOT/JOB`` on each, 0700, where a root is ``<local_root>/hpk-<uid>`` or ``/dev/shm/hpk-<uid>``, or
+stands for one that somebody else has made first. A living job holds a lock in each; directories
+whose lock nobody holds belonged to jobs that died, and are swept by the next job of the same user.
+No path here holds a name that a user chose.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import os
 import shutil
 import stat
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from hpk.durable import private_directory
+from hpk.durable import DIRECTORY_MODE, private_directory, read_file
 from hpk.flock import exclusive_lock, open_lock, try_lock
+from hpk.model.errors import PermanentError
+from hpk.model.layout import AttemptLayout
 from hpk.supervisor.base.job_log import log
 
 _TMPFS_ROOT = "/dev/shm"
 _LOCK = ".lock"
+_DEAD = ".dead-"
+
+
+@dataclass(frozen=True)
+class NodeRoots:
+    """Where the directories of jobs may be on this node, the best first.
+
+    :param disks: directories for work space; ``memories`` those on tmpfs.
+    :param token_path: a file that no other user can read, alike for all processes of a job.
+    """
+
+    disks: tuple[str, ...]
+    memories: tuple[str, ...]
+    token_path: str
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """All directories of this user that are or were a root; real paths."""
+        places = dict.fromkeys((*self.disks, *self.memories, "/tmp", _TMPFS_ROOT))
+        return tuple(dict.fromkeys(os.path.realpath(p) for d in places for p in _roots_in(d)))
+
+
+def node_roots(layout: AttemptLayout, local_root: str, env: Mapping[str, str]) -> NodeRoots:
+    """Those of a job.
+
+    :param env: of the job: a site's TMPDIR is better than nothing.
+    """
+    runtime_dir = env.get("XDG_RUNTIME_DIR", "")
+    disks = (local_root, env.get("TMPDIR", ""), runtime_dir)
+    memories = (path for path in (_TMPFS_ROOT, runtime_dir) if _is_tmpfs(path))
+    absolute = (path for path in disks if path.startswith("/"))
+    return NodeRoots(tuple(dict.fromkeys(absolute)), tuple(memories), layout.token)
 
 
 @dataclass(frozen=True)
@@ -35,6 +73,20 @@ class LocalDirs:
     secret: str
     lock_fds: tuple[int, ...]
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """What they are in."""
+        return tuple(dict.fromkeys(os.path.dirname(path) for path in (self.work, self.secret)))
+
+    def new_directory(self) -> str:
+        """A directory in ``work`` that nobody uses."""
+        for number in itertools.count():
+            path = os.path.join(self.work, str(number))
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, DIRECTORY_MODE)
+                return path
+        raise AssertionError("numbers end nowhere")
+
     def remove(self) -> None:
         """Remove both, and let the locks go."""
         for path in {self.secret, self.work}:
@@ -43,41 +95,97 @@ class LocalDirs:
             os.close(fd)
 
 
-def make_local_dirs(local_root: str, name: str) -> LocalDirs:
-    """Sweep what dead jobs left here, then make and lock this job's directories.
+def make_local_dirs(roots: NodeRoots, name: str) -> LocalDirs:
+    """Make and lock a job's directories.
 
     :param name: unique for what uses them, e.g. the job's id.
-    :raises PermanentError: a directory of ours on this node belongs to somebody else.
+    :raises PermanentError: there is no place for them on this node.
     """
-    user = f"hpk-{os.getuid()}"
-    work, work_lock = _make(os.path.join(local_root, user), name)
-    if not _is_tmpfs(_TMPFS_ROOT):
+    work, work_lock = _make(_find_root(roots.disks, roots.token_path), name)
+    if not roots.memories:
         log("no tmpfs for secrets: they rest in the job's directory on local disk", path=work)
         return LocalDirs(work, work, (work_lock,))
-    secret, secret_lock = _make(os.path.join(_TMPFS_ROOT, user), name)
+    secret, secret_lock = _make(_find_root(roots.memories, roots.token_path), name)
     return LocalDirs(work, secret, (work_lock, secret_lock))
 
 
-def join_local_dirs(local_root: str, name: str) -> LocalDirs:
+def join_local_dirs(roots: NodeRoots, name: str) -> LocalDirs:
     """The directories that several processes of one step share on this node, made by the first.
 
     Each holds a shared lock; whoever has it exclusively knows that all others have ended.
     """
-    user = f"hpk-{os.getuid()}"
-    work, work_lock = _join(os.path.join(local_root, user), name)
-    if not _is_tmpfs(_TMPFS_ROOT):
+    work, work_lock = _join(_find_root(roots.disks, roots.token_path), name)
+    if not roots.memories:
         return LocalDirs(work, work, (work_lock,))
-    secret, secret_lock = _join(os.path.join(_TMPFS_ROOT, user), name)
+    secret, secret_lock = _join(_find_root(roots.memories, roots.token_path), name)
     return LocalDirs(work, secret, (work_lock, secret_lock))
 
 
+def _find_root(places: Iterable[str], token_path: str) -> str:
+    why = "this node has no directory for them"
+    for place in places:
+        try:
+            return _root_in(place, token_path)
+        except OSError as error:
+            why = f"{place}: {error.strerror}"
+    raise PermanentError(
+        f"cannot make the pod's directories on this node: {why}",
+        remedy="have /tmp writable there, or TMPDIR of jobs set to a directory that is",
+    )
+
+
+def _root_in(place: str, token_path: str) -> str:
+    """A directory of ours in a place where anybody may have taken our name.
+
+    One that was made in such a case is used from then on. Its name is of the job's secret: whoever
+    would take it first cannot guess it, and all ranks of a node come to the same.
+    """
+    plain = os.path.join(place, _user())
+    if _make_ours(plain):
+        return plain
+    log("the directory is somebody else's: make another", path=plain)
+    for other in _roots_in(place):
+        if _make_ours(other):
+            return other
+    digest = hashlib.sha256(read_file(token_path)).hexdigest()
+    for length in (6, 12):
+        if _make_ours(f"{plain}-{digest[:length]}"):
+            return f"{plain}-{digest[:length]}"
+    raise FileExistsError(17, "somebody else's directories have all our names")
+
+
+def _user() -> str:
+    return f"hpk-{os.getuid()}"
+
+
+def _make_ours(path: str) -> bool:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, DIRECTORY_MODE)
+    if not _is_ours(path):
+        return False
+    if os.lstat(path).st_mode & 0o077:
+        os.chmod(path, DIRECTORY_MODE)
+    return True
+
+
+def _is_ours(path: str) -> bool:
+    info = os.lstat(path)
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid()
+
+
+def _roots_in(place: str) -> tuple[str, ...]:
+    """The directories of ours there that were made as roots, sorted."""
+    user = _user()
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        named = sorted(e.path for e in entries if e.name == user or e.name.startswith(f"{user}-"))
+        return tuple(path for path in named if _is_ours(path))
+    return ()
+
+
 def _join(parent: str, name: str) -> tuple[str, int]:
-    private_directory(parent)
     path = os.path.join(parent, name)
     while True:
         with exclusive_lock(os.path.join(parent, _LOCK)):
-            if not os.path.lexists(path):
-                _sweep(parent)
             private_directory(path)
             lock_fd = open_lock(os.path.join(path, _LOCK))
             if try_lock(lock_fd, shared=True):
@@ -87,9 +195,7 @@ def _join(parent: str, name: str) -> tuple[str, int]:
 
 
 def _make(parent: str, name: str) -> tuple[str, int]:
-    private_directory(parent)
     with exclusive_lock(os.path.join(parent, _LOCK)):
-        _sweep(parent)
         path = os.path.join(parent, name)
         if os.path.lexists(path):
             path = f"{path}.{os.urandom(4).hex()}"
@@ -99,29 +205,39 @@ def _make(parent: str, name: str) -> tuple[str, int]:
     return path, lock_fd
 
 
-def _sweep(parent: str) -> None:
-    """Remove directories of dead jobs; called with the parent's lock held."""
-    for entry in os.scandir(parent):
-        if entry.name == _LOCK or not entry.is_dir(follow_symlinks=False):
-            continue
-        try:
-            fd = open_lock(os.path.join(entry.path, _LOCK))
-        except OSError:
-            continue
-        try:
-            if try_lock(fd):
-                log("sweep what a dead job left", path=entry.path)
-                remove_tree(entry.path)
-        finally:
-            os.close(fd)
+def sweep_local_dirs(roots: NodeRoots) -> None:
+    """Remove what dead jobs, and steps of this one that were killed, left on this node.
+
+    Takes as long as what they left is big, and holds up no job that starts meanwhile.
+    """
+    for root in roots.own:
+        for path, lock_fd in _put_aside(root):
+            log("sweep what a dead job left", path=path)
+            remove_tree(path)
+            os.close(lock_fd)
 
 
-def sweep_local_dirs(local_root: str) -> None:
-    """Remove what dead jobs, and steps of this one that were killed, left on this node."""
-    for root in (local_root, _TMPFS_ROOT):
-        parent = os.path.join(root, f"hpk-{os.getuid()}")
-        with contextlib.suppress(OSError), exclusive_lock(os.path.join(parent, _LOCK)):
-            _sweep(parent)
+def _put_aside(root: str) -> list[tuple[str, int]]:
+    """Rename the directories of dead jobs, so that their names are free; each with its lock, by
+    which all others leave it to us."""
+    found = []
+    with contextlib.suppress(OSError), exclusive_lock(os.path.join(root, _LOCK)):
+        for path in _directories(root):
+            with contextlib.suppress(OSError):
+                lock_fd = open_lock(os.path.join(path, _LOCK))
+                if not try_lock(lock_fd):
+                    os.close(lock_fd)
+                    continue
+                aside = os.path.join(root, f"{_DEAD}{os.urandom(6).hex()}")
+                os.rename(path, aside)
+                found.append((aside, lock_fd))
+    return found
+
+
+def _directories(root: str) -> Iterator[str]:
+    with os.scandir(root) as entries:
+        found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return iter(found)
 
 
 def remove_tree(path: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 from collections.abc import Iterable, Sequence
@@ -10,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from hpk.durable import read_file, write_new
 from hpk.model.errors import PermanentError
 from hpk.model.plan import ContainerPlan, PodPlan
-from hpk.runtimes.base import PAUSE_PATH, BindMount
+from hpk.runtimes.base import PAUSE_PATH
 from hpk.supervisor.inside import environment
 from hpk.supervisor.inside.hosts import hosts_file
 from hpk.supervisor.inside.localdir import LocalDirs
-from hpk.supervisor.inside.sub_path import make_directories
 from hpk.supervisor.process.pause import pause_elf
+from hpk.supervisor.process.places import Mount
 from hpk.supervisor.process.switch_user import PATH as SWITCH_USER_PATH
 from hpk.supervisor.process.switch_user import switch_user_elf
 
@@ -46,10 +45,10 @@ def container_mounts(
     plan: ContainerPlan,
     dirs: LocalDirs,
     directory: str,
-    volumes: Sequence[BindMount],
+    volumes: Sequence[Mount],
     *,
     identity: bool = False,
-) -> tuple[BindMount, ...]:
+) -> tuple[Mount, ...]:
     """All mounts of a container; the files and directories behind our own are made.
 
     :param directory: the container's own, on node-local disk.
@@ -58,26 +57,24 @@ def container_mounts(
     """
     write_new(message_file(directory), b"", mode=0o666)
     found = [
-        BindMount(os.path.join(dirs.work, "pause"), PAUSE_PATH, True),
-        BindMount(os.path.join(dirs.work, "hosts"), "/etc/hosts", False),
+        Mount(os.path.join(dirs.work, "pause"), PAUSE_PATH, True),
+        Mount(os.path.join(dirs.work, "hosts"), "/etc/hosts", False),
     ]
     if os.path.exists("/etc/resolv.conf"):
-        found.append(BindMount("/etc/resolv.conf", "/etc/resolv.conf", True))
+        found.append(Mount("/etc/resolv.conf", "/etc/resolv.conf", True))
     if identity and not plan.read_only_root:
         found += scratch_mounts(directory)
     if not identity:
         write_user_files(directory, plan)
         passwd, group = user_files(directory)
-        found += (BindMount(passwd, "/etc/passwd", False), BindMount(group, "/etc/group", False))
+        found += (Mount(passwd, "/etc/passwd", False), Mount(group, "/etc/group", False))
         if plan.uid == 0:
             found += _switch_user_mounts(directory, plan)
     found.append(_message_mount(plan, message_file(directory)))
-    ordered = in_order((*found, *volumes))
-    make_mount_points(ordered)
-    return ordered
+    return in_order((*found, *volumes))
 
 
-def in_order(mounts: Iterable[BindMount]) -> tuple[BindMount, ...]:
+def in_order(mounts: Iterable[Mount]) -> tuple[Mount, ...]:
     """Mounts from the root downwards; of two with one target the later."""
     by_target = {posixpath.normpath(mount.target): mount for mount in mounts}
     return tuple(sorted(by_target.values(), key=lambda m: _parts(m.target)))
@@ -85,34 +82,6 @@ def in_order(mounts: Iterable[BindMount]) -> tuple[BindMount, ...]:
 
 def _parts(target: str) -> int:
     return len([part for part in posixpath.normpath(target).split("/") if part])
-
-
-def make_mount_points(mounts: Sequence[BindMount]) -> None:
-    """Where a mount lies within another, make the place it is to be mounted at.
-
-    A runtime makes missing places in the image's own writable layer alone. What cannot be made is
-    the runtime's to complain about.
-    """
-    for index, mount in enumerate(mounts):
-        target = posixpath.normpath(mount.target)
-        for outer in reversed(mounts[:index]):
-            prefix = posixpath.normpath(outer.target).rstrip("/") + "/"
-            if target.startswith(prefix) and os.path.isdir(outer.source):
-                with contextlib.suppress(OSError):
-                    _make_mount_point(outer.source, target[len(prefix) :], mount.source)
-                break
-
-
-def _make_mount_point(root: str, relative: str, source: str) -> None:
-    if os.path.isdir(source):
-        make_directories(root, relative)
-        return
-    parent = posixpath.dirname(relative)
-    if parent:
-        make_directories(root, parent)
-    path = os.path.join(root, relative)
-    if not os.path.lexists(path):
-        write_new(path, b"", mode=0o666)
 
 
 def user_files(directory: str) -> tuple[str, str]:
@@ -133,7 +102,7 @@ def message_file(directory: str) -> str:
     return os.path.join(directory, "termination-log")
 
 
-def scratch_mounts(directory: str) -> tuple[BindMount, ...]:
+def scratch_mounts(directory: str) -> tuple[Mount, ...]:
     """The container's /tmp and /var/tmp on node-local disk, made under ``directory``.
 
     For an MPI run, whose container has no root: an overlay refuses to copy up the image's own,
@@ -144,25 +113,25 @@ def scratch_mounts(directory: str) -> tuple[BindMount, ...]:
         path = os.path.join(directory, name)
         os.mkdir(path)
         os.chmod(path, 0o1777)
-        mounts.append(BindMount(path, target, False))
+        mounts.append(Mount(path, target, False))
     return tuple(mounts)
 
 
-def _switch_user_mounts(directory: str, plan: ContainerPlan) -> tuple[BindMount, ...]:
+def _switch_user_mounts(directory: str, plan: ContainerPlan) -> tuple[Mount, ...]:
     program = switch_user_elf(os.uname().machine, plan.image.passwd)
     if program is None:
         return ()
     path = os.path.join(directory, "switch-user")
     write_new(path, program, mode=0o755)
-    return (BindMount(path, SWITCH_USER_PATH, True),)
+    return (Mount(path, SWITCH_USER_PATH, True),)
 
 
-def _message_mount(plan: ContainerPlan, source: str) -> BindMount:
+def _message_mount(plan: ContainerPlan, source: str) -> Mount:
     """The file for the container's termination message. Under /dev, which a runtime makes anew and
     lets nobody mount into, message_links leads to it."""
     in_dev = plan.termination_message_path.startswith("/dev/")
     target = _MESSAGE_PATH if in_dev else plan.termination_message_path
-    return BindMount(source, target, False)
+    return Mount(source, target, False)
 
 
 def message_links(plan: ContainerPlan) -> tuple[tuple[str, str], ...]:

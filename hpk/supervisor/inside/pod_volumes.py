@@ -16,11 +16,12 @@ from hpk.model.plan import (
     PodPlan,
     VolumeMount,
 )
-from hpk.runtimes.base import BindMount
+from hpk.supervisor.base.paths import is_inside
 from hpk.supervisor.inside import volumes
 from hpk.supervisor.inside.host_path import check_allowed, host_path_source
-from hpk.supervisor.inside.localdir import LocalDirs, remove_tree
-from hpk.supervisor.inside.sub_path import VolumeError, is_inside, sub_path_source
+from hpk.supervisor.inside.localdir import LocalDirs, NodeRoots, remove_tree
+from hpk.supervisor.inside.sub_path import VolumeError, sub_path_source
+from hpk.supervisor.process.places import Mount
 
 _SHM = "/dev/shm"
 
@@ -33,17 +34,12 @@ class VolumeDirs:
     :param disk: parent of emptyDirs.
     :param memory: parent of those in memory; each node its own, for no memory is shared.
     :param shm: the pod's /dev/shm, "" for the runtime's own.
-    :param tmpfs: the node-local directory that ``memory`` and ``shm`` are in; ``alias`` is where
-        the pod's containers' runtime sees it outside /dev, for Apptainer mounts nothing from
-        within /dev to /dev/shm; both "" where it does not.
     """
 
     projected: str
     disk: str
     memory: str
     shm: str
-    tmpfs: str = ""
-    alias: str = ""
 
 
 def pod_dirs(layout: AttemptLayout, dirs: LocalDirs, env: Mapping[str, str]) -> VolumeDirs:
@@ -57,8 +53,6 @@ def pod_dirs(layout: AttemptLayout, dirs: LocalDirs, env: Mapping[str, str]) -> 
         disk=shared_disk(layout) if spans_nodes(env) else os.path.join(dirs.work, "empty-dirs"),
         memory=os.path.join(dirs.secret, "memory"),
         shm=os.path.join(dirs.secret, "shm") if on_tmpfs else "",
-        tmpfs=dirs.secret if on_tmpfs else "",
-        alias=os.path.join(dirs.work, "tmpfs") if on_tmpfs else "",
     )
 
 
@@ -75,31 +69,39 @@ def spans_nodes(env: Mapping[str, str]) -> bool:
 class PodVolumes:
     """See the module's docstring."""
 
-    def __init__(self, spec: JobSpec, where: VolumeDirs) -> None:
+    def __init__(self, spec: JobSpec, where: VolumeDirs, roots: NodeRoots) -> None:
         self.where = where
         plan: PodPlan = spec.plan
-        self._projected = {volume.name for volume in plan.volumes}
+        # A volume's directory has its number, for its name is of a length that the user chose.
+        self._projected = {v.name: f"{n}" for n, v in enumerate(plan.volumes)}
+        self._numbers = {v.name: f"{n}" for n, v in enumerate(plan.empty_dirs)}
         self._empty_dirs = {volume.name: volume for volume in plan.empty_dirs}
         self._host_paths = {volume.name: volume for volume in plan.host_paths}
-        local_user = f"hpk-{os.getuid()}"
         own = [os.path.dirname(spec.settings.endpoint_path), *spec.settings.own_directories]
-        own += [os.path.join(root, local_user) for root in (spec.settings.local_root, _SHM)]
-        self._forbidden = tuple(os.path.realpath(path) for path in own)
+        self._shared_own = tuple(os.path.realpath(path) for path in own)
+        self._roots = roots
+
+    @property
+    def own_directories(self) -> tuple[str, ...]:
+        """HPK's directories that this node has now; real paths."""
+        return tuple(dict.fromkeys((*self._shared_own, *self._roots.own)))
 
     def prepare(self) -> None:
         """Make the directories that are there from the start."""
         for name in self._projected:
-            os.makedirs(os.path.join(self.where.projected, name), mode=0o755, exist_ok=True)
+            os.makedirs(self._projected_directory(name), mode=0o755, exist_ok=True)
         for volume in self._empty_dirs.values():
             _make_open(self.empty_dir(volume), 0o777)
-        if self.where.alias:
-            os.mkdir(self.where.alias, 0o700)
         if self.where.shm:
             _make_open(self.where.shm, 0o1777)
 
     def empty_dir(self, volume: EmptyDirVolume) -> str:
         """Where an emptyDir is."""
-        return os.path.join(self.where.memory if volume.memory else self.where.disk, volume.name)
+        parent = self.where.memory if volume.memory else self.where.disk
+        return os.path.join(parent, self._numbers[volume.name])
+
+    def _projected_directory(self, name: str) -> str:
+        return os.path.join(self.where.projected, self._projected[name])
 
     def write(self, bundle: Bundle) -> None:
         """Make the volumes show what came.
@@ -109,48 +111,45 @@ class PodVolumes:
         """
         for volume in bundle.volumes:
             if volume.name in self._projected:
-                volumes.write_volume(os.path.join(self.where.projected, volume.name), volume)
+                volumes.write_volume(self._projected_directory(volume.name), volume)
 
     def waits_for_bundle(self, plan: ContainerPlan) -> bool:
         """Whether a container's mounts can be told only once the bundle is there."""
         return any(mount.sub_path and mount.volume in self._projected for mount in plan.mounts)
 
-    def mounts_of(self, plan: ContainerPlan) -> tuple[BindMount, ...]:
+    def mounts_of(self, plan: ContainerPlan) -> tuple[Mount, ...]:
         """What a container sees of the volumes, in its order; the pod's /dev/shm first.
 
         :raises VolumeError: a volume is not as the Pod wants it.
         :raises PermanentError: it never can be.
         """
         found = []
+        own = self.own_directories
         if self.where.shm and plan.mpi is None:
-            found.append(BindMount(self._outside_dev(self.where.shm), _SHM, False))
+            found.append(Mount(os.path.realpath(self.where.shm), _SHM, False))
         for mount in plan.mounts:
-            source = self._source(plan, mount)
-            if is_inside(posixpath.normpath(mount.mount_path), _SHM):
-                if plan.mpi is not None and self._is_memory(mount):
-                    continue  # the ranks of a node have one container, whose own is memory too
-                source = self._outside_dev(source)
+            in_shm = is_inside(posixpath.normpath(mount.mount_path), _SHM)
+            if in_shm and plan.mpi is not None and self._is_memory(mount):
+                continue  # the ranks of a node have one container, whose own is memory too
+            source = self._source(plan, mount, own)
             read_only = mount.read_only or mount.volume in self._projected
-            found.append(BindMount(source, mount.mount_path, read_only))
+            is_foreign = mount.volume in self._host_paths
+            found.append(Mount(source, mount.mount_path, read_only, is_foreign))
         return tuple(found)
 
     def _is_memory(self, mount: VolumeMount) -> bool:
         volume = self._empty_dirs.get(mount.volume)
         return volume is not None and volume.memory
 
-    def _outside_dev(self, source: str) -> str:
-        tmpfs, alias = self.where.tmpfs, self.where.alias
-        return alias + source[len(tmpfs) :] if alias and is_inside(source, tmpfs) else source
-
-    def _source(self, plan: ContainerPlan, mount: VolumeMount) -> str:
+    def _source(self, plan: ContainerPlan, mount: VolumeMount, own: tuple[str, ...]) -> str:
         is_projected = mount.volume in self._projected
         host_path = self._host_paths.get(mount.volume)
         if is_projected:
-            root = os.path.realpath(os.path.join(self.where.projected, mount.volume))
+            root = os.path.realpath(self._projected_directory(mount.volume))
         elif mount.volume in self._empty_dirs:
             root = os.path.realpath(self.empty_dir(self._empty_dirs[mount.volume]))
         elif host_path is not None:
-            root = host_path_source(host_path, self._forbidden)
+            root = host_path_source(host_path, own)
         else:
             raise VolumeError("CreateContainerError", f"the Pod has no volume {mount.volume!r}")
         if not mount.sub_path:
@@ -164,7 +163,7 @@ class PodVolumes:
                 f'"{plan.name}": {error}',
             ) from error
         if host_path is not None:
-            check_allowed(host_path, source, self._forbidden)
+            check_allowed(host_path, source, own)
         return source
 
     def remove_shared(self) -> None:

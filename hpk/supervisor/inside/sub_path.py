@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import stat
 
+from hpk.supervisor.base.paths import is_inside, make_directories, open_path
+
 CONFIG_ERROR = "CreateContainerConfigError"
 
 
@@ -22,13 +24,8 @@ class VolumeError(Exception):
         self.reason = reason
 
 
-def is_inside(path: str, directory: str) -> bool:
-    """Whether a real path is a directory or lies in it."""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
 def sub_path_source(root: str, sub_path: str, *, create: bool) -> str:
-    """The real path of a part of a volume.
+    """The real path of a part of a volume; nobody may follow a link in it that appears later.
 
     :param root: real path of the volume.
     :param create: make a directory of it where it is missing.
@@ -42,7 +39,7 @@ def sub_path_source(root: str, sub_path: str, *, create: bool) -> str:
     if not create:
         raise VolumeError(CONFIG_ERROR, f"subPath {sub_path!r} is not in its volume")
     try:
-        make_directories(root, os.path.relpath(target, root))
+        _make(root, os.path.relpath(target, root))
     except OSError as error:
         raise VolumeError(
             CONFIG_ERROR, f"failed to create subPath directory {sub_path!r}: {error.strerror}"
@@ -50,25 +47,11 @@ def sub_path_source(root: str, sub_path: str, *, create: bool) -> str:
     return target
 
 
-def make_directories(root: str, relative: str) -> None:
-    """Make directories below ``root`` that are missing, open to whom the root is open to.
-
-    :raises OSError: a part of it is no directory, or a link.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(root, flags)
+def _make(root: str, relative: str) -> None:
+    """Directories that are missing, open to whom the root is open to."""
+    directory = open_path(root)
     try:
-        mode = stat.S_IMODE(os.fstat(fd).st_mode)
-        for part in relative.split("/"):
-            try:
-                os.mkdir(part, dir_fd=fd)
-                made = True
-            except FileExistsError:
-                made = False
-            below = os.open(part, flags, dir_fd=fd)
-            os.close(fd)
-            fd = below
-            if made:
-                os.fchmod(fd, mode)
+        mode = stat.S_IMODE(os.fstat(directory).st_mode)
+        os.close(make_directories(directory, relative, mode))
     finally:
-        os.close(fd)
+        os.close(directory)

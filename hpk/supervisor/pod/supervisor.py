@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 import traceback
 from functools import partial
@@ -24,7 +25,12 @@ from hpk.supervisor.base.loop import Listener, Step, T
 from hpk.supervisor.base.shared_files import SharedFiles
 from hpk.supervisor.inside import mounts, node
 from hpk.supervisor.inside.environment import with_api_port
-from hpk.supervisor.inside.localdir import LocalDirs, make_local_dirs, sweep_local_dirs
+from hpk.supervisor.inside.localdir import (
+    LocalDirs,
+    make_local_dirs,
+    node_roots,
+    sweep_local_dirs,
+)
 from hpk.supervisor.inside.pod_volumes import PodVolumes, pod_dirs, spans_nodes
 from hpk.supervisor.inside.size_limits import watch_size_limits
 from hpk.supervisor.link import forwarder
@@ -37,7 +43,6 @@ from hpk.supervisor.pod.reasons_to_stop import ReasonsToStop
 from hpk.supervisor.pod.records import RecordStore
 from hpk.supervisor.process import pod_messages
 from hpk.supervisor.process.inits import Init, Inits
-from hpk.supervisor.process.opening import write_runtime_files
 
 _END_MARGIN_S = 3
 """What of Slurm's KillWait the supervisor keeps for itself: to record the end and to clear up."""
@@ -73,6 +78,7 @@ class Supervisor:
         self._has_grace = True
         self._started_mono_s = time.monotonic()
         self._host = node.host_name(identity.env)
+        self._roots = node_roots(identity.layout, identity.spec.settings.local_root, identity.env)
         self._files = SharedFiles(self._loop.post)
         self._control_plane = ControlPlane(identity.spec.settings.endpoint_path, self._files)
         self._reasons_to_stop = ReasonsToStop(
@@ -229,17 +235,13 @@ class Supervisor:
     def _prepare(self) -> None:
         spec, plan = self._me.spec, self._plan
         tools = find_tools(self._me)
-        dirs = make_local_dirs(spec.settings.local_root, str(self._me.job_id))
+        dirs = make_local_dirs(self._roots, str(self._me.job_id))
         self._dirs = dirs
         mounts.write_node_files(dirs.work, plan, self.pod_ip)
-        write_runtime_files(tools.runtime, tools.facts, dirs.work)
         self._forward()
-        volumes = PodVolumes(spec, pod_dirs(self._me.layout, dirs, self._me.env))
+        volumes = PodVolumes(spec, pod_dirs(self._me.layout, dirs, self._me.env), self._roots)
         self._volumes = volumes
         volumes.prepare()
-        if volumes.where.alias and self._inits.has_pod:
-            where = volumes.where
-            self._inits.send(pod_messages.Show(self.new_id(), where.tmpfs, where.alias))
         watch_size_limits(
             {volumes.empty_dir(item): item for item in plan.empty_dirs},
             lambda message: self._loop.post(lambda: self._evict(message)),
@@ -248,6 +250,10 @@ class Supervisor:
         self._containers = self._report.containers = PodContainers(plan, pod, self)
         self._advance()
         self.changed()
+        # Beside what starts, which waits for no removal of what others have left.
+        threading.Thread(
+            target=sweep_local_dirs, args=(self._roots,), name="sweep", daemon=True
+        ).start()
 
     def _forward(self) -> None:
         listener = forwarder.listen()
@@ -393,7 +399,7 @@ class Supervisor:
                 self._files.wait(self._volumes.remove_shared, _REMOVE_S)
         if self._dirs is not None:
             self._dirs.remove()
-            sweep_local_dirs(self._me.spec.settings.local_root)
+            sweep_local_dirs(self._roots)
         self._wait_for_kubelet()
         self._channel.close(1.0)
         code = 1

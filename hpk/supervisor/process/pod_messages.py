@@ -11,6 +11,7 @@ from hpk.model import codec
 from hpk.model.errors import ParseError
 from hpk.model.rights import DEFAULT_RIGHTS, Rights
 from hpk.runtimes.base import Holder
+from hpk.supervisor.process.places import Places
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,11 @@ class Bind:
 
 
 @dataclass(frozen=True)
-class Show:
-    """Show a directory in another place too, to podinit and all that it starts from now on."""
-
-    id: int
-    source: str
-    target: str
-
-
-@dataclass(frozen=True)
 class Open:
     """Start a runtime whose payload is the pause program. Descriptor: its standard error.
 
     :param uid: who its programs are, in a user namespace below the container's; gid alike.
+    :param places: what it sees of the node; None: all that we see (tests).
     :param holder: set where the runtime does not stay (hpk.supervisor.process.hold).
     """
 
@@ -44,6 +37,7 @@ class Open:
     uid: int
     gid: int
     holder: Optional[Holder] = None
+    places: Optional[Places] = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +131,7 @@ class Exited:
 
 _TYPES: dict[str, type] = {
     cls.__name__: cls
-    for cls in (Show, Open, Run, Signal, Close, Ready, Opened, Closed, Started, NotStarted, Exited)
+    for cls in (Open, Run, Signal, Close, Ready, Opened, Closed, Started, NotStarted, Exited)
 }
 
 

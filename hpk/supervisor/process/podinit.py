@@ -32,7 +32,6 @@ from hpk.supervisor.process.pod_messages import (
     Opened,
     Ready,
     Run,
-    Show,
     Signal,
     Started,
     receive,
@@ -149,9 +148,7 @@ class _Init:
             return False
         command, fds = received
         try:
-            if isinstance(command, Show):
-                self._show(command)
-            elif isinstance(command, Open):
+            if isinstance(command, Open):
                 self._open(command, fds)
             elif isinstance(command, Run):
                 self._run(command, fds)
@@ -163,13 +160,6 @@ class _Init:
             for fd in fds:
                 os.close(fd)
         return True
-
-    def _show(self, command: Show) -> None:
-        """In our own mount namespace; what needs it and finds it missing says so itself."""
-        try:
-            linux.mount(command.source, command.target, None, linux.MS_BIND | linux.MS_REC)
-        except OSError as error:
-            log("cannot show a directory", path=command.source, error=error)
 
     def _open(self, command: Open, fds: tuple[int, ...]) -> None:
         try:

@@ -14,6 +14,8 @@ from hpk.supervisor.base import linux
 from hpk.supervisor.process import execution
 from hpk.supervisor.process.enter import Enter
 from hpk.supervisor.process.hold import hold
+from hpk.supervisor.process.places import Places
+from hpk.supervisor.process.placing import PLACES_STATUS, PlaceError, show_places
 from hpk.supervisor.process.pod_messages import Open
 
 
@@ -60,6 +62,8 @@ def start_runtime(command: Open, stderr_fd: int) -> HeldContainer:
             os.dup2(stdin_read, 0)
             os.dup2(stdout_write, 1)
             os.dup2(stderr_fd, 2)
+            if command.places is not None:
+                _show(command.places)
             if command.holder is not None:
                 os._exit(hold(command.holder, command.argv, dict(command.env)))
             execution.reset_signals()
@@ -71,6 +75,14 @@ def start_runtime(command: Open, stderr_fd: int) -> HeldContainer:
     os.close(stdin_read)
     os.close(stdout_write)
     return HeldContainer(command.id, pid, stdin_write, stdout_read, (command.uid, command.gid))
+
+
+def _show(places: Places) -> None:
+    try:
+        show_places(places)
+    except PlaceError as error:
+        os.write(2, f"{error}\n".encode(errors="replace"))
+        os._exit(PLACES_STATUS)
 
 
 def read_pause_pid(fd: int) -> int:

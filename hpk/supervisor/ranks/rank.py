@@ -24,7 +24,7 @@ from hpk.supervisor.base import linux
 from hpk.supervisor.base.job_log import log_to
 from hpk.supervisor.base.termination import START_ERROR_CODE
 from hpk.supervisor.inside import environment, mounts
-from hpk.supervisor.inside.localdir import LocalDirs, join_local_dirs
+from hpk.supervisor.inside.localdir import LocalDirs, join_local_dirs, node_roots
 from hpk.supervisor.process import execution
 from hpk.supervisor.process.confinement import confine
 from hpk.supervisor.process.namespaces import join_namespaces
@@ -80,7 +80,8 @@ def _fail(rank: RankContext, why: str) -> int:
 def enter_container(rank: RankContext, bundle: Bundle) -> int:
     """Become the program, in this node's container; start that where no rank has yet."""
     step = f"{rank.env.get('SLURM_JOB_ID')}.{rank.env.get('SLURM_STEP_ID')}"
-    dirs = join_local_dirs(rank.spec.settings.local_root, step)
+    roots = node_roots(rank.layout, rank.spec.settings.local_root, rank.env)
+    dirs = join_local_dirs(roots, step)
     pid_path = os.path.join(dirs.work, "pause.pid")
     keeper = 0
     with exclusive_lock(os.path.join(dirs.work, "start.lock")):

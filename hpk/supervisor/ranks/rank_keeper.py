@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 
@@ -15,19 +16,19 @@ from hpk.model.bundle import Bundle
 from hpk.model.errors import PermanentError
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, JobSpec
-from hpk.runtimes.base import BindMount, HoldRequest
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.base.shared_files import SharedFiles
 from hpk.supervisor.inside import mounts, node
-from hpk.supervisor.inside.localdir import LocalDirs
+from hpk.supervisor.inside.localdir import LocalDirs, NodeRoots, node_roots, sweep_local_dirs
 from hpk.supervisor.inside.pod_volumes import PodVolumes, VolumeDirs
 from hpk.supervisor.inside.sub_path import VolumeError
 from hpk.supervisor.link import forwarder
 from hpk.supervisor.link.control_plane import ControlPlane
 from hpk.supervisor.process import execution
-from hpk.supervisor.process.opening import open_command, write_runtime_files
+from hpk.supervisor.process.opening import Wanted, open_command
+from hpk.supervisor.process.places import Mount
 from hpk.supervisor.process.pod_messages import Open
 from hpk.supervisor.process.runtime_process import kill_inhabitants, read_pause_pid, start_runtime
 
@@ -88,7 +89,8 @@ def start_keeper(rank: RankContext, bundle: Bundle, dirs: LocalDirs, pid_path: s
             files = SharedFiles(lambda event: event())
             plane = ControlPlane(rank.spec.settings.endpoint_path, files)
             to_api = forwarder.Forwarder(listener, plane)
-            _keep(command, dirs, ready_write, to_api)
+            roots = node_roots(rank.layout, rank.spec.settings.local_root, rank.env)
+            _keep(command, dirs, roots, ready_write, to_api)
             code = 0
         except BaseException as error:  # a forked child must never return into its parent's code
             log("keeper failed", error=repr(error))
@@ -119,29 +121,28 @@ def _prepare(rank: RankContext, bundle: Bundle, dirs: LocalDirs) -> Open:
     if unusable:
         raise PermanentError(unusable)
     mounts.write_node_files(dirs.work, spec.plan, "")
-    scratch = os.path.join(dirs.work, "overlay")
-    os.mkdir(scratch, 0o700)
-    volumes = PodVolumes(spec, _volume_dirs(rank, dirs))
+    roots = node_roots(rank.layout, spec.settings.local_root, rank.env)
+    volumes = PodVolumes(spec, _volume_dirs(rank, dirs), roots)
     volumes.prepare()
     volumes.write(bundle)
     try:
         seen = volumes.mounts_of(plan)
     except VolumeError as error:
         raise PermanentError(str(error)) from error
-    binds = mounts.container_mounts(plan, dirs, dirs.work, seen, identity=True)
-    binds += tuple(BindMount(path, path, False) for path in _launcher_paths(rank.env))
-    request = HoldRequest(
+    launchers = (Mount(os.path.realpath(p), p, False) for p in _launcher_paths(rank.env))
+    seen_all = (*seen, *launchers)
+    wanted = Wanted(
         image_path=plan.image.path,
-        scratch=scratch,
-        mounts=binds,
+        directory=dirs.work,
+        roots=dirs.roots,
+        mounts=mounts.container_mounts(plan, dirs, dirs.work, seen_all, identity=True),
+        own=volumes.own_directories,
         gpus=plan.resources.gpus > 0,
         uid=os.getuid(),
         gid=os.getgid(),
         read_only=plan.read_only_root,
     )
-    write_runtime_files(runtime, facts, dirs.work)
-    tool_env.update(runtime.environment(dirs.work))
-    return open_command(1, runtime, facts, request, env=tool_env)
+    return open_command(1, runtime, facts, wanted, env=tool_env)
 
 
 def _volume_dirs(rank: RankContext, dirs: LocalDirs) -> VolumeDirs:
@@ -167,7 +168,13 @@ def _launcher_paths(env: dict[str, str]) -> tuple[str, ...]:
     return tuple(path for path in dict.fromkeys(found) if path and os.path.exists(path))
 
 
-def _keep(command: Open, dirs: LocalDirs, ready_fd: int, to_api: forwarder.Forwarder) -> None:
+def _keep(
+    command: Open,
+    dirs: LocalDirs,
+    roots: NodeRoots,
+    ready_fd: int,
+    to_api: forwarder.Forwarder,
+) -> None:
     """Hold the container until every rank of this node has let its lock go."""
     os.setsid()
     for number in execution.TERMINATIONS:
@@ -183,6 +190,7 @@ def _keep(command: Open, dirs: LocalDirs, ready_fd: int, to_api: forwarder.Forwa
         os.dup2(null, standard)
     if pause_pid:
         to_api.start()
+        threading.Thread(target=sweep_local_dirs, args=(roots,), name="sweep", daemon=True).start()
         with contextlib.ExitStack() as stack:
             for directory in {dirs.work, dirs.secret}:
                 stack.enter_context(exclusive_lock(os.path.join(directory, ".lock")))
