@@ -85,16 +85,21 @@ def test_podinit_killed_starts_nothing_again(bench: Bench) -> None:
 
 @needs_userns
 def test_a_broken_loop_leaves_a_record(bench: Bench) -> None:
-    # The next container's log is a directory: a state the loop has no answer to.
-    script = f'mkdir -p "{bench.directory}/at t\'empt/logs/main/0.log"'
+    script = f"while [ ! -e '{bench.directory}/go' ]; do sleep 0.01; done"
     layout = bench.attempt_of(
         container(("true",), "/image.sif"),
         init_containers=(container(("sh", "-c", script), "/image.sif", name="first"),),
     )
-    assert bench.start(layout).wait(30) == 1
+    process = bench.start(layout)
+    bench.peer.wait_record(lambda r: r.init_containers[0].state.phase is ContainerPhase.RUNNING)
+    # The next container's directory cannot be made: a state the loop has no answer to.
+    work = bench.directory / f"hpk-{os.getuid()}" / "77"
+    work.rename(work.with_name("78"))
+    (bench.directory / "go").touch()
+    assert process.wait(30) == 1
     record = read_record(layout)
     assert (record.phase, record.stop_cause) == (PodPhase.FINISHED, StopCause.SETUP_FAILED)
-    assert "FileExistsError" in record.message
+    assert "FileNotFoundError" in record.message
     assert record.init_containers[0].state.exit_code == 0
     assert record.containers[0].state.reason == "StartError"
     assert "Traceback" in Path(layout.job_output).read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -214,12 +215,14 @@ def test_a_missing_sub_path_of_a_config_map_is_waited_for(bench: Bench) -> None:
 
 
 def test_an_empty_dir_that_outgrows_its_limit_evicts_the_pod(bench: Bench) -> None:
-    script = f"cd '{bench.directory}'/hpk-*/77/empty-dirs/e && dd if=/dev/zero of=f bs=64k count=64"
     layout = bench.attempt_of(
-        shell("main", f"{script}; {LOOP}"),
-        empty_dirs=(EmptyDirVolume("e", False, 1 << 20),),
+        shell("main", LOOP), empty_dirs=(EmptyDirVolume("e", False, 1 << 20),)
     )
-    assert bench.start(layout).wait(60) != 0
+    process = bench.start(layout)
+    bench.peer.wait_running()
+    directory = bench.directory / f"hpk-{os.getuid()}" / "77" / "empty-dirs" / "0"
+    (directory / "f").write_bytes(bytes(4 << 20))
+    assert process.wait(60) != 0
     record = read_record(layout)
     assert record.stop_cause is StopCause.EVICTED
     assert record.message == 'Usage of EmptyDir volume "e" exceeds the limit "1Mi".'

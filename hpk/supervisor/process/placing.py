@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hpk.durable import read_file
 from hpk.supervisor.base import linux
@@ -57,13 +57,8 @@ def show_places(places: Places) -> None:
     if any(item.is_foreign for item in places.placed):
         hidden = _hide(places)
         sources.update({i.name: _open(i) for i in places.placed if i.is_foreign})
-    covered: set[str] = set()
-    for path, fd in needed.items():
-        if hidden:
-            _make_way(path, hidden, covered)
-            _bind(fd, path)
-            linux.mount("none", path, None, linux.MS_UNBINDABLE)
-    _make_way(places.anchor, hidden, covered)
+    if hidden:
+        _uncover(needed, places.anchor, hidden)
     _put_unbindable_tmpfs(places.anchor)
     os.mkdir(f"{places.anchor}/{DIRECTORY}")
     _bind(own_directory, f"{places.anchor}/{DIRECTORY}")
@@ -152,15 +147,20 @@ def _pin(paths: Iterable[str], points: set[str]) -> None:
             os.close(fd)
 
 
-def _make_way(path: str, hidden: tuple[str, ...], covered: set[str]) -> None:
-    """Have a directory at a path within what is hidden; for us alone."""
-    for outer in hidden:
-        if path != outer and is_inside(path, outer):
-            if outer not in covered:
-                _put_unbindable_tmpfs(outer)
-                covered.add(outer)
+def _uncover(needed: Mapping[str, int], anchor: str, hidden: tuple[str, ...]) -> None:
+    """Have the needed directories at their paths again, and one at the anchor's; for us alone."""
+    open_again: set[str] = set()
+    for path in (*sorted(needed, key=len), anchor):
+        outer = next((item for item in hidden if is_inside(path, item) and path != item), "")
+        if outer and outer not in open_again:
+            _put_unbindable_tmpfs(outer)
+            open_again.add(outer)
+        if outer:
             os.makedirs(path, exist_ok=True)
-            return
+        if path in needed:
+            _bind(needed[path], path)
+            linux.mount("none", path, None, linux.MS_UNBINDABLE)
+            open_again.add(path)
 
 
 def _put(anchor: str, item: Placed, source: int) -> None:
