@@ -40,7 +40,10 @@ def test_nothing_of_a_pod_hangs_with_the_shared_file_system(
         f"head -c 3000000 /dev/zero | tr '\\0' x; touch '{here}/written'; sleep 1000"
     )
     probe = ProbePlan(Handler(exec=("test", "-e", f"{here}/written")), period_s=1, timeout_s=30)
-    plan = container(("sh", "-c", script), "/image.sif", probes=ContainerProbes(readiness=probe))
+    (here / "image.sif").touch()
+    plan = container(
+        ("sh", "-c", script), str(here / "image.sif"), probes=ContainerProbes(readiness=probe)
+    )
     endpoint = shared.path / "endpoint.json"
     shutil.copy(bench.peer.endpoint, endpoint)
     layout = write_attempt(
