@@ -83,6 +83,7 @@ def test_nobody_sees_hpks_own_in_what_it_lies_in(node: Node, shown: str, read_on
     code, output = node.run(
         'cd "$1" && [ -n "$(ls)" ] || exit 1; '
         f'cd "$1/.{node.root}" 2>/dev/null; find . -name ca.key -o -name secret; '
+        f"{'touch x a/x home/a/x 2>/dev/null && echo written; ' if read_only else ''}"
         "mkdir home/a/hpk/x a/hpk/x hpk/x hpk-1/x 2>/dev/null && echo made; true",
         Mount(source, "/m", read_only, is_foreign=True),
     )
@@ -92,6 +93,8 @@ def test_nobody_sees_hpks_own_in_what_it_lies_in(node: Node, shown: str, read_on
 @needs_userns
 def test_what_hides_cannot_be_taken_away_and_read_only_stays_so(node: Node) -> None:
     script = """
+    umount "$1/a/hpk" 2>/dev/null && echo unmounted
+    mount --bind "$1" "$2" 2>/dev/null && echo left out
     unshare -Urm sh -c 'umount "$1/a/hpk"; umount -l "$1/a/hpk"; umount "$1"
         mount -o remount,bind,rw "$1" && echo writable
         mkdir "$2/x" && mount --bind "$1" "$2/x" && echo bound

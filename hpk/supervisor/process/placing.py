@@ -2,9 +2,10 @@
 
 Runs in the process that becomes the runtime, before it does. HPK's own directories are hidden in
 the whole namespace where anything foreign is shown: who looks out of the container by the /proc of
-one of its FUSE servers finds them empty too. Since the container's user namespace is another one
-than this, the kernel locks what is mounted here: its root can neither unmount what hides something
-nor make writable what is read-only, whatever capabilities it has there.
+one of its FUSE servers finds them empty too. The runtime gets a copy of the namespace, in a user
+namespace below this one, so the kernel locks what is mounted here: neither the runtime nor the
+container's root can unmount what hides something, leave it out, or make writable what is read-only,
+whatever capabilities they have there.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ def show_places(places: Places) -> None:
     needed = {path: open_path(path) for path in places.needed}
     sources = {item.name: _open(item) for item in places.placed if not item.is_foreign}
     hidden: tuple[str, ...] = ()
+    pins: tuple[str, ...] = ()
     if any(item.is_foreign for item in places.placed):
-        hidden = _hide(places)
+        hidden, pins = _hide(places)
         sources.update({i.name: _open(i) for i in places.placed if i.is_foreign})
     if hidden:
         _uncover(needed, places.anchor, hidden)
@@ -63,23 +65,34 @@ def show_places(places: Places) -> None:
     os.mkdir(f"{places.anchor}/{DIRECTORY}")
     _bind(own_directory, f"{places.anchor}/{DIRECTORY}")
     for item in places.placed:
-        _put(places.anchor, item, sources[item.name])
+        _put(places.anchor, item, sources[item.name], pins if item.is_foreign else ())
     for item in reversed(places.placed):  # the deepest first: it comes along with what it is in
         if item.within is not None:
             _put_within(places.anchor, item, item.within, sources)
+    _lock()
 
 
 def _isolate() -> None:
-    """A mount namespace, as root of a user namespace where we are no root already: the user as who
-    he is, for what he starts is to be no other."""
-    parent = os.getppid()
-    uid, gid = os.getuid(), os.getgid()
-    if uid == 0:
+    """A mount namespace, as root of a user namespace where we are no root already."""
+    if os.getuid() == 0:
         linux.unshare(linux.CLONE_NEWNS)
     else:
-        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
-        linux.map_single_id(uid, uid, gid, gid)
+        _enter_namespaces()
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_SLAVE)
+
+
+def _lock() -> None:
+    """Have the kernel hold the mounts together against the runtime too: crun (1.8.1 for one) opens
+    a source without what is mounted in it, unless it gets an error for that."""
+    _enter_namespaces()
+
+
+def _enter_namespaces() -> None:
+    """The user as who he is here, for what he starts is to be no other."""
+    parent = os.getppid()
+    uid, gid = os.getuid(), os.getgid()
+    linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+    linux.map_single_id(uid, uid, gid, gid)
     linux.die_with_parent(parent)  # new credentials have undone it
 
 
@@ -103,14 +116,17 @@ def _put_unbindable_tmpfs(path: str) -> None:
     os.chmod(path, 0o755)
 
 
-def _hide(places: Places) -> tuple[str, ...]:
+def _hide(places: Places) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Put an empty directory that nobody can write to in the place of each of ours, wherever it is
-    seen; these paths."""
+    seen.
+
+    :returns: these paths, the highest first; the pins that were made for them (see _pin).
+    """
     table = parse_mountinfo(read_file("/proc/self/mountinfo").decode(errors="surrogateescape"))
     paths = {path for own in places.own for path in paths_of(own, table)}
     paths.add(places.anchor)
     wanted = tuple(path for path in sorted(paths, key=len) if _is_directory(path))
-    _pin(wanted, {entry.point for entry in table})
+    pins = _pin(wanted, {entry.point for entry in table})
     targets = [(path, open_path(path)) for path in wanted]
     linux.mount("tmpfs", places.anchor, "tmpfs", linux.PROC_FLAGS)
     os.chmod(places.anchor, 0o555)
@@ -121,7 +137,7 @@ def _hide(places: Places) -> tuple[str, ...]:
             linux.mount(f"/proc/self/fd/{empty}", f"/proc/self/fd/{target}", None, linux.MS_BIND)
         os.close(target)
     os.close(empty)
-    return wanted
+    return wanted, pins
 
 
 def _is_directory(path: str) -> bool:
@@ -135,16 +151,18 @@ def _is_directory(path: str) -> bool:
         os.close(fd)
 
 
-def _pin(paths: Iterable[str], points: set[str]) -> None:
+def _pin(paths: Iterable[str], points: set[str]) -> tuple[str, ...]:
     """Make mount points of the directories that these lie in, for no container can rename one: what
     lay in it would be where nobody looks for it, in the next container's namespace."""
     above = {item for path in paths for item in ancestors_of(path)}
-    for path in sorted(above - points, key=len):
+    pins = tuple(sorted(above - points, key=len))
+    for path in pins:
         fd = open_path(path)
         try:
             _bind(fd, f"/proc/self/fd/{fd}")
         finally:
             os.close(fd)
+    return pins
 
 
 def _uncover(needed: Mapping[str, int], anchor: str, hidden: tuple[str, ...]) -> None:
@@ -163,7 +181,7 @@ def _uncover(needed: Mapping[str, int], anchor: str, hidden: tuple[str, ...]) ->
             open_again.add(path)
 
 
-def _put(anchor: str, item: Placed, source: int) -> None:
+def _put(anchor: str, item: Placed, source: int, pins: Iterable[str]) -> None:
     place = f"{anchor}/{item.name}"
     if stat.S_ISDIR(os.fstat(source).st_mode):
         os.mkdir(place)
@@ -173,6 +191,10 @@ def _put(anchor: str, item: Placed, source: int) -> None:
         _bind(source, place)
         if item.read_only:
             _make_read_only(place)
+            for pin in pins:  # a mount that nobody but we sees as one
+                if is_inside(pin, item.source) and pin != item.source:
+                    below = pin[len(item.source.rstrip("/")) :]
+                    _make_read_only(place + below)
     except OSError as error:
         raise PlaceError(f"cannot show {item.source}: {error.strerror}") from error
 
