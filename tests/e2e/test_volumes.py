@@ -196,10 +196,10 @@ def test_a_host_path_waits_for_what_it_names(cluster: Cluster) -> None:
         return str(waiting.get("message", ""))
 
     for kind, says in WRONG.items():
-        wanted = f"hostPath type check failed: {path} {says}"
+        wanted = f"hostPath type check failed, {path} {says}, unable to determine its type: "
         eventually(
             lambda kind=kind: message(kind),  # type: ignore[misc]
-            until=lambda said, wanted=wanted: said.endswith(wanted),  # type: ignore[misc]
+            until=lambda said, wanted=wanted: wanted in said,  # type: ignore[misc]
             timeout_s=150,
             what=wanted,
         )

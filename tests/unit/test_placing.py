@@ -19,6 +19,7 @@ from hpk.supervisor.process.pod_messages import Open
 from hpk.supervisor.process.runtime_process import start_runtime
 from tests.supervisor_bench import userns_works
 
+WRITE = "for d in . a home home/a; do touch $d/x 2>/dev/null && echo written; done; "
 needs_userns = pytest.mark.skipif(
     not userns_works(), reason="this machine allows no user namespaces"
 )
@@ -83,7 +84,7 @@ def test_nobody_sees_hpks_own_in_what_it_lies_in(node: Node, shown: str, read_on
     code, output = node.run(
         'cd "$1" && [ -n "$(ls)" ] || exit 1; '
         f'cd "$1/.{node.root}" 2>/dev/null; find . -name ca.key -o -name secret; '
-        f"{'touch x a/x home/a/x 2>/dev/null && echo written; ' if read_only else ''}"
+        f"{WRITE if read_only else ''}"
         "mkdir home/a/hpk/x a/hpk/x hpk/x hpk-1/x 2>/dev/null && echo made; true",
         Mount(source, "/m", read_only, is_foreign=True),
     )
