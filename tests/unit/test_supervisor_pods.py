@@ -226,3 +226,18 @@ def test_an_empty_dir_that_outgrows_its_limit_evicts_the_pod(bench: Bench) -> No
     record = read_record(layout)
     assert record.stop_cause is StopCause.EVICTED
     assert record.message == 'Usage of EmptyDir volume "e" exceeds the limit "1Mi".'
+
+
+def test_one_dead_container_is_kept_on_the_disk(bench: Bench) -> None:
+    layout = bench.attempt_of(shell("main", "exit 1"), restart_policy=RestartPolicy.ALWAYS)
+    process = bench.start(layout)
+    bench.peer.wait_record(lambda r: find(r, "main").restart_count == 2)
+    work = bench.directory / f"hpk-{os.getuid()}" / "77"
+
+    def numbered() -> list[str]:
+        return sorted(path.name for path in work.iterdir() if path.name.isdigit())
+
+    wait_until(lambda: numbered() == ["1", "2"])
+    process.terminate()
+    process.wait(60)
+    assert not work.exists()
