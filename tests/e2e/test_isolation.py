@@ -183,7 +183,7 @@ def running(shared: Cluster, words: Words) -> list[str]:
     for name in names:
         eventually(lambda name=name: words["log"] in shared.logs(name), what=f"{name} is up")  # type: ignore[misc]
     job = PodFiles.of(shared, names[0]).job_id()
-    token = f"cat /dev/shm/hpk-*/{job}/volumes/kube-api-access-*/token"
+    token = f"cat /dev/shm/hpk-*/{job}/volumes/*/token"
     whole = shared.run(["sh", "-c", token], host=NODE).stdout
     words["token"] = whole.rpartition(".")[2].strip()  # its signature, which only this one has
     assert len(words["token"]) > 64

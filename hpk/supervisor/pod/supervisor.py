@@ -44,6 +44,7 @@ from hpk.supervisor.pod.records import RecordStore
 from hpk.supervisor.process import pod_messages
 from hpk.supervisor.process.inits import Init, Inits
 
+_SWEEP_S = 5.0
 _END_MARGIN_S = 3
 """What of Slurm's KillWait the supervisor keeps for itself: to record the end and to clear up."""
 _EVICTED_GRACE_S = 1
@@ -79,6 +80,9 @@ class Supervisor:
         self._started_mono_s = time.monotonic()
         self._host = node.host_name(identity.env)
         self._roots = node_roots(identity.layout, identity.spec.settings.local_root, identity.env)
+        self._sweep = threading.Thread(
+            target=sweep_local_dirs, args=(self._roots,), name="sweep", daemon=True
+        )
         self._files = SharedFiles(self._loop.post)
         self._control_plane = ControlPlane(identity.spec.settings.endpoint_path, self._files)
         self._reasons_to_stop = ReasonsToStop(
@@ -251,9 +255,7 @@ class Supervisor:
         self._advance()
         self.changed()
         # Beside what starts, which waits for no removal of what others have left.
-        threading.Thread(
-            target=sweep_local_dirs, args=(self._roots,), name="sweep", daemon=True
-        ).start()
+        self._sweep.start()
 
     def _forward(self) -> None:
         listener = forwarder.listen()
@@ -399,6 +401,8 @@ class Supervisor:
                 self._files.wait(self._volumes.remove_shared, _REMOVE_S)
         if self._dirs is not None:
             self._dirs.remove()
+            if self._sweep.ident is not None:
+                self._sweep.join(_SWEEP_S)
             sweep_local_dirs(self._roots)
         self._wait_for_kubelet()
         self._channel.close(1.0)
