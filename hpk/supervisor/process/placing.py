@@ -143,7 +143,7 @@ def _hide(places: Places) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _is_directory(path: str) -> bool:
     try:
         fd = open_path(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # nor does the container get there
         return False
     try:
         return stat.S_ISDIR(os.fstat(fd).st_mode)
