@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hpk.model.errors import ParseError
 from hpk.model.frames import LOG_CHUNK_BYTES
+from hpk.model.log_files import LogFile, file_at, log_files
 from hpk.model.record import ContainerPhase, ContainerRecord, SupervisorRecord
 from kubelet.link.session import Session, decode_log_data
 from kubelet.server.backend import LogGoneError, LogUnavailableError
@@ -18,7 +21,7 @@ _PAST_ANY_END = 2**62
 
 
 class ContainerLog:
-    """One run of one container; fulfils kubelet.server.backend.SizedLogSource.
+    """One run of one container; fulfils kubelet.server.backend.LogSource.
 
     The supervisor is asked while its channel is open, so that a follower sees a line at once and
     not when a network file system gets round to showing it. Offsets are the same on both ways, and
@@ -52,7 +55,7 @@ class ContainerLog:
             except (OSError, ParseError):
                 await asyncio.sleep(0)
         try:
-            return (await self._files.do_bulk(self._file.stat)).st_size
+            return await self._files.do_bulk(self._end)
         except OSError:
             return 0
 
@@ -67,8 +70,8 @@ class ContainerLog:
                     await asyncio.sleep(0)
             # Order matters: what was written before the end must be read after the end was seen.
             ended = self._has_ended()
-            data = await self._files.do_bulk(self._read_file, offset)
-            eof = ended and len(data) < LOG_CHUNK_BYTES
+            data, is_last = await self._files.do_bulk(self._read_file, offset)
+            eof = ended and is_last and len(data) < LOG_CHUNK_BYTES
             if data or eof or not wait:
                 return data, eof
             await asyncio.sleep(_LOOK_AGAIN_S)
@@ -83,15 +86,47 @@ class ContainerLog:
             raise LogGoneError(answer.offset)
         return decode_log_data(answer), answer.eof
 
-    def _read_file(self, offset: int) -> bytes:
+    def _read_file(self, offset: int) -> tuple[bytes, bool]:
+        """Bytes from an offset, and whether no other file has what follows.
+
+        :raises LogGoneError: they were rotated away.
+        """
         try:
-            with self._file.open("rb") as file:
-                file.seek(offset)
+            while True:
+                found = self._log_files()
+                wanted = file_at(found, offset)
+                if wanted.start > offset:
+                    raise LogGoneError(wanted.start)
+                data = self._read_at(wanted, offset)
+                if self._log_files() == found:  # else it was rotated in between
+                    return data, wanted == found[-1]
+        except OSError as error:
+            raise LogUnavailableError(f"{self._file}: {error.strerror}") from error
+
+    def _read_at(self, wanted: LogFile, offset: int) -> bytes:
+        try:
+            with self._file.with_name(wanted.name).open("rb") as file:
+                file.seek(offset - wanted.start)
                 return file.read(LOG_CHUNK_BYTES)
         except FileNotFoundError:
             return b""
-        except OSError as error:
-            raise LogUnavailableError(f"{self._file}: {error.strerror}") from error
+
+    def _log_files(self) -> tuple[LogFile, ...]:
+        return log_files(self._file.name, self._rotated())
+
+    def _rotated(self) -> Iterator[tuple[str, int]]:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._file.parent) as entries:
+            for entry in entries:
+                if entry.name.startswith(f"{self._file.name}."):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.name, entry.stat(follow_symlinks=False).st_size
+
+    def _end(self) -> int:
+        last = self._log_files()[-1]
+        try:
+            return last.start + self._file.stat().st_size
+        except FileNotFoundError:
+            return last.start
 
     def _has_ended(self) -> bool:
         record = self._record()

@@ -39,6 +39,9 @@ class GrowingLog:
             self.ended, self.lost = ended, lost
             self.changed.notify_all()
 
+    async def size(self) -> int:
+        return len(self.data)
+
     async def read(self, offset: int, *, wait: bool) -> tuple[bytes, bool]:
         async with self.changed:
             self.readers += 1

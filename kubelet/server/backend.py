@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from hpk.model.errors import HpkError
 
@@ -85,11 +85,6 @@ class LogSource(Protocol):
 
         The server cancels the call when its client goes away.
         """
-
-
-@runtime_checkable
-class SizedLogSource(LogSource, Protocol):
-    """A log whose length can be asked for, so that a tail needs no reading of the whole."""
 
     async def size(self) -> int:
         """The offset after the last byte, in the same count as read's offsets."""

@@ -6,10 +6,9 @@ there) and renders. It holds no more of the log than one read returns.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator
 
-from kubelet.server.backend import LogGoneError, LogSource, SizedLogSource
+from kubelet.server.backend import LogGoneError, LogSource
 from kubelet.server.cri_log import LogFilter, LogRenderer
 
 _BLOCK_BYTES = 64 * 1024
@@ -39,12 +38,6 @@ async def stream_log(source: LogSource, wanted: LogFilter, *, follow: bool) -> A
 
 async def tail_offset(source: LogSource, lines: int) -> int:
     """Where the last ``lines`` whole lines begin; a last line without newline does not count."""
-    if isinstance(source, SizedLogSource):
-        return await _tail_backwards(source, lines)
-    return await _tail_forwards(source, lines)
-
-
-async def _tail_backwards(source: SizedLogSource, lines: int) -> int:
     right = await source.size()
     missing = lines
     while right > 0:
@@ -82,21 +75,3 @@ async def _read_range(source: LogSource, left: int, right: int) -> bytes:
         if eof or not (data or moved):
             break
     return b"".join(parts)
-
-
-async def _tail_forwards(source: LogSource, lines: int) -> int:
-    starts: deque[int] = deque([0], maxlen=min(lines, 1 << 62) + 1)
-    offset = 0
-    while True:
-        start, data, eof = await _read(source, offset, wait=False)
-        if start > offset:
-            starts.clear()
-            starts.append(start)
-            offset = start
-            continue
-        at = -1
-        while (at := data.find(b"\n", at + 1)) >= 0:
-            starts.append(offset + at + 1)
-        offset += len(data)
-        if eof or not data:
-            return starts[0]

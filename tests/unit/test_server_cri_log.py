@@ -31,8 +31,6 @@ class Pieces:
         end = offset + self.piece
         return self.data[offset:end], end >= len(self.data)
 
-
-class SizedPieces(Pieces):
     async def size(self) -> int:
         return len(self.data)
 
@@ -164,13 +162,12 @@ def test_pieces_of_any_size_render_alike(lines: list[tuple[str, bool, bytes]], p
 
 
 @given(st.text(alphabet="ab\n", max_size=60), st.integers(min_value=0, max_value=12))
-async def test_both_ways_of_finding_the_tail_agree_with_its_definition(text: str, n: int) -> None:
+async def test_the_tail_is_found_as_it_is_defined(text: str, n: int) -> None:
     data = text.encode()
     ends = [i + 1 for i, byte in enumerate(data) if byte == 10]
     starts = [0, *ends]
     expected = starts[-n - 1] if n < len(starts) else 0
     assert await tail_offset(Pieces(data), n) == expected
-    assert await tail_offset(SizedPieces(data), n) == expected
 
 
 @pytest.mark.parametrize(
@@ -183,19 +180,17 @@ async def test_both_ways_of_finding_the_tail_agree_with_its_definition(text: str
         (9, b"one\ntwo\nthree\n"),
     ],
 )
-@pytest.mark.parametrize("source", [Pieces, SizedPieces])
-async def test_tail(source: type[Pieces], lines: int, expected: bytes) -> None:
+async def test_tail(lines: int, expected: bytes) -> None:
     wanted = LogFilter(tail_lines=lines)
-    out = [piece async for piece in stream_log(source(LOG), wanted, follow=False)]
+    out = [piece async for piece in stream_log(Pieces(LOG), wanted, follow=False)]
     assert b"".join(out) == expected
 
 
 async def test_an_immense_tail_is_the_whole() -> None:
     assert await tail_offset(Pieces(LOG), 2**63 - 1) == 0
-    assert await tail_offset(SizedPieces(LOG), 2**63 - 1) == 0
 
 
-class Rotated(SizedPieces):
+class Rotated(Pieces):
     """A log whose first bytes are gone, by rotation at a line's end."""
 
     def __init__(self, data: bytes, piece: int = 7) -> None:
@@ -218,16 +213,9 @@ async def test_a_log_whose_beginning_was_rotated_away(
     piece: int, follow: bool, lines: int | None, expected: bytes
 ) -> None:
     wanted = LogFilter(tail_lines=lines)
-    for source in (Rotated(LOG, piece), ForwardOnly(Rotated(LOG, piece))):
-        out = [piece async for piece in stream_log(source, wanted, follow=follow)]
-        assert b"".join(out) == expected
-
-
-class ForwardOnly:
-    """A source that does not tell its size."""
-
-    def __init__(self, source: Pieces) -> None:
-        self.read = source.read
+    source = Rotated(LOG, piece)
+    out = [piece async for piece in stream_log(source, wanted, follow=follow)]
+    assert b"".join(out) == expected
 
 
 async def test_a_rotation_under_a_readers_feet_loses_only_what_is_gone() -> None:

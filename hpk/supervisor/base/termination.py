@@ -1,6 +1,7 @@
 """What a container's end looks like in its record.
 
-Source: kubernetes pkg/kubelet/container/runtime.go (the limits), kuberuntime_container.go.
+Source: kubernetes pkg/kubelet/container/runtime.go (the limits), kuberuntime_container.go,
+status/status_manager.go (normalizeStatus).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Optional
 from hpk.model.record import ContainerPhase, ContainerState
 
 MAX_MESSAGE_BYTES = 4096
+MAX_POD_MESSAGE_BYTES = 12 * 1024
 MAX_LOG_MESSAGE_BYTES = 2048
 MAX_LOG_MESSAGE_LINES = 80
 START_ERROR_CODE = 128
@@ -74,6 +76,16 @@ def never_ran(at_s: float) -> ContainerState:
         exit_code=137,
         finished_at_s=at_s,
     )
+
+
+def bytes_for_each(containers: int) -> int:
+    """How long a termination message may be where a pod has so many containers."""
+    return min(MAX_MESSAGE_BYTES, MAX_POD_MESSAGE_BYTES // max(1, containers))
+
+
+def cut(text: str, limit: int) -> str:
+    """Its first ``limit`` bytes; no character is cut in two."""
+    return text.encode()[:limit].decode(errors="ignore")
 
 
 def read_message(path: str) -> str:

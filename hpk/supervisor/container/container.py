@@ -23,6 +23,7 @@ from hpk.supervisor.container.start_orders import PodContext
 
 _CREATING = "ContainerCreating"
 _INITIALIZING = "PodInitializing"
+_REMOVE_S = 60.0
 
 
 class Container:
@@ -122,8 +123,15 @@ class Container:
         if before_last is not None:
             before_last.clear_up()
         self._start = ContainerStart(self.plan, self._pod, self._loop, self._restart_count, self)
+        self._forget_old_logs()
         self._logs.append((self._start.log_path, self._start.writer))
         self._start.begin(self._bundle)
+
+    def _forget_old_logs(self) -> None:
+        """Keep that of the last start alone, for `kubectl logs --previous`, as upstream does."""
+        old, self._logs = self._logs[:-1], self._logs[-1:]
+        for _, writer in old:
+            self._loop.ask_files(writer.remove, lambda _: None, instead=None, timeout_s=_REMOVE_S)
 
     def give_bundle(self, bundle: Bundle) -> None:
         """The bundle is there, its volumes are on the disk."""

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from typing import Callable
 
+from hpk.model.log_files import rotated_name
 from hpk.supervisor.base.job_log import log
 
 MAX_FILE_BYTES = 10 * 1024 * 1024
@@ -110,6 +111,14 @@ class LogWriter:
             self._closing = True
             self._condition.notify_all()
 
+    def remove(self) -> None:
+        """Remove all its files; after its end."""
+        with self._condition:
+            paths = [*(path for _, path in self._older), self.path]
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
     def join(self, timeout_s: float) -> None:
         """Wait for the end of the thread after close, at most so long."""
         self._thread.join(timeout_s)
@@ -202,9 +211,8 @@ class LogWriter:
                 self._file_bytes = whole
 
     def _rotate(self) -> None:
-        rotated = f"{self.path}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-        while os.path.lexists(rotated):
-            rotated += "+"
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        rotated = rotated_name(self.path, stamp, self._base)
         try:
             os.rename(self.path, rotated)
         except OSError as error:

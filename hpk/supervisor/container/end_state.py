@@ -95,7 +95,7 @@ def end_state(ending: Ending, pod: PodContext, left: LeftBehind) -> ContainerSta
         text = termination.message_from_log(left.log_tail)
     return termination.ended(
         status,
-        message=text,
+        message=termination.cut(text, pod.message_bytes),
         oom=ending.had_oom and (pod.is_alone or code == 128 + signal.SIGKILL),
         started_at_s=ending.started_at_s,
         finished_at_s=ending.finished_at_s,

@@ -32,6 +32,7 @@ class PodContext:
     :param initializes: it has init containers.
     :param grace_period_s: the Pod's.
     :param began_mono_s: when the pod began, monotonic.
+    :param message_bytes: of a termination message of each container.
     :param shares_processes: the Pod's ``shareProcessNamespace``.
     """
 
@@ -50,6 +51,7 @@ class PodContext:
     initializes: bool
     grace_period_s: int
     began_mono_s: float
+    message_bytes: int
     shares_processes: bool
 
 

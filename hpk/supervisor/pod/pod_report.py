@@ -26,6 +26,8 @@ from hpk.supervisor.pod.preparing import Identity
 from hpk.supervisor.pod.records import RecordStore
 
 _FINAL_SYNC_S = 30.0
+_KNOWN_SYNC_S = 5.0
+_LOOK_S = 0.5
 
 
 class Report:
@@ -108,22 +110,25 @@ class Report:
             layout, plan.init_containers, inits, why
         )
 
-    def finish(self, pause: Callable[[float], None]) -> StopCause:
+    def finish(self, pause: Callable[[float], None], is_known: Callable[[int], bool]) -> StopCause:
         """Put the last record down and wait for it; what ended the pod.
 
         :param pause: waits so many seconds or until something has happened.
+        :param is_known: whether the kubelet has taken in the record of a seq; then a disk that
+            takes none is not waited for so long.
         """
         self.phase = PodPhase.FINISHED
         self.cause = self.cause or StopCause.COMPLETED
         self.changed()
-        until = time.monotonic() + _FINAL_SYNC_S
+        began = time.monotonic()
         while self._store.written_seq < self.seq:
             now = time.monotonic()
+            until = began + (_KNOWN_SYNC_S if is_known(self.seq) else _FINAL_SYNC_S)
             if now >= until:
                 log("the final record is not on the disk")
                 break
             wake = self._store.wake_mono_s
-            pause(max(0.0, min(until, until if wake is None else wake) - now))
+            pause(max(0.0, min(until, now + _LOOK_S, until if wake is None else wake) - now))
             self._store.tick()
         return self.cause
 

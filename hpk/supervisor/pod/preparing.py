@@ -14,6 +14,7 @@ from hpk.model.plan import JobSpec
 from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.base import NodeFacts, Runtime
 from hpk.runtimes.registry import RUNTIMES
+from hpk.supervisor.base import termination
 from hpk.supervisor.container.start_orders import PodContext
 from hpk.supervisor.inside import node
 from hpk.supervisor.inside.hosts import pod_hostname
@@ -74,6 +75,7 @@ def pod_context(
     :param began_mono_s: when the pod began, monotonic.
     """
     plan = me.spec.plan
+    count = len(plan.init_containers) + len(plan.containers)
     return PodContext(
         layout=me.layout,
         dirs=dirs,
@@ -86,7 +88,8 @@ def pod_context(
         rank_program=me.program,
         host=node.host_name(me.env),
         oom=OomCounter(),
-        is_alone=len(plan.init_containers) + len(plan.containers) == 1,
+        is_alone=count == 1,
+        message_bytes=termination.bytes_for_each(count),
         initializes=bool(plan.init_containers),
         grace_period_s=plan.grace_period_s,
         began_mono_s=began_mono_s,
