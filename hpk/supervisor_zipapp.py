@@ -20,7 +20,7 @@ from hpk.statefs import HpkPaths
 
 _PACKAGES = ("model", "mpi", "runtimes", "supervisor")
 _MODULES = ("durable", "flock")
-_MAIN = "from hpk.supervisor.main import entry\n\nentry()\n"
+_MAIN = "import gc\n\ngc.disable()\n\nfrom hpk.supervisor.main import entry\n\nentry()\n"
 _INIT = '"""HPK, the part that runs in a job."""\n'
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 

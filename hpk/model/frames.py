@@ -13,10 +13,10 @@ API server.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Union
 
 from hpk.model.bundle import Bundle
+from hpk.model.frozen import dataclass
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
 from hpk.model.record import SupervisorRecord
 

@@ -5,9 +5,10 @@ Ports are numbers here: hpk.planning has looked up those that a Pod gives by nam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
+
+from hpk.model.frozen import dataclass
 
 
 class ProbeKind(str, Enum):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NewType, Optional
+
+from hpk.model.frozen import dataclass
 
 PodUid = NewType("PodUid", str)
 SlurmJobId = NewType("SlurmJobId", int)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
 
+from hpk.model.frozen import dataclass
 from hpk.model.ids import SlurmJobId
 
 

@@ -8,7 +8,8 @@ part from the supervisor and the next from the disk. A rotated file's name says 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from hpk.model.frozen import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from hpk.model.frozen import dataclass
 from hpk.model.ids import SlurmJobId
 
 

@@ -6,10 +6,10 @@ says of the job.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
 
+from hpk.model.frozen import dataclass
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
 
 RECORD_VERSION = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from hpk.model.frozen import dataclass
 
 CAPABILITIES = (
     "CHOWN",

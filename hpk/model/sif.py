@@ -7,10 +7,10 @@ rawDescriptor): all little-endian, nothing aligned.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Optional
 
 from hpk.model.errors import ParseError
+from hpk.model.frozen import dataclass
 
 HEADER_BYTES = 128
 _MAGIC = b"SIF_MAGIC\0"

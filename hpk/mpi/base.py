@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Optional, Protocol
 
+from hpk.model.frozen import dataclass
 from hpk.model.plan import MpiPlan
 
 _CROSSES = re.compile(

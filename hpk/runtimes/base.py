@@ -6,8 +6,9 @@ runtime ever sees the Pod's argv or environment. Nothing here spawns or touches 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional, Protocol
+
+from hpk.model.frozen import dataclass
 
 PAUSE_PATH = "/.hpk/pause"
 """Where the pause program is shown inside every container."""

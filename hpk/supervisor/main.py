@@ -5,6 +5,7 @@ No argument parser: importing one costs more than all there is to parse.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -115,6 +116,9 @@ def run(layout: AttemptLayout) -> int:
 
 def entry() -> None:
     """The zipapp's start."""
+    # Nothing that was imported is garbage; looked at, its pages would be copied in every child.
+    gc.freeze()
+    gc.enable()
     try:
         code = main(sys.argv[1:])
     except Exception:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional
 
+from hpk.model.frozen import dataclass
 from hpk.model.handlers import NO_LIFECYCLE, NO_PROBES, ContainerProbes, Lifecycle
 from hpk.model.plan.environment import EnvSource, EnvVar
 from hpk.model.plan.volumes import VolumeMount

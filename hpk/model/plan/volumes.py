@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional
 
+from hpk.model.frozen import dataclass
 from hpk.model.plan.environment import EnvSource
 
 

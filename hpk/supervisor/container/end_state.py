@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import Optional
 
+from hpk.model.frozen import dataclass
 from hpk.model.plan import ContainerPlan
 from hpk.model.record import ContainerState
 from hpk.supervisor.base import termination

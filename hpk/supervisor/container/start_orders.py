@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hpk.model.bundle import Bundle
+from hpk.model.frozen import dataclass
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, MpiPlan
 from hpk.mpi.base import LaunchRequest

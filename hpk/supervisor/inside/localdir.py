@@ -16,11 +16,11 @@ import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from hpk.durable import DIRECTORY_MODE, private_directory, read_file
 from hpk.flock import exclusive_lock, open_lock, try_lock
 from hpk.model.errors import PermanentError
+from hpk.model.frozen import dataclass
 from hpk.model.layout import AttemptLayout
 from hpk.supervisor.base.job_log import log
 

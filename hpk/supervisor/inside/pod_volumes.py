@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hpk.model.bundle import Bundle
+from hpk.model.frozen import dataclass
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import (
     ContainerPlan,

@@ -14,13 +14,13 @@ import socket
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Callable, Optional
 
 from hpk.durable import read_file
 from hpk.model import codec, frames
 from hpk.model.errors import HpkError, ParseError
+from hpk.model.frozen import dataclass
 from hpk.model.ids import SlurmJobId
 from hpk.model.plan import JobSpec
 from hpk.model.record import SupervisorRecord

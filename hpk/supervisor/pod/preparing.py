@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hpk.model.errors import PermanentError
+from hpk.model.frozen import dataclass
 from hpk.model.ids import SlurmJobId
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec

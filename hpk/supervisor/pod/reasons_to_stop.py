@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import Optional
 
 from hpk.model import frames
+from hpk.model.frozen import dataclass
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import JobSpec
 from hpk.model.record import StopCause

@@ -6,9 +6,9 @@ Source: kubernetes pkg/kubelet/kuberuntime (computeInitContainerActions, termina
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from hpk.model.frozen import dataclass
 from hpk.model.plan import ContainerPlan, RestartPolicy
 
 

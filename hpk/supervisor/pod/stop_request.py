@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from typing import Optional
 
 from hpk.durable import read_file
 from hpk.model import codec, frames
 from hpk.model.errors import ParseError
+from hpk.model.frozen import dataclass
 from hpk.supervisor.base.job_log import log
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from hpk.model.frozen import dataclass
 
 MAX_OUTPUT_BYTES = 10 * 1024
 

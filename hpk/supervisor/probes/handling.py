@@ -6,9 +6,9 @@ becomes of it, the caller is told once, on the loop's thread, unless it has canc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Callable, Optional
 
+from hpk.model.frozen import dataclass
 from hpk.model.handlers import Handler
 from hpk.supervisor.base.loop import Loop
 from hpk.supervisor.probes.check_result import CheckResult, Outcome

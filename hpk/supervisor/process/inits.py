@@ -11,9 +11,9 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from typing import Any, Optional
 
+from hpk.model.frozen import dataclass
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.process import pod_messages, podinit
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Optional
 
+from hpk.model.frozen import dataclass
 from hpk.supervisor.base.paths import is_inside
 
 

@@ -20,8 +20,8 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from hpk.model.frozen import dataclass
 from hpk.supervisor.base import linux
 from hpk.supervisor.base.job_log import log
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Optional
 
 from hpk.durable import write_new
 from hpk.model.errors import PermanentError
+from hpk.model.frozen import dataclass
 from hpk.model.sif import HEADER_BYTES, parse_header, primary_squashfs_offset
 from hpk.runtimes.base import HoldRequest, NodeFacts, Runtime
 from hpk.supervisor.process.places import (

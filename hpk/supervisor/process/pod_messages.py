@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 from typing import Any, Optional
 
 from hpk.model import codec
 from hpk.model.errors import ParseError
+from hpk.model.frozen import dataclass
 from hpk.model.rights import DEFAULT_RIGHTS, Rights
 from hpk.runtimes.base import Holder
 from hpk.supervisor.process.places import Places

@@ -14,10 +14,10 @@ import selectors
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from typing import Optional
 
 from hpk.durable import read_file
+from hpk.model.frozen import dataclass
 from hpk.supervisor.base import linux
 from hpk.supervisor.base.job_log import log, log_to_stderr
 from hpk.supervisor.base.linux import close_files_but

@@ -7,9 +7,9 @@ import os
 import signal
 import struct
 import time
-from dataclasses import dataclass
 from typing import Optional
 
+from hpk.model.frozen import dataclass
 from hpk.supervisor.base import linux
 from hpk.supervisor.process import execution
 from hpk.supervisor.process.enter import Enter

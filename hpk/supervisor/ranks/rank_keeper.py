@@ -8,12 +8,12 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
 
 from hpk.durable import read_file, write_new
 from hpk.flock import exclusive_lock
 from hpk.model.bundle import Bundle
 from hpk.model.errors import PermanentError
+from hpk.model.frozen import dataclass
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, JobSpec
 from hpk.runtimes.registry import RUNTIMES

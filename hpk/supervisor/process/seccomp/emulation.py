@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Optional
 
+from hpk.model.frozen import dataclass
 from hpk.supervisor.process.seccomp import bpf
 from hpk.supervisor.process.seccomp.bpf import instruction
 
