@@ -114,6 +114,8 @@ class SupervisorRecord:
     :param host: Slurm's name of the node the supervisor runs on.
     :param host_ip: the address other nodes reach that node at.
     :param events: the latest, oldest first.
+    :param pod_ips: the pod's addresses, the first is its ``podIP``; () from a supervisor that knows
+        no network but the node's.
     """
 
     version: int
@@ -131,3 +133,4 @@ class SupervisorRecord:
     message: str = ""
     init_containers: tuple[ContainerRecord, ...] = ()
     events: tuple[ContainerEvent, ...] = ()
+    pod_ips: tuple[str, ...] = ()

@@ -103,13 +103,14 @@ def compute_status(given: StatusInput) -> Json:
             refused_debugger(spec, index) for index, spec in enumerate(debuggers)
         ]
     host_ip = record.host_ip if record is not None else ""
+    pod_ips = (record.pod_ips if record is not None else ()) or (host_ip,)
     if host_ip:
         # Pods are on their node's own network.
         status |= {
             "hostIP": host_ip,
             "hostIPs": [{"ip": host_ip}],
-            "podIP": host_ip,
-            "podIPs": [{"ip": host_ip}],
+            "podIP": pod_ips[0],
+            "podIPs": [{"ip": address} for address in pod_ips],
         }
     if old.get("qosClass"):
         status["qosClass"] = old["qosClass"]

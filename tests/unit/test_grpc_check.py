@@ -13,16 +13,18 @@ import pytest
 from bootstrap.components import ETCD_VERSION
 from hpk.model.handlers import GrpcAction
 from hpk.statefs import HpkPaths
+from hpk.supervisor.link.host_network import HostNetwork
 from hpk.supervisor.probes.check_result import CheckResult, Outcome
 from hpk.supervisor.probes.grpc_check import check_grpc
 from tests.kubelet_settings import free_port
 from tests.supervisor_bench import wait_until
 
 LOCAL = "127.0.0.1"
+NETWORK = HostNetwork(lambda: LOCAL)
 
 
 def check(port: int, service: str = "", timeout_s: float = 10) -> CheckResult:
-    return check_grpc(GrpcAction(port, service), LOCAL, timeout_s, "kube-probe/1.37")
+    return check_grpc(GrpcAction(port, service), NETWORK, timeout_s, "kube-probe/1.37")
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,13 @@ from itertools import repeat
 import pytest
 
 from hpk.model.handlers import HttpGetAction
+from hpk.supervisor.link.host_network import HostNetwork
 from hpk.supervisor.probes.check_result import CheckResult, Outcome
 from hpk.supervisor.probes.dialing import CheckError, receive, send
 from hpk.supervisor.probes.http_check import check_http
 
 LOCAL = "127.0.0.1"
+NETWORK = HostNetwork(lambda: LOCAL)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -46,7 +48,7 @@ def server(answer: Iterator[bytes]) -> Iterator[int]:
 def check(answer: Iterator[bytes], timeout_s: float = 30) -> CheckResult:
     with server(answer) as port:
         action = HttpGetAction(port)
-        return check_http(action, LOCAL, timeout_s, "kube-probe/1.37")
+        return check_http(action, NETWORK, timeout_s, "kube-probe/1.37")
 
 
 def test_an_answer_may_be_announced_a_few_times() -> None:

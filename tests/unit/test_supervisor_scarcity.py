@@ -19,6 +19,7 @@ import pytest
 from hpk.model.handlers import Handler, TcpSocketAction
 from hpk.supervisor.base.event_loop import EventLoop
 from hpk.supervisor.base.loop import Loop
+from hpk.supervisor.link.host_network import HostNetwork
 from hpk.supervisor.probes.check_result import CheckResult, Outcome
 from hpk.supervisor.probes.handling import Action, Handling
 from hpk.supervisor.process import pod_messages, podinit
@@ -103,7 +104,7 @@ def test_a_group_that_is_not_there_yet_is_signalled_all_the_same() -> None:
 class _Pod:
     """As much of a pod's loop as a check needs."""
 
-    pod_ip = "127.0.0.1"
+    network = HostNetwork(lambda: "127.0.0.1")
 
     def __init__(self, loop: EventLoop) -> None:
         self.post = loop.post

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
+from hpk.supervisor.base.pod_network import PodNetwork
+
 T = TypeVar("T")
 Listener = Callable[[Any], None]
 """Takes what podinit reports (hpk.supervisor.process.pod_messages)."""
@@ -70,5 +72,5 @@ class Loop(Watcher, Protocol):
         """Have this done soon, not from within this call."""
 
     @property
-    def pod_ip(self) -> str:
-        """The address that the Pod's status shows."""
+    def network(self) -> PodNetwork:
+        """The pod's."""

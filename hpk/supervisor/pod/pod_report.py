@@ -19,6 +19,7 @@ from hpk.model.record import (
 )
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Step
+from hpk.supervisor.base.pod_network import PodNetwork
 from hpk.supervisor.pod import unfinished
 from hpk.supervisor.pod.event_notes import Notes
 from hpk.supervisor.pod.pod_containers import PodContainers
@@ -37,7 +38,12 @@ class Report:
     """
 
     def __init__(
-        self, identity: Identity, store: RecordStore, host: str, host_ip: Callable[[], str]
+        self,
+        identity: Identity,
+        store: RecordStore,
+        host: str,
+        host_ip: Callable[[], str],
+        network: PodNetwork,
     ) -> None:
         self.phase = PodPhase.STARTING
         self.cause: Optional[StopCause] = None
@@ -49,6 +55,7 @@ class Report:
         self._store = store
         self._host = host
         self._host_ip = host_ip
+        self._network = network
         self._notes = Notes()
         self._started_at_s = time.time()
         self._failed: tuple[ContainerRecord, ...] = ()
@@ -143,6 +150,7 @@ class Report:
             phase=self.phase,
             host=self._host,
             host_ip=self._host_ip(),
+            pod_ips=self._network.addresses,
             started_at_s=self._started_at_s,
             containers=self._failed or (made.records if made is not None else ()),
             finished_at_s=time.time() if self.phase is PodPhase.FINISHED else None,

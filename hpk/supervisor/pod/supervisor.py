@@ -22,6 +22,7 @@ from hpk.model.record import PodPhase, StopCause
 from hpk.supervisor.base.event_loop import EventLoop
 from hpk.supervisor.base.job_log import add, log, log_through
 from hpk.supervisor.base.loop import Listener, Step, T
+from hpk.supervisor.base.pod_network import PodNetwork
 from hpk.supervisor.base.shared_files import SharedFiles
 from hpk.supervisor.inside import mounts, node
 from hpk.supervisor.inside.environment import with_api_port
@@ -36,6 +37,7 @@ from hpk.supervisor.inside.size_limits import watch_size_limits
 from hpk.supervisor.link import forwarder
 from hpk.supervisor.link.channel import Channel, ChannelConfig
 from hpk.supervisor.link.control_plane import ControlPlane
+from hpk.supervisor.link.host_network import HostNetwork
 from hpk.supervisor.pod.pod_containers import PodContainers
 from hpk.supervisor.pod.pod_report import Report
 from hpk.supervisor.pod.preparing import Identity, find_tools, pod_context
@@ -103,7 +105,8 @@ class Supervisor:
         store = RecordStore(
             identity.layout.record, self._files, self._channel.publish, self._loop.wake
         )
-        self._report = Report(identity, store, self._host, lambda: self.pod_ip)
+        self.network: PodNetwork = HostNetwork(self._host_ip)
+        self._report = Report(identity, store, self._host, self._host_ip, self.network)
 
     # The loop.
 
@@ -215,9 +218,7 @@ class Supervisor:
         """See Loop.note."""
         self._report.note(container, reason, message, is_warning=is_warning)
 
-    @property
-    def pod_ip(self) -> str:
-        """See Loop.pod_ip."""
+    def _host_ip(self) -> str:
         towards = self._channel.host_address or self._control_plane.address
         return node.address_towards(towards, self._host)
 
@@ -241,7 +242,7 @@ class Supervisor:
         tools = find_tools(self._me)
         dirs = make_local_dirs(self._roots, str(self._me.job_id))
         self._dirs = dirs
-        mounts.write_node_files(dirs.work, plan, self.pod_ip)
+        mounts.write_node_files(dirs.work, plan, self.network.addresses[0])
         self._forward()
         volumes = PodVolumes(spec, pod_dirs(self._me.layout, dirs, self._me.env), self._roots)
         self._volumes = volumes
@@ -258,7 +259,7 @@ class Supervisor:
         self._sweep.start()
 
     def _forward(self) -> None:
-        listener = forwarder.listen()
+        listener = self.network.listen()
         self._api_port = forwarder.port_of(listener)
         forwarder.Forwarder(listener, self._control_plane).start()
 

@@ -7,6 +7,7 @@ import struct
 import time
 
 from hpk.model.handlers import TcpSocketAction
+from hpk.supervisor.base.pod_network import PodNetwork
 from hpk.supervisor.probes.check_result import CheckResult, Outcome
 
 _LINGER = struct.pack("ii", 1, 1)  # no TIME_WAIT for each probe (pkg/probe/dialer_others.go)
@@ -20,16 +21,17 @@ class TlsRefusedError(CheckError):
     """What answered speaks no TLS."""
 
 
-def check_tcp(action: TcpSocketAction, pod_ip: str, timeout_s: float) -> CheckResult:
+def check_tcp(action: TcpSocketAction, network: PodNetwork, timeout_s: float) -> CheckResult:
     """Whether a connection can be opened."""
     try:
-        dial(action.host or pod_ip, action.port, time.monotonic() + timeout_s).close()
+        host = action.host or network.addresses[0]
+        dial(network, host, action.port, time.monotonic() + timeout_s).close()
     except CheckError as error:
         return CheckResult(Outcome.FAILURE, str(error))
     return CheckResult(Outcome.SUCCESS)
 
 
-def dial(host: str, port: int, deadline: float) -> socket.socket:
+def dial(network: PodNetwork, host: str, port: int, deadline: float) -> socket.socket:
     """A connection.
 
     :param deadline: monotonic.
@@ -37,7 +39,7 @@ def dial(host: str, port: int, deadline: float) -> socket.socket:
     """
     place = f"dial tcp {join(host, port)}"
     try:
-        connection = socket.create_connection((host, port), _left(deadline))
+        connection = network.dial(host, port, _left(deadline))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
     except (TimeoutError, socket.timeout) as error:
         raise CheckError(f"{place}: i/o timeout") from error

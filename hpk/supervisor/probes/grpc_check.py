@@ -12,6 +12,7 @@ import struct
 import time
 
 from hpk.model.handlers import GrpcAction
+from hpk.supervisor.base.pod_network import PodNetwork
 from hpk.supervisor.probes.check_result import CheckResult, Outcome
 from hpk.supervisor.probes.dialing import CheckError, dial, join, receive, send
 
@@ -27,15 +28,18 @@ _SERVING = 1
 _STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 
-def check_grpc(action: GrpcAction, pod_ip: str, timeout_s: float, agent: str) -> CheckResult:
+def check_grpc(
+    action: GrpcAction, network: PodNetwork, timeout_s: float, agent: str
+) -> CheckResult:
     """Whether the service says that it is serving.
 
     :param agent: the ``User-Agent``.
     """
     deadline = time.monotonic() + timeout_s
-    address = join(pod_ip, action.port)
+    host = network.addresses[0]
+    address = join(host, action.port)
     try:
-        connection = dial(pod_ip, action.port, deadline)
+        connection = dial(network, host, action.port, deadline)
     except CheckError as error:
         text = f'error: failed to connect service at "{address}": {error}'
         return CheckResult(Outcome.FAILURE, text)

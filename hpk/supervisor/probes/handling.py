@@ -11,6 +11,7 @@ from typing import Callable, Optional
 from hpk.model.frozen import dataclass
 from hpk.model.handlers import Handler
 from hpk.supervisor.base.loop import Loop
+from hpk.supervisor.base.pod_network import PodNetwork
 from hpk.supervisor.probes.check_result import CheckResult, Outcome
 from hpk.supervisor.probes.dialing import check_tcp
 from hpk.supervisor.probes.exec_check import ExecCheck, RunMessage
@@ -48,8 +49,8 @@ class Handling:
             if handler.exec:
                 self._exec = ExecCheck(loop, handler.exec, action.run_message, self._take)
             else:
-                pod_ip = loop.pod_ip
-                loop.in_thread(lambda: _check(action, pod_ip), self._take)
+                network = loop.network
+                loop.in_thread(lambda: _check(action, network), self._take)
         except (OSError, RuntimeError) as error:  # no more descriptors, no more threads
             result = CheckResult(Outcome.ERROR, f"cannot run it: {error}")
             loop.post(lambda: self._take(result))
@@ -71,20 +72,20 @@ class Handling:
             self._on_result(result)
 
 
-def _check(action: Action, pod_ip: str) -> CheckResult:
+def _check(action: Action, network: PodNetwork) -> CheckResult:
     handler = action.handler
     try:
         if handler.http_get is not None:
             # Here, so that a pod without one does not wait for the import when it starts.
             from hpk.supervisor.probes.http_check import check_http
 
-            return check_http(handler.http_get, pod_ip, action.timeout_s, action.agent)
+            return check_http(handler.http_get, network, action.timeout_s, action.agent)
         if handler.grpc is not None:
             from hpk.supervisor.probes.grpc_check import check_grpc
 
-            return check_grpc(handler.grpc, pod_ip, action.timeout_s, action.agent)
+            return check_grpc(handler.grpc, network, action.timeout_s, action.agent)
         if handler.tcp_socket is not None:
-            return check_tcp(handler.tcp_socket, pod_ip, action.timeout_s)
+            return check_tcp(handler.tcp_socket, network, action.timeout_s)
     except Exception as error:  # a thread of its own: nobody else would hear of it
         return CheckResult(Outcome.ERROR, f"{type(error).__name__}: {error}")
     return CheckResult(Outcome.ERROR, "missing probe handler")

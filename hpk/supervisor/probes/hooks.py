@@ -79,7 +79,7 @@ class Hook:
             return
         went_well = result.outcome in (Outcome.SUCCESS, Outcome.WARNING) or result.answered
         if went_well and self._is_fallback:
-            host = get.host or self._loop.pod_ip if get else ""
+            host = get.host or self._loop.network.addresses[0] if get else ""
             text = (
                 f"request to HTTPS lifecycle hook {host}:{get.port if get else 0} got HTTP"
                 " response, retry with HTTP succeeded"

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 from hpk.model.handlers import HttpGetAction
+from hpk.supervisor.base.pod_network import PodNetwork
 from hpk.supervisor.probes.check_result import MAX_OUTPUT_BYTES, CheckResult, Outcome
 from hpk.supervisor.probes.dialing import (
     CheckError,
@@ -35,17 +36,19 @@ _NO_BODY = (204, 304)
 _MAX_DIGITS = 19
 
 
-def check_http(action: HttpGetAction, pod_ip: str, timeout_s: float, agent: str) -> CheckResult:
+def check_http(
+    action: HttpGetAction, network: PodNetwork, timeout_s: float, agent: str
+) -> CheckResult:
     """Whether a GET is answered with 200 to 399.
 
     :param agent: the ``User-Agent``, where the Pod gives none.
     """
     deadline = time.monotonic() + timeout_s
-    request = first_request(action, pod_ip)
+    request = first_request(action, network.addresses[0])
     first_host, url = request.host, request.url
     try:
         for _ in range(_MAX_REDIRECTS):
-            answer = _ask(request, agent, deadline)
+            answer = _ask(request, network, agent, deadline)
             following = redirected(request, answer)
             if following is None or following.host != first_host:
                 return _judge(answer)
@@ -68,8 +71,8 @@ def _judge(answer: Answer) -> CheckResult:
     )  # the body may hold a secret, and Events are read by many
 
 
-def _ask(request: Request, agent: str, deadline: float) -> Answer:
-    connection = dial(request.host, request.port, deadline)
+def _ask(request: Request, network: PodNetwork, agent: str, deadline: float) -> Answer:
+    connection = dial(network, request.host, request.port, deadline)
     try:
         if request.scheme == "https":
             connection = start_tls(connection, request.host, deadline)
