@@ -14,6 +14,8 @@ from kubelet.evidence.outcome import Outcome, is_lost
 
 STOP_MARGIN_S = 15.0
 """What a supervisor gets beyond the pod's grace period before its job is cancelled."""
+STOP_FILE_S = 30.0
+"""How long it may take besides to look for its stop file, where nobody can tell it."""
 CANCEL_AGAIN_S = 10.0
 """How long a scancel may take to show before it is sent again."""
 
@@ -130,7 +132,7 @@ def _waited_s(view: PodView) -> float:
 def _deadline_s(view: PodView) -> float:
     """How long after its observation a deletion is left to the supervisor."""
     grace_s = view.deletion.grace_period_s if view.deletion is not None else 0
-    return grace_s + STOP_MARGIN_S
+    return grace_s + STOP_MARGIN_S + (0.0 if _speaks(view) else STOP_FILE_S)
 
 
 def _end(view: PodView, deletion: Deletion) -> tuple[int | None, bool, float | None]:

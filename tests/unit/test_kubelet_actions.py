@@ -28,7 +28,14 @@ from kubelet.evidence.observations import (
     Observations,
 )
 from kubelet.evidence.outcome import LOST_AFTER_S, RECORD_DELAY_S, pod_outcome
-from kubelet.pods.actions import CANCEL_AGAIN_S, STOP_MARGIN_S, Deletion, PodView, compute_actions
+from kubelet.pods.actions import (
+    CANCEL_AGAIN_S,
+    STOP_FILE_S,
+    STOP_MARGIN_S,
+    Deletion,
+    PodView,
+    compute_actions,
+)
 from kubelet.pods.pod_admission import without_debuggers
 from tests.planning import a_pod
 from tests.records import a_record
@@ -149,12 +156,13 @@ def test_deleting_a_queued_pod_cancels_its_job_and_waits_for_it() -> None:
 
 
 def test_deleting_a_running_pod_stops_it_with_its_grace_period() -> None:
-    seen = Observation(job=job(JobState.RUNNING), record=record())
-    actions = compute_actions(view(of=attempt(), seen=seen, deletion=deletion(grace_s=7)))
-    assert actions.stop == 7
-    assert not actions.cancel
-    assert not actions.finish_deletion
-    assert actions.again_s == pytest.approx(7 + STOP_MARGIN_S, abs=1)
+    for is_connected, look_s in ((True, 0), (False, STOP_FILE_S)):
+        seen = Observation(job=job(JobState.RUNNING), record=record(), is_connected=is_connected)
+        actions = compute_actions(view(of=attempt(), seen=seen, deletion=deletion(grace_s=7)))
+        assert actions.stop == 7
+        assert not actions.cancel
+        assert not actions.finish_deletion
+        assert actions.again_s == pytest.approx(7 + STOP_MARGIN_S + look_s, abs=1)
 
 
 def test_a_supervisor_that_overstays_is_cancelled_but_not_at_every_look() -> None:
