@@ -102,7 +102,7 @@ async def build(program: Program, work: Path, *, proxy: str, log: Path) -> Path:
     except TransientError as error:
         raise PermanentError(str(error), remedy="try again on a faster machine") from error
     if done.exit_code != 0:
-        tail = await asyncio.to_thread(_tail, log)
+        tail = await asyncio.to_thread(_tail, log) or f"nothing could be written to {log}"
         raise PermanentError(
             f"building {program.name} {program.version} failed: {tail}",
             remedy="check that the Go module proxy (go env GOPROXY) can be reached",

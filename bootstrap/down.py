@@ -29,10 +29,15 @@ async def stop(paths: HpkPaths, holder: Holder, waiting: Callable[[str], None]) 
     :raises TransientError: it has not in time.
     """
     request = {"generation": holder.generation, "host": socket.gethostname(), "pid": os.getpid()}
-    await asyncio.to_thread(write_atomically, paths.stop_request, json.dumps(request) + "\n")
     local = holder.identity == Identity.here()
     if local:
         holder.process.send(signal.SIGTERM)
+    try:
+        await asyncio.to_thread(write_atomically, paths.stop_request, json.dumps(request) + "\n")
+    except OSError:
+        # A signal needs no room in the home, and a full one must not keep alive what fills it.
+        if not local:
+            raise
     began = time.monotonic()
     while time.monotonic() - began < _TIMEOUT_S:
         current = await asyncio.to_thread(lock.read_holder, paths)

@@ -115,6 +115,12 @@ def _failure(paths: HpkPaths, before: ControlPlaneState | None, tail: str) -> Pe
     state = read_state(paths)
     if state is not None and state != before and state.phase == Phase.FAILED and state.message:
         return PermanentError(f"the control plane did not start: {state.message}")
+    if not tail.strip():
+        return PermanentError(
+            "the control plane did not start, and could write nothing to "
+            f"{control_plane_log(paths)}",
+            remedy="make room there (df, quota), then try hpk up again",
+        )
     return PermanentError(
         f"the control plane did not start; the end of its log:\n{tail}",
         remedy=f"read {control_plane_log(paths)}, then try hpk up again",

@@ -56,9 +56,11 @@ def write_new(path: AnyPath, payload: bytes, *, mode: int = FILE_MODE, sync: boo
             os.fchmod(file.fileno(), mode)
             if sync:
                 os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(path)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(path)  # a full disk does not say which
         raise
 
 
