@@ -1,0 +1,191 @@
+"""``python -m tests.chaos [--minutes M] [--seed N]``: a lab under random faults, and what held.
+
+Needs root, and makes a lab of its own. The seed decides which faults come, when, and how they
+choose; whom they hit depends on what runs then, so a seed reproduces a run as far as that goes.
+Ends with 0 where every check held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import heapq
+import itertools
+import random
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bootstrap.lab import control, daemons, registry
+from hpk.statefs import HpkPaths
+from tests.chaos import checks, workload
+from tests.chaos.faults import FAULTS, Undo, bring_up
+from tests.chaos.home import misbehaving_home
+from tests.chaos.observer import Observer
+from tests.chaos.world import NOTES_DIR, World
+from tests.e2e.cluster import BUSYBOX, LAMMPS, Cluster, eventually
+from tests.e2e.leftovers import Leftovers
+from tests.labs import Silent
+
+_PAUSE_S = (2.0, 12.0)
+_NAMESPACE = "chaos"
+_CALM_TIMEOUT_S = 900
+
+
+def main(arguments: list[str]) -> int:
+    """Bring up a lab, let things go wrong in it, say what did not hold, take it down."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--lab", default="hpk-lab-chaos")
+    parser.add_argument("--only", nargs="*", choices=sorted(FAULTS), default=sorted(FAULTS))
+    parsed = parser.parse_args(arguments)
+    say(f"seed {parsed.seed}, {parsed.minutes:g} minutes")
+    with _world(parsed.lab, random.Random(parsed.seed)) as world:
+        found = run(world, minutes=parsed.minutes, only=parsed.only)
+    for line in found:
+        say(f"VIOLATED: {line}")
+    again = f"python -m tests.chaos --minutes {parsed.minutes:g} --seed {parsed.seed}"
+    say("everything held" if not found else f"{len(found)} violated; again with: {again}")
+    return 1 if found else 0
+
+
+def say(text: str) -> None:
+    """A line with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+@contextmanager
+def _world(lab: str, rng: random.Random) -> Iterator[World]:
+    asyncio.run(control.down(lab))
+    asyncio.run(control.up(lab, None, Silent()))
+    try:
+        machine = control.find(lab)
+        asyncio.run(registry.ensure_images(machine, HpkPaths.from_environment().cache, Silent()))
+        cluster = Cluster(machine=machine, user="alice", namespace=_NAMESPACE)
+        cluster.run(["install", "-d", "-o", "alice", "-m", "700", NOTES_DIR], user="root")
+        with misbehaving_home(machine, machine.lab.user("alice")) as home:
+            world = World(machine=machine, cluster=cluster, home=home, rng=rng)
+            yield world
+    finally:
+        asyncio.run(control.down(lab))
+
+
+def run(world: World, *, minutes: float, only: list[str]) -> list[str]:
+    """The whole of it, from `hpk up` to `hpk down`. :returns: what did not hold."""
+    for image in (BUSYBOX, LAMMPS):
+        world.cluster.run(["hpk", "images", "pull", image], timeout_s=600)
+    world.cluster.run(["hpk", "up"], timeout_s=400)
+    leftovers = Leftovers.since_now(world.cluster)
+    world.cluster.run(["kubectl", "create", "namespace", _NAMESPACE])
+    eventually(lambda: workload.apply(world, *workload.services()), what="the services")
+    found: list[str] = []
+    with Observer(world) as observer:
+        chaos(world, minutes=minutes, only=only)
+        say("calm: everything is mended, and must come to its end")
+        found += calm(world)
+    eventually(observer.look, what="a last look at the Pods")
+    notes = world.notes()
+    found += checks.runs(notes, observer.pods)
+    found += checks.verdicts(notes, observer.pods, world.victims)
+    phases = [pod.phase for pod in observer.pods.values()]
+    counted = ", ".join(f"{phases.count(p)} {p or 'without phase'}" for p in sorted(set(phases)))
+    say(f"{len(observer.pods)} pods seen: {counted}; {len(world.victims)} were victims")
+    found += _left(world, leftovers)
+    return found
+
+
+def chaos(world: World, *, minutes: float, only: list[str]) -> None:
+    """One fault after the other, and work that keeps coming."""
+    names = [name for name in FAULTS if name in only]
+    weights = [FAULTS[name][1] for name in names]
+    undos: list[tuple[float, int, str, Undo]] = []
+    order, job = itertools.count(), itertools.count(1)
+    started = time.monotonic()
+    ends, next_job_s = started + minutes * 60, 0.0
+    while (now := time.monotonic()) < ends:
+        while undos and undos[0][0] <= now:
+            _, _, name, undo = heapq.heappop(undos)
+            _attempt(f"  {name} is over", undo)
+        if now >= next_job_s:
+            number = next(job)
+            made = workload.batch_job(number, world.rng.randint(1, 8))
+            workload.apply(world, made, *([workload.mpi_job(number)] if number % 3 == 1 else []))
+            next_job_s = now + 20
+        name = world.rng.choices(names, weights)[0]
+        harm = FAULTS[name][0](world)
+        say(f"{name}: {harm.what if harm else 'nothing to harm'}")
+        if harm is not None and harm.undo is not None:
+            heapq.heappush(undos, (now + harm.lasts_s, next(order), name, harm.undo))
+        time.sleep(world.rng.uniform(*_PAUSE_S))
+    for _, _, name, undo in sorted(undos):
+        _attempt(f"  {name} is over", undo)
+
+
+def _attempt(what: str, undo: Undo) -> None:
+    say(what)
+    try:
+        undo()
+    except Exception as error:
+        say(f"  {error}")
+
+
+def calm(world: World) -> list[str]:
+    """Mend everything an administrator or the user would, and wait for what must follow."""
+    world.home.tell("fine")
+    asyncio.run(daemons.start_database(world.machine))
+    asyncio.run(daemons.start_controller(world.machine))
+    for host in world.compute:
+        if not world.machine.is_ready(host):
+            asyncio.run(control.start_node(world.machine, host))
+            world.home.attach(host)
+    asyncio.run(daemons.wait_for_nodes(world.machine, world.machine.lab.compute))
+    bring_up(world)
+    namespace = ["kubectl", "-n", _NAMESPACE]
+    limit = f"--timeout={_CALM_TIMEOUT_S}s"
+    waits = {
+        "every Job completes": ["wait", "job", "--all", "--for=condition=Complete", limit],
+        "the Deployment is available": ["rollout", "status", "deployment/web", limit],
+        "the StatefulSet is ready": ["rollout", "status", "statefulset/db", limit],
+    }
+    found = []
+    for what, argv in waits.items():
+        done = world.user([*namespace, *argv], timeout_s=_CALM_TIMEOUT_S + 60)
+        if done.returncode != 0:
+            found.append(f"{what}: {(done.stderr or done.stdout).strip()[-500:]}")
+    if found:
+        say(world.user([*namespace, "get", "pods,jobs", "-o", "wide"]).stdout)
+        say(world.user(["squeue", "--me"]).stdout)
+    return found
+
+
+def _left(world: World, leftovers: Leftovers) -> list[str]:
+    """Delete everything; what is there still is a leak."""
+    found = []
+    delete = ["kubectl", "delete", "namespace", _NAMESPACE, "--timeout=600s"]
+    done = world.user(delete, timeout_s=660)
+    if done.returncode != 0:
+        found.append(f"the namespace does not go: {done.stderr.strip()[-300:]}")
+    world.user(["hpk", "down", "--cancel-jobs"], timeout_s=300)
+    jobs = world.user(["squeue", "--me", "-h"]).stdout.strip()
+    if jobs:
+        found.append(f"jobs are left: {jobs}")
+    pods = world.user(["ls", world.cluster.home(".hpk/pods")]).stdout.split()
+    if pods:
+        found.append(f"files of pods are left: {' '.join(pods)}")
+    # A job that was killed with its supervisor leaves files that the user's next job there removes.
+    for host in world.compute:
+        world.user(["srun", f"--nodelist={host}", "true"])
+    try:
+        leftovers.wait_none(files=False)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        found.append(str(error))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
