@@ -66,4 +66,5 @@ def _detach(machine: Machine, user: User) -> None:
     for host in machine.lab.hosts:
         pid = machine.init_pid(host.name)
         if pid is not None:
-            subprocess.run(["nsenter", f"--target={pid}", "--mount", "umount", "-l", user.home])
+            argv = ["nsenter", f"--target={pid}", "--mount", "--pid"]
+            subprocess.run([*argv, "umount", "-l", user.home], check=False)
