@@ -42,6 +42,8 @@ _CUT_SHORT = frozenset(
     }
 )
 """What Slurm says of a job that it, or somebody through it, ended before its time."""
+_BROKE_DOWN = frozenset({JobState.BOOT_FAIL, JobState.FAILED, JobState.NODE_FAIL})
+"""What Slurm says of a job that nobody meant to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +52,15 @@ class Outcome:
 
     :param reason: for ``status.reason``, "" where the containers speak for themselves.
     :param cancel: the job is still in Slurm and must be cancelled.
+    :param may_not_have_begun: nothing was heard of a supervisor, and nobody meant the job to end.
+        Whether it began its claim says; where that is free the pod has not run.
     """
 
     succeeded: bool
     reason: str = ""
     message: str = ""
     cancel: bool = False
+    may_not_have_begun: bool = False
 
 
 def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
@@ -76,8 +81,11 @@ def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
     if _all_ended_well(record):
         return Outcome(succeeded=True, cancel=requeued)
     if job is not None and ended:
-        return _outcome_of_job(job)
-    return _requeued(job) if job is not None and requeued else _lost()
+        silent = record is None and job.state in _BROKE_DOWN
+        return replace(_outcome_of_job(job), may_not_have_begun=silent)
+    if job is not None and requeued:
+        return _requeued(job)
+    return replace(_lost(), may_not_have_begun=record is None)
 
 
 def _may_still_show(seen: Observation, now_s: float) -> bool:

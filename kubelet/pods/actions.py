@@ -42,6 +42,8 @@ class PodView:
     :param is_over: its reported phase is terminal.
     :param attempt: the one that speaks for the Pod.
     :param cancelled_at_s: when its job was last cancelled, monotonic seconds.
+    :param may_begin_again: nothing is known that forbids to submit the Pod once more, if the
+        attempt has not begun.
     """
 
     has_object: bool
@@ -53,6 +55,7 @@ class PodView:
     outcome: Outcome | None
     cancelled_at_s: float | None
     now_s: float
+    may_begin_again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,8 @@ class Actions:
     :param journal_delete: write down that the deletion was observed.
     :param recover: find out what became of a submission nobody has the id of.
     :param launch: admit, plan and submit.
+    :param revoke: take the claim of an attempt whose job broke down, if it is free: then the pod
+        has not run, and is submitted again.
     :param stop: ask the supervisor to stop with this grace period, in seconds.
     :param cancel: scancel.
     :param mark_ended: nothing of the attempt is left in Slurm; written down after the report.
@@ -73,6 +78,7 @@ class Actions:
     journal_delete: bool = False
     recover: bool = False
     launch: bool = False
+    revoke: bool = False
     stop: int | None = None
     cancel: bool = False
     mark_ended: bool = False
@@ -89,6 +95,8 @@ def compute_actions(view: PodView) -> Actions:
     job_over = _job_is_over(view)
     mark_ended = attempt is not None and attempt.is_open and job_over
     alive = attempt is not None and attempt.is_open and not job_over
+    if view.deletion is None and job_over and _may_not_have_begun(view):
+        return Actions(revoke=True)
     if view.deletion is None:
         launch = attempt is None and view.has_object and not view.is_over
         cancel = alive and view.outcome is not None and view.outcome.cancel and _may_cancel(view)
@@ -108,6 +116,11 @@ def compute_actions(view: PodView) -> Actions:
 
 def _journal_delete(view: PodView) -> bool:
     return view.deletion is not None and not view.deletion_journalled and view.attempt is not None
+
+
+def _may_not_have_begun(view: PodView) -> bool:
+    broke_down = view.outcome is not None and view.outcome.may_not_have_begun
+    return broke_down and view.may_begin_again and not view.is_over
 
 
 def _job_is_over(view: PodView) -> bool:

@@ -60,6 +60,7 @@ class PodAdmission:
         self._state = state
         self._refusals = 0
         self._refused_until_s = 0.0
+        self._held_until_s = 0.0
         self._refused_as: tuple[object, ...] = ()
         self._images = PodImages(
             provider=services.images, events=services.events, spawn=services.spawn, ready=ready
@@ -75,6 +76,8 @@ class PodAdmission:
         if partition is None:
             await self._reporter.report_waiting(pod, self._no_partition())
             return 30.0
+        if (held_for_s := self._held_until_s - time.monotonic()) > 0:
+            return held_for_s
         refused_for_s = self._refused_until_s - time.monotonic()
         if refused_for_s > 0 and self._refused_as == self._circumstances(pod):
             return refused_for_s
@@ -89,6 +92,12 @@ class PodAdmission:
         except AdmissionError as error:
             return await self._refuse(pod, error.reason, str(error))
         return await self._submit(pod, plan)
+
+    async def begin_again(self, pod: Json, reason: str, message: str, *, after_s: float) -> None:
+        """The pod's job broke down before anything ran in it: submit the pod once more, later."""
+        self._held_until_s = time.monotonic() + after_s
+        again = f"{message}; nothing of the pod had begun, so it is submitted again"
+        await self._reporter.report_refusal(pod, Waiting(reason=reason, message=again))
 
     def cancel(self) -> None:
         """The pod is to go: nothing is fetched for it any more."""

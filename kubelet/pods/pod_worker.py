@@ -13,9 +13,9 @@ import shutil
 import time
 from functools import partial
 
-from hpk.journal import PodJournal, Step
+from hpk.journal import Attempt, PodJournal, Step
 from hpk.model.errors import TransientError
-from hpk.model.ids import PodRef, PodUid
+from hpk.model.ids import Nonce, PodRef, PodUid
 from kubelet.api.apiserver import ApiError, Json
 from kubelet.evidence.observations import Observation
 from kubelet.evidence.outcome import Outcome, pod_outcome
@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 
 _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 60.0
+_BEGIN_AGAIN_S = 5.0
+_BEGIN_AGAIN_MOST_S = 300.0
+_BEGIN_AGAIN_MOST = 3
+"""How often a pod that does not always restart is submitted again when its jobs break down before
+it has begun."""
 _WRITE_AGAIN_S = 5.0
 _BATCH_S = 0.1
 """The least time between the end of a sync and a next one that something woke."""
@@ -50,6 +55,8 @@ class PodWorker:
         self._has_object = True
         self._deletion: Deletion | None = None
         self._cancelled_for: Outcome | None = None
+        self._began: Nonce | None = None
+        self._broke_down = 0
         self.state = PodState(
             self.ref, paths=services.paths, files=services.files, submitter=services.submitter
         )
@@ -161,7 +168,8 @@ class PodWorker:
 
         1. look at what is known, and let compute_actions decide;
         2. journal an observed deletion, before anything is done about it;
-        3. recover a submission nobody has the id of, or launch the pod;
+        3. recover a submission nobody has the id of, launch the pod, or take back an attempt that
+           never began;
         4. watch the job; stop or cancel it;
         5. report the status;
         6. only then write down that the job has ended, so that no end goes unreported;
@@ -184,6 +192,9 @@ class PodWorker:
             return False, 0
         if actions.launch:
             return False, await self._admission.launch(self.pod)
+        if actions.revoke and view.attempt is not None and view.outcome is not None:
+            await self._revoke(view.attempt, view.outcome)
+            return False, 0
         if view.attempt is not None and (view.attempt.is_open or not view.is_over):
             self._services.pleg.track(view.attempt)
             if actions.stop is not None:
@@ -225,6 +236,25 @@ class PodWorker:
             outcome=self._cancelled_for or pod_outcome(seen, now_s=now_s),
             cancelled_at_s=self._stop.cancelled_at_s,
             now_s=now_s,
+            may_begin_again=attempt is not None and self._may_begin_again(attempt),
+        )
+
+    def _may_begin_again(self, attempt: Attempt) -> bool:
+        always = (self.pod["spec"].get("restartPolicy") or "Always") == "Always"
+        return attempt.nonce != self._began and (always or self._broke_down < _BEGIN_AGAIN_MOST)
+
+    async def _revoke(self, attempt: Attempt, outcome: Outcome) -> None:
+        self.state.submitting()
+        if not await self._services.submitter.revoke(attempt):
+            self._began = attempt.nonce
+            return
+        self._services.submitter.job_ended()
+        self._services.pleg.untrack(attempt.nonce)
+        self._services.observations.forget(attempt.nonce)
+        after_s = min(_BEGIN_AGAIN_S * 2**self._broke_down, _BEGIN_AGAIN_MOST_S)
+        self._broke_down += 1
+        await self._admission.begin_again(
+            self.pod, outcome.reason, outcome.message, after_s=after_s
         )
 
     # What is left of it

@@ -151,6 +151,19 @@ class Submitter:
         self._call_next()
         return await self._submitted(attempt, job_id)
 
+    async def revoke(self, attempt: Attempt) -> bool:
+        """Take back an attempt whose job is over: it can never run.
+
+        :returns: False where its supervisor had begun.
+        :raises OSError: it cannot be written down now.
+        """
+        layout = self._paths.attempt(attempt.pod.uid, attempt.nonce)
+        if not await asyncio.to_thread(_revoke, layout):
+            return False
+        log.info("attempt never began pod=%s job=%s", attempt.pod, attempt.job_id)
+        await self._record(attempt.pod, Step.REVOKED, attempt.nonce)
+        return True
+
     def job_ended(self) -> None:
         """There may be room under a limit of Slurm's."""
         self._gate.room_was_made(now_s=time.monotonic())

@@ -168,13 +168,17 @@ def _left(world: World, leftovers: Leftovers) -> list[str]:
     done = world.user(delete, timeout_s=660)
     if done.returncode != 0:
         found.append(f"the namespace does not go: {done.stderr.strip()[-300:]}")
+    deadline = time.monotonic() + _CALM_TIMEOUT_S
+    while (pods := world.user(["ls", world.cluster.home(".hpk/pods")]).stdout.split()) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(1)
+    if pods:
+        found.append(f"files of pods are left: {' '.join(pods)}")
     world.user(["hpk", "down", "--cancel-jobs"], timeout_s=300)
     jobs = world.user(["squeue", "--me", "-h"]).stdout.strip()
     if jobs:
         found.append(f"jobs are left: {jobs}")
-    pods = world.user(["ls", world.cluster.home(".hpk/pods")]).stdout.split()
-    if pods:
-        found.append(f"files of pods are left: {' '.join(pods)}")
     # A job that was killed with its supervisor leaves files that the user's next job there removes.
     for host in world.compute:
         world.user(["srun", f"--nodelist={host}", "true"])

@@ -211,6 +211,25 @@ def test_the_supervisor_of_a_pod_is_killed(cluster: Cluster, witness: Witness) -
     assert_ran_once(cluster, witness, "orphaned")
 
 
+def test_a_job_that_breaks_down_before_the_pod_has_begun(
+    cluster: Cluster, witness: Witness
+) -> None:
+    cluster.create(counted_pod(witness, "late", annotations={"slurm-job.hpk.io/flags": "--hold"}))
+    files = PodFiles.of(cluster, "late")
+    first = files.job_id()
+    (attempt,) = files.attempts()
+    # A node that does not see the attempt's directory yet, as NFS may have it.
+    cluster.run(["mv", attempt, f"{files.root}/unseen"])
+    cluster.run(["scontrol", "release", str(first)])
+    eventually(lambda: cluster.accounting(first, "State") == ["FAILED"], what="its end")
+    cluster.run(["mv", f"{files.root}/unseen", attempt])
+    second = eventually(lambda: next((i for i in cluster.job_ids("late") if i != first), 0))
+    cluster.run(["scontrol", "release", str(second)])
+    assert cluster.wait_phase("late", "Succeeded", "Failed")["status"]["phase"] == "Succeeded"
+    assert witness.count("late") == 1
+    assert any("nothing of the pod had begun" in e["message"] for e in cluster.events("late"))
+
+
 @pytest.mark.long
 def test_slurmctld_is_killed_and_started_again(
     cluster: Cluster, machine: Machine, witness: Witness

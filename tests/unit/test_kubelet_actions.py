@@ -224,6 +224,37 @@ def test_without_a_record_slurm_says_how_it_ended(state: JobState, reason: str) 
     assert "job 7" in outcome.message
 
 
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.BOOT_FAIL, JobState.NODE_FAIL])
+def test_an_attempt_that_broke_down_in_silence_is_revoked_before_the_pod_fails(
+    state: JobState,
+) -> None:
+    seen = Observation(job=job(state))
+    assert compute_actions(view(of=attempt(), seen=seen, may_begin_again=True)).revoke
+    ended = view(of=attempt(ended=True), seen=seen, may_begin_again=True)
+    assert compute_actions(ended).revoke
+    began = compute_actions(view(of=attempt(), seen=seen))
+    assert (began.revoke, began.mark_ended) == (False, True)
+    deleted = view(of=attempt(), seen=seen, deletion=deletion(), may_begin_again=True)
+    assert not compute_actions(deleted).revoke
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Observation(job=job(JobState.CANCELLED)),
+        Observation(job=job(JobState.TIMEOUT)),
+        Observation(job=job(JobState.FAILED), record=record()),
+    ],
+)
+def test_what_began_or_was_meant_to_end_is_not_submitted_again(seen: Observation) -> None:
+    assert not compute_actions(view(of=attempt(), seen=seen, may_begin_again=True)).revoke
+
+
+def test_a_lost_job_that_never_spoke_may_not_have_begun() -> None:
+    seen = Observation(absent_since_s=NOW_S - LOST_AFTER_S - 1)
+    assert compute_actions(view(of=attempt(), seen=seen, may_begin_again=True)).revoke
+
+
 def test_every_terminal_state_has_an_outcome() -> None:
     for state in JobState:
         outcome = pod_outcome(Observation(job=job(state)), now_s=NOW_S)
