@@ -64,6 +64,11 @@ bench: setup ## measure, and write docs/benchmarks.md
 	@$(STEP) "images into the lab's registry" $(HPK) lab registry
 	.venv/bin/python -m tests.bench
 
+MINUTES ?= 60
+SEED ?=
+chaos: setup ## random faults in a lab of its own (make chaos MINUTES=5 SEED=7): what held, what did not
+	.venv/bin/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 N ?= 1000
 scale: setup ## measure N pods (make scale N=3000), and write it into docs/benchmarks.md
 	@$(STEP) "Slurm lab" $(HPK) lab --name hpk-lab-scale up --nodes 24
