@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.cluster import FLAGS, LAMMPS, MPI_FLAGS, Cluster, Json
+from tests.e2e.cluster import FLAGS, LAMMPS, MPI_FLAGS, Cluster, Json, eventually
 from tests.e2e.leftovers import Leftovers
 from tests.e2e.volume_pods import RUNTIMES, USERS, container, mounts, pod
 
+NODE = "n4"
 MARKER = "a file of the user's own"
 SEEN = ("/home/alice", "/home", "/", "/dev/shm", "/tmp")
 SCRIPT = """
@@ -132,6 +133,38 @@ def test_names_may_be_as_long_as_kubernetes_lets_them_be(
     (name,) = (name for name in ran if name.startswith(f"{runtime}-n"))
     assert len(name) == 253
     assert log_of(shared, ran[name]) == ["f", "f"]
+
+
+@pytest.fixture
+def squatted(shared: Cluster, ran: dict[str, Json]) -> Iterator[None]:
+    """Another user has made what is alice's on a node, before she was there."""
+    assert ran  # her own directories are nobody's now
+    ours = ["/tmp/hpk-$(id -u alice)", "/dev/shm/hpk-$(id -u alice)"]
+    for place in ours:
+        shared.run(["sh", "-c", f"rm -rf {place}*"], host=NODE)
+        shared.run(["sh", "-c", f"mkdir {place}"], host=NODE, user="bob")
+    try:
+        yield
+    finally:
+        for place in ours:
+            shared.run(["sh", "-c", f"rmdir {place}"], host=NODE, user="bob")
+            shared.run(["sh", "-c", f"rm -rf {place}-*"], host=NODE)
+
+
+@pytest.mark.usefixtures("squatted")
+def test_a_directory_that_another_user_made_first_harms_nobody(shared: Cluster) -> None:
+    names = [f"robbed-{runtime}" for runtime in RUNTIMES]
+    on_node = {FLAGS: f"--nodelist={NODE}"}
+    shared.create(
+        *(looking(f"robbed-{runtime}", runtime, 0, annotations=on_node) for runtime in RUNTIMES)
+    )
+    for name, found in shared.wait_pods(names).items():
+        assert log_of(shared, found) == SAID, name
+    left = "find /tmp /dev/shm -path '*/hpk-*-*' -user alice -not -name .lock -mindepth 2"
+    eventually(
+        lambda: shared.run(["sh", "-c", left], host=NODE).stdout == "",
+        what="their directories to be removed",
+    )
 
 
 def test_nothing_of_them_is_left_on_the_nodes(ran: dict[str, Json], leftovers: Leftovers) -> None:
