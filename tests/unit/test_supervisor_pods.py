@@ -192,6 +192,28 @@ def test_a_host_path_of_another_type_is_waited_for(
     assert process.wait(30) == 0
 
 
+def test_what_cannot_be_mounted_now_is_tried_again(
+    bench: Bench, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outer = tmp_path_factory.mktemp("elsewhere")
+    (outer / "in").write_text("no place for a directory")
+    layout = bench.attempt_of(
+        shell(
+            "main", "true", mounts=(VolumeMount("h", "/h", False), VolumeMount("e", "/h/in", False))
+        ),
+        host_paths=(HostPathVolume("h", str(outer), "Directory"),),
+        empty_dirs=(EmptyDirVolume("e", False, None),),
+    )
+    process = bench.start(layout)
+    record = bench.peer.wait_record(lambda r: bool(find(r, "main").state.message))
+    state = find(record, "main").state
+    assert state.reason == "CreateContainerConfigError"
+    assert "at in within another volume: mount" in state.message
+    (outer / "in").unlink()
+    assert process.wait(30) == 0
+    assert (outer / "in").is_dir()
+
+
 def test_a_host_path_of_ours_starts_nothing(bench: Bench) -> None:
     (bench.directory / "link").symlink_to(bench.directory)
     layout = bench.attempt_of(
