@@ -27,6 +27,7 @@ done
 mv /free/.hpk /free/elsewhere 2>/dev/null && echo renamed
 touch "/free/$1" && echo mine
 touch "/seen/0/$1" 2>/dev/null || echo read-only
+ls -d /dev/shm/hpk-* 2>/dev/null
 find /seen/0/.hpk /seen/1/alice/.hpk /seen/2/home/alice/.hpk /seen/3/hpk-* /seen/4/hpk-* \
     -mindepth 1
 cat /secret/hidden; echo written > /disk/f; cat /disk/f; echo memory > /dev/shm/f; cat /dev/shm/f

@@ -125,7 +125,7 @@ class PodVolumes:
         """
         found = []
         own = self.own_directories
-        if self.where.shm and plan.mpi is None:
+        if self.where.shm:
             found.append(Mount(os.path.realpath(self.where.shm), _SHM, False))
         for mount in plan.mounts:
             in_shm = is_inside(posixpath.normpath(mount.mount_path), _SHM)

@@ -152,7 +152,8 @@ def _volume_dirs(rank: RankContext, dirs: LocalDirs) -> VolumeDirs:
         projected=os.path.join(dirs.secret, "volumes"),
         disk=rank.place.disk,
         memory=rank.place.memory if is_pods_host else os.path.join(dirs.secret, "memory"),
-        shm="",
+        # podman would give them the node's, with every other pod's in it.
+        shm=os.path.join(dirs.secret, "shm") if dirs.secret != dirs.work else "",
     )
 
 
