@@ -29,7 +29,7 @@ touch "/free/$1" && echo mine
 touch "/seen/0/$1" 2>/dev/null || echo read-only
 ls -d /dev/shm/hpk-* 2>/dev/null
 find /seen/0/.hpk /seen/1/alice/.hpk /seen/2/home/alice/.hpk /seen/3/hpk-* /seen/4/hpk-* \
-    -mindepth 1
+    -mindepth 1 2>/dev/null
 cat /secret/hidden; echo written > /disk/f; cat /disk/f; echo memory > /dev/shm/f; cat /dev/shm/f
 """
 SAID = ["own", "own", "own", "mine", "read-only", "hidden", "written", "memory"]
