@@ -51,7 +51,9 @@ class PodApi:
         self.pods[name]["metadata"]["resourceVersion"] = str(self.version)
         return copy.deepcopy(self.pods[name])
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/api/v1/pods":
+            return await (self._watch(request) if "watch" in request.query else self._list(request))
         parts = request.path.strip("/").split("/")
         if parts == ["api", "v1", "namespaces", "kube-system"]:
             if not self.store:
@@ -63,6 +65,25 @@ class PodApi:
         if "events" in parts:
             return self._event(request.method, parts, await request.json())
         return web.json_response({"reason": "NotFound", "message": request.path}, status=404)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        """Three at a time, whatever was asked for."""
+        begin = int(request.query.get("continue", "0"))
+        names = list(self.pods)
+        more = str(begin + 3) if begin + 3 < len(names) else ""
+        items = [self.pods[name] for name in names[begin : begin + 3]]
+        metadata = {"resourceVersion": str(self.version), "continue": more}
+        return web.json_response({"metadata": metadata, "items": items})
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        """One Pod comes and goes."""
+        assert request.query["resourceVersion"] == str(self.version)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for kind in ("ADDED", "DELETED"):
+            event = {"type": kind, "object": self.add("late", {"phase": "Pending"})}
+            await response.write(json.dumps(event).encode() + b"\n")
+        return response
 
     def _patch_status(self, name: str, body: dict[str, Any]) -> web.Response:
         pod = self.pods.get(name)

