@@ -110,10 +110,10 @@ class PodAdmission:
         return Waiting(reason="PartitionUnknown", message=message)
 
     async def _submit(self, pod: Json, plan: PodPlan) -> float | None:
-        self._state.submitting()
         try:
             created = pod["metadata"].get("creationTimestamp") or ""
-            attempt = await self._services.submitter.submit(self._ref, plan, created=created)
+            async with self._state.submission():
+                attempt = await self._services.submitter.submit(self._ref, plan, created=created)
         except PermanentError as error:
             return await self._refuse(pod, error.reason or "SlurmRefused", str(error))
         except TransientError as error:

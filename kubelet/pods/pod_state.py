@@ -7,10 +7,12 @@ pod is decided on what is here; no sync, hello, log or bundle reads a file.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import hmac
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
@@ -87,9 +89,16 @@ class PodState:
         self.journal, self._tokens = journal, tokens
         self._settled.set()
 
-    def submitting(self) -> None:
-        """A submission begins: until it has ended, the journal knows more."""
+    @contextlib.asynccontextmanager
+    async def submission(self) -> AsyncIterator[None]:
+        """While a submission is under way, or looked for, the journal knows more; then it is read
+        again, at the latest by the next `load`."""
         self._settled.clear()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                await self.load()
 
     async def plan(self, attempt: Attempt) -> PodPlan | None:
         """The plan it was submitted with; None where its file is damaged or gone.

@@ -187,8 +187,8 @@ class PodWorker:
         actions = compute_actions(view)
         written = not actions.journal_delete or await self.state.record(Step.DELETE)
         if actions.recover and view.attempt is not None:
-            self.state.submitting()
-            await self._services.submitter.recover(view.attempt)
+            async with self.state.submission():
+                await self._services.submitter.recover(view.attempt)
             return False, 0
         if actions.launch:
             return False, await self._admission.launch(self.pod)

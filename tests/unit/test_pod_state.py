@@ -88,9 +88,8 @@ async def test_while_a_submission_is_under_way_the_journal_knows_more(
     state: PodState, paths: HpkPaths
 ) -> None:
     await state.load()
-    state.submitting()
-    assert not await state.wait_settled(0.01)
-    submit(paths)
-    await state.load()
+    async with state.submission():
+        assert not await state.wait_settled(0.01)
+        submit(paths)
     assert await state.wait_settled(0.01)
     assert state.takes_token(NONCE, "secret")

@@ -1,0 +1,240 @@
+"""One pod's worker, from its creation to its end: real journals, an API server over real HTTP.
+
+Slurm and its submission are what a test says they are; they have tests of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hpk.durable import private_directory, write_atomically
+from hpk.journal import Attempt, Step, read_pod, record_step
+from hpk.model.errors import HpkError, PermanentError
+from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
+from hpk.model.job import JobObservation, JobState, Partition
+from hpk.model.plan import ImagePlan, PodPlan
+from hpk.statefs import HpkPaths
+from kubelet.evidence import observations as observations_module
+from kubelet.evidence.observations import Observations
+from kubelet.evidence.pleg import Pleg
+from kubelet.pods.pod_worker import PodWorker
+from kubelet.pods.worker_services import WorkerServices
+from kubelet.shared_files import SharedFiles
+from kubelet.status.events import EventRecorder
+from kubelet.status.status_manager import StatusManager
+from kubelet.submission.submitter import Submitter
+from tests.planning import IMAGE, MAIN, SITE, a_pod
+from tests.pod_api import PodApi, serve_pods
+from tests.records import a_record
+
+NONCE = Nonce("0123456789abcdef")
+JOB = SlurmJobId(7)
+
+
+@dataclass
+class Slurm:
+    """Submits, or refuses with ``refusal``; ``calls`` are the submissions, ``cancelled`` the jobs
+    and what the API server said of the Pod when they were."""
+
+    paths: HpkPaths
+    phase: Callable[[], Any]
+    refusal: HpkError | None = None
+    calls: int = 0
+    cancelled: list[tuple[Any, Any]] = field(default_factory=list)
+
+    async def submit(self, pod: PodRef, plan: PodPlan, **_: object) -> Attempt:
+        self.calls += 1
+        if self.refusal is not None:
+            raise self.refusal
+        layout = self.paths.attempt(pod.uid, NONCE)
+        private_directory(Path(layout.root))
+        write_atomically(Path(layout.token), "secret")
+        record_step(self.paths, pod, Step.INTENT, nonce=NONCE)
+        record_step(self.paths, pod, Step.SUBMITTED, nonce=NONCE, job_id=JOB)
+        journal = read_pod(self.paths, pod.uid)
+        assert journal is not None
+        assert journal.current is not None
+        return journal.current
+
+    async def cancel(self, job: Any) -> dict[Any, HpkError]:
+        self.cancelled.append((job, self.phase()))
+        return {}
+
+    def job_ended(self) -> None:
+        pass
+
+    def track(self, attempt: Attempt) -> None:
+        pass
+
+    def untrack(self, nonce: Nonce) -> None:
+        pass
+
+    def hurry(self) -> None:
+        pass
+
+    async def ensure(self, reference: str, *, pull_policy: str, **_: object) -> ImagePlan:
+        return IMAGE
+
+
+@dataclass
+class World:
+    api: PodApi
+    slurm: Slurm
+    services: WorkerServices
+    observations: Observations
+    partitions: dict[str, Partition]
+    worker: PodWorker
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = next(iter(self.api.pods.values()))["status"]
+        return status
+
+    def conditions(self) -> dict[str, Any]:
+        return {c["type"]: c for c in self.status.get("conditions") or []}
+
+    def watched(self) -> None:
+        """The worker sees the Pod as it is now."""
+        self.worker.update(self.api.watched(self.worker.ref.name))
+
+    def see(self, state: JobState) -> None:
+        job = JobObservation(
+            job_id=JOB,
+            name="",
+            state=state,
+            reason="",
+            nodes="",
+            exit_code=None,
+            signal=0,
+            start_time_s=None,
+            end_time_s=None,
+            source="squeue",
+        )
+        self.observations.put_job(self.worker.ref.uid, NONCE, job)
+
+    async def looked(self) -> None:
+        """Until the Pod has been looked at once more."""
+        before = self.services.counts["syncs"]
+        self.worker.nudge()
+        await self.until(lambda: self.services.counts["syncs"] > before)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(60):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with serve_pods(tmp_path) as (pods, api):
+        paths = HpkPaths(home=tmp_path / "home", cache=tmp_path / "cache")
+        private_directory(paths.pods)
+        made = a_pod(spec={"restartPolicy": "Always", "nodeName": "main"})
+        made["metadata"] |= {"namespace": "default", "uid": "0a1b"}
+        made["status"] = {"phase": "Pending"}
+        name = made["metadata"]["name"]
+        pods.pods[name] = made
+        slurm = Slurm(paths, lambda: (made["status"]["phase"], made["status"].get("reason")))
+        observations = Observations(lambda uid: worker.nudge())
+        partitions = {"main": MAIN}
+        tasks: set[asyncio.Task[None]] = set()
+
+        def spawn(coroutine: Any) -> asyncio.Task[None]:
+            task: asyncio.Task[None] = asyncio.ensure_future(coroutine)
+            tasks.add(task)
+            return task
+
+        events = EventRecorder(api)
+        services = WorkerServices(
+            paths=paths,
+            files=SharedFiles(tmp_path),
+            slurm=cast(Any, slurm),
+            site=SITE,
+            images=slurm,
+            submitter=cast(Submitter, slurm),
+            pleg=cast(Pleg, slurm),
+            observations=observations,
+            statuses=StatusManager(api),
+            events=events,
+            partition=partitions.get,
+            knows_partitions=lambda: True,
+            session=lambda attempt: None,
+            spawn=spawn,
+        )
+        worker = PodWorker(pods.watched(name), services)
+        spawn(events.run())
+        yield World(pods, slurm, services, observations, partitions, worker, tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run(world: World) -> None:
+    world.services.spawn(world.worker.run())
+
+
+async def test_a_pod_becomes_a_job_and_is_told_of_once(world: World) -> None:
+    run(world)
+    await world.until(lambda: world.worker.state.current is not None)
+    await world.until(lambda: world.conditions().get("Initialized"))
+    await world.looked()
+    patches = len(world.api.patches)
+    for _ in range(3):
+        world.watched()
+        await world.looked()
+    assert len(world.api.patches) == patches
+    assert world.worker.state.takes_token(NONCE, "secret")
+    assert world.slurm.calls == 1
+
+
+async def test_a_pod_that_is_always_to_run_waits_until_its_partition_changes(world: World) -> None:
+    world.slurm.refusal = PermanentError("Invalid qos", reason="SlurmInvalidQos")
+    run(world)
+    await world.until(lambda: "hpk.io/Admitted" in world.conditions())
+    assert world.status["phase"] == "Pending"
+    (container,) = world.status["containerStatuses"]
+    assert container["state"]["waiting"] == {"reason": "SlurmInvalidQos", "message": "Invalid qos"}
+    await world.until(lambda: "SlurmInvalidQos" in {e["reason"] for e in world.api.events.values()})
+    # It is not tried again each time that it is looked at.
+    for _ in range(3):
+        await world.looked()
+    assert world.slurm.calls == 1
+    world.slurm.refusal = None
+    world.partitions["main"] = Partition(**{**MAIN.__dict__, "max_node_cpus": 8})
+    world.worker.nudge()
+    await world.until(lambda: world.worker.state.current is not None)
+    await world.until(lambda: "hpk.io/Admitted" not in world.conditions())
+
+
+async def test_the_owner_of_a_pod_that_is_not_counts_a_failure(world: World) -> None:
+    world.api.pods[world.worker.ref.name]["spec"]["restartPolicy"] = "Never"
+    world.slurm.refusal = PermanentError("Invalid qos", reason="SlurmInvalidQos")
+    world.watched()
+    run(world)
+    await world.until(lambda: world.status["phase"] == "Failed")
+    assert world.status["reason"] == "SlurmInvalidQos"
+
+
+async def test_what_the_kubelet_cancelled_keeps_the_reason_it_did_it_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observations_module, "FIRST_COMES_S", 0.0)
+    run(world)
+    await world.until(lambda: world.worker.state.current is not None)
+    world.observations.put_record(a_record(uid=PodUid("0a1b"), nonce=NONCE, job_id=JOB))
+    world.see(JobState.RUNNING)
+    for _ in range(2):
+        world.see(JobState.PENDING)
+    await world.until(lambda: world.slurm.cancelled)
+    # The report came first: Slurm will say nothing but that it was cancelled.
+    assert world.slurm.cancelled[0][1] == ("Failed", "SlurmRequeued")
+    world.see(JobState.CANCELLED)
+    await world.until(lambda: world.worker.state.current and not world.worker.state.current.is_open)
+    assert world.status["reason"] == "SlurmRequeued"
