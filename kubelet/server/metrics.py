@@ -19,7 +19,7 @@ def metrics_router(backend: KubeletBackend) -> APIRouter:
         lines = []
         for name, value in backend.metrics().items():
             kind = "counter" if name.endswith("_total") else "gauge"
-            lines += [f"# TYPE {name} {kind}", f"{name} {value:g}"]
+            lines += [f"# TYPE {name} {kind}", f"{name} {value:.15g}"]
         return PlainTextResponse("\n".join([*lines, ""]), media_type=_MEDIA_TYPE)
 
     return router

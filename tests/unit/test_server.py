@@ -113,3 +113,13 @@ async def test_a_taken_port_and_a_missing_certificate(running: Running, tmp_path
 
 def _fields(settings: KubeletSettings) -> dict[str, Any]:
     return dict(vars(settings))
+
+
+async def test_metrics_are_served_whole(running: Running) -> None:
+    running.backend.rights |= {
+        ("api-server", "get", "metrics", node) for node in running.backend.node_names()
+    }
+    status, text = await get(running, "/metrics")
+    assert status == 200
+    assert "# TYPE hpk_pod_syncs_total counter\nhpk_pod_syncs_total 1234567\n" in text
+    assert "# TYPE process_open_fds gauge\nprocess_open_fds 17\n" in text
