@@ -162,7 +162,10 @@ def _end(view: PodView, deletion: Deletion) -> tuple[int | None, bool, float | N
     cancel = overdue and _may_cancel(view)
     again_s = CANCEL_AGAIN_S if overdue else deadline_s - waited_s + 0.1
     if record is not None and record.phase is PodPhase.FINISHED:
-        return None, cancel, again_s
+        # Its job ends by itself. The grace period is none any more once the object is gone.
+        since_s = view.seen.heard_at_s or deletion.observed_at_s
+        cancel = cancel and view.now_s - since_s > STOP_MARGIN_S
+        return None, cancel, CANCEL_AGAIN_S
     return deletion.grace_period_s, cancel, again_s
 
 

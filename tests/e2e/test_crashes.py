@@ -246,19 +246,6 @@ def test_slurmctld_is_killed_and_started_again(
     assert_succeeded(cluster, witness, "after")
 
 
-@pytest.mark.long
-def test_slurmctld_forgets_that_a_job_has_started(
-    cluster: Cluster, machine: Machine, witness: Witness
-) -> None:
-    # It shows the job as queued, or as nobody's, whose supervisor is connected all the while.
-    cluster.create(counted_pod(witness, "forgot", "sleep 20"))
-    eventually(lambda: witness.count("forgot"), what="the container")
-    asyncio.run(control.restart_controller(machine))
-    found = cluster.wait_phase("forgot", "Succeeded", "Failed", timeout_s=180)
-    assert found["status"]["phase"] == "Succeeded", found["status"]
-    assert witness.count("forgot") == 1
-
-
 def test_a_requeue_by_the_administrator_does_not_run_the_pod_twice(
     cluster: Cluster, witness: Witness
 ) -> None:

@@ -184,6 +184,15 @@ def test_a_finished_record_lets_the_object_go_before_slurm_has_noticed() -> None
     assert not actions.mark_ended
 
 
+def test_a_job_whose_supervisor_has_said_goodbye_ends_by_itself() -> None:
+    finished = record(PodPhase.FINISHED, StopCause.REQUESTED, 0)
+    late = deletion(since_s=NOW_S - 100, grace_s=0, gone=True)
+    for ago_s, cancel in ((1.0, False), (STOP_MARGIN_S + 1, True)):
+        seen = Observation(job=job(JobState.RUNNING), record=finished, heard_at_s=NOW_S - ago_s)
+        actions = compute_actions(view(of=attempt(), seen=seen, deletion=late))
+        assert (actions.cancel, actions.stop) == (cancel, None)
+
+
 def test_files_are_removed_only_when_object_and_job_are_gone() -> None:
     ended = Observation(job=job(JobState.CANCELLED))
     gone = deletion(gone=True)
