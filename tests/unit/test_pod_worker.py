@@ -18,6 +18,7 @@ from hpk.journal import Attempt, Step, read_pod, record_step
 from hpk.model.errors import HpkError, PermanentError
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState, Partition
+from hpk.model.placement import Placement
 from hpk.model.plan import ImagePlan, PodPlan
 from hpk.statefs import HpkPaths
 from kubelet.evidence import observations as observations_module
@@ -56,7 +57,7 @@ class Slurm:
         private_directory(Path(layout.root))
         write_atomically(Path(layout.token), "secret")
         record_step(self.paths, pod, Step.INTENT, nonce=NONCE)
-        record_step(self.paths, pod, Step.SUBMITTED, nonce=NONCE, job_id=JOB)
+        record_step(self.paths, pod, Step.SUBMITTED, nonce=NONCE, placement=Placement(JOB))
         journal = read_pod(self.paths, pod.uid)
         assert journal is not None
         assert journal.current is not None
@@ -126,7 +127,7 @@ class World:
         await self.until(lambda: self.services.counts["syncs"] > before)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             while not condition():
                 await asyncio.sleep(0.01)
 
