@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from kubelet.status.status_manager import StatusManager
 from kubelet.submission.submitter import Submitter
 from kubelet.tasks import keep_running, logged
 from kubelet.view import ServerBackend
+
+_THREADS = 32
 
 
 class Kubelet:
@@ -78,6 +81,7 @@ class Kubelet:
         self._images = ImageManager(paths)
         self._submitter = Submitter(
             paths=paths,
+            files=self._files,
             slurm=slurm,
             settings=_supervisor_settings(paths, settings),
             zipapp=zipapp,
@@ -132,6 +136,9 @@ class Kubelet:
         """Run until SIGTERM or SIGINT."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        # What other rooms read beside a program that they run may hang as any file may; asyncio's
+        # own six threads would soon all do so.
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="others"))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         server = KubeletServer()

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Hashable
+from functools import partial
 from pathlib import Path
 
 from hpk.durable import claim, private_directory
@@ -26,6 +27,7 @@ from hpk.model.plan.pod import PodPlan
 from hpk.slurm.base import SlurmBackend
 from hpk.slurm.refusals import SUBMIT_LIMIT, UNKNOWN, UNREACHABLE
 from hpk.statefs import HpkPaths
+from kubelet.shared_files import SharedFiles
 from kubelet.submission.attempt_files import AttemptFiles
 from kubelet.submission.gate import NotYourTurnError, SubmitGate
 from kubelet.submission.repeated import RepeatedRefusals
@@ -52,6 +54,7 @@ class Submitter:
         self,
         *,
         paths: HpkPaths,
+        files: SharedFiles,
         slurm: SlurmBackend,
         settings: SupervisorSettings,
         zipapp: Path,
@@ -62,6 +65,7 @@ class Submitter:
         """
         self._paths = paths
         self._slurm = slurm
+        self._shared = files
         self._files = AttemptFiles(paths=paths, settings=settings, zipapp=zipapp)
         self._call = call
         self._knows_kill_wait = False
@@ -107,7 +111,7 @@ class Submitter:
         return attempt
 
     async def _sbatch(self, pod: PodRef, plan: PodPlan) -> Attempt:
-        attempt = await asyncio.to_thread(self._files.prepare, pod, plan)
+        attempt = await self._shared.do(self._files.prepare, pod, plan)
         layout = self._paths.attempt(pod.uid, attempt.nonce)
         try:
             job_id = await self._slurm.submit(Path(layout.script), directory=Path(layout.root))
@@ -136,16 +140,16 @@ class Submitter:
     async def recover(self, attempt: Attempt) -> Attempt | None:
         """The attempt with its job's id; None if it never got one and never will."""
         layout = self._paths.attempt(attempt.pod.uid, attempt.nonce)
-        await asyncio.to_thread(private_directory, Path(layout.root))
+        await self._shared.do(private_directory, Path(layout.root))
         job_id = await self._slurm.recover(
             attempt.job_name, since_s=attempt.intent_at_s, directory=Path(layout.root)
         )
-        if job_id is None and await asyncio.to_thread(_revoke, layout):
+        if job_id is None and await self._shared.do(_revoke, layout):
             log.info("submission revoked pod=%s nonce=%s", attempt.pod, attempt.nonce)
             await self._record(attempt.pod, Step.REVOKED, attempt.nonce)
             return None
         if job_id is None:
-            job_id = await asyncio.to_thread(_job_of_claim, layout)
+            job_id = await self._shared.do(_job_of_claim, layout)
         log.info("submission recovered pod=%s job=%s", attempt.pod, job_id)
         self._gate.accepted(attempt.pod.uid, now_s=time.monotonic())
         self._call_next()
@@ -213,18 +217,20 @@ class Submitter:
 
     async def _submitted(self, attempt: Attempt, job_id: SlurmJobId) -> Attempt:
         placed = dataclasses.replace(attempt, placement=Placement(job_id))
-        await asyncio.to_thread(
-            record_step,
-            self._paths,
-            placed.pod,
-            Step.SUBMITTED,
-            nonce=placed.nonce,
-            placement=placed.placement,
+        await self._shared.do(
+            partial(
+                record_step,
+                self._paths,
+                placed.pod,
+                Step.SUBMITTED,
+                nonce=placed.nonce,
+                placement=placed.placement,
+            )
         )
         return placed
 
     async def _record(self, pod: PodRef, step: Step, nonce: Nonce) -> None:
-        await asyncio.to_thread(record_step, self._paths, pod, step, nonce=nonce)
+        await self._shared.do(partial(record_step, self._paths, pod, step, nonce=nonce))
 
 
 def limit_scope(plan: PodPlan) -> Hashable:

@@ -16,6 +16,7 @@ from hpk.model.ids import PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, Partition
 from hpk.model.plan.job_spec import SupervisorSettings
 from hpk.statefs import HpkPaths
+from kubelet.shared_files import SharedFiles
 from kubelet.submission import gate
 from kubelet.submission.gate import NotYourTurnError
 from kubelet.submission.repeated import OVER_S, TIMES, RepeatedRefusals
@@ -131,6 +132,7 @@ class Kubelet:
         private_directory(self.paths.pods)
         self.submitter = Submitter(
             paths=self.paths,
+            files=SharedFiles(directory),
             slurm=slurm,
             settings=SupervisorSettings("", "", "", 1, "/tmp", ()),
             zipapp=Path("/x.pyz"),
