@@ -37,13 +37,13 @@ def plan_status_patch(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> Jso
     patch: Json = {
         name: wanted[name]
         for name in _FIELDS
-        if name in wanted and prune(base.get(name)) != prune(wanted[name])
+        if name in wanted and _differ(base.get(name), wanted[name])
     }
     for name in _TEXTS:
         if (base.get(name) or "") != (wanted.get(name) or ""):
             patch[name] = wanted.get(name) or None
     for name in _ADDRESSES:
-        if name in wanted and prune(base.get(name)) != prune(wanted[name]):
+        if name in wanted and _differ(base.get(name), wanted[name]):
             patch[name] = _addresses(base.get(name) or (), wanted[name])
     conditions = _conditions(base.get("conditions") or (), wanted.get("conditions") or ())
     if conditions:
@@ -51,12 +51,16 @@ def plan_status_patch(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> Jso
     return patch
 
 
+def _differ(one: Any, other: Any) -> bool:
+    return bool(one != other and prune(one) != prune(other))
+
+
 def prune(value: Any) -> Any:
     """The value without what JSON may leave out: nulls, empty texts, objects and lists."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         pruned = {key: prune(item) for key, item in value.items()}
         return {k: v for k, v in pruned.items() if v is not None and v not in ("", {}, [])}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, list):
         return [prune(item) for item in value]
     return value
 
@@ -68,7 +72,7 @@ def _conditions(base: Sequence[Json], wanted: Sequence[Json]) -> list[Json]:
     patch = []
     for kind, condition in ours.items():
         before = there.get(kind, {})
-        if prune(before) != prune(condition):
+        if _differ(before, condition):
             # Fields merge too: one that is no more has to be said so.
             gone = {name: None for name in _TEXTS if before.get(name) and not condition.get(name)}
             patch.append({**condition, **gone})
