@@ -44,14 +44,9 @@ class PodState:
         self._plan: tuple[Nonce, PodPlan] | None = None
         self.journal: PodJournal | None = None
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether what is here is what the journal says: it was read, and no submission is under
-        way."""
-        return self._settled.is_set()
-
     async def wait_settled(self, timeout_s: float) -> bool:
-        """Wait until it is; False where that takes longer."""
+        """Wait until what is here is what the journal says: it was read, and no submission is under
+        way; False where that takes longer."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._settled.wait()
@@ -83,7 +78,7 @@ class PodState:
 
         :raises OSError: it cannot be read now.
         """
-        if self.is_settled:
+        if self._settled.is_set():
             return
         journal, tokens = await self._files.do(self._read)
         self.journal, self._tokens = journal, tokens

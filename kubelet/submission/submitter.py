@@ -240,11 +240,6 @@ def limit_scope(plan: PodPlan) -> Hashable:
     return plan.partition, options.get("account"), options.get("qos")
 
 
-def is_revoked(paths: HpkPaths, uid: PodUid, nonce: Nonce) -> bool:
-    """Whether the kubelet has taken this attempt's claim."""
-    return _read_text(Path(paths.attempt(uid, nonce).claim)) == REVOKED_BY_KUBELET
-
-
 def _revoke(layout: AttemptLayout) -> bool:
     return claim(layout.claim, REVOKED_BY_KUBELET)
 
