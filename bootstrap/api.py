@@ -53,18 +53,31 @@ class TlsClient:
         except ValueError as error:
             raise ParseError(f"GET {path}: not JSON: {_excerpt(body)}") from error
 
+    def post(
+        self, path: str, body: Any, *, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """Status and body of a POST of JSON.
+
+        :raises TransientError: there is no answer.
+        """
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        return self._request("POST", path, json.dumps(body).encode(), sent, 10)
+
+    def patch(self, path: str, body: Any, *, content_type: str) -> tuple[int, bytes]:
+        """Status and body of a PATCH.
+
+        :raises TransientError: there is no answer.
+        """
+        sent = {"Content-Type": content_type}
+        return self._request("PATCH", path, json.dumps(body).encode(), sent, 10)
+
     def apply(self, path: str, manifest: dict[str, Any]) -> None:
         """Server-side apply, as the field manager ``hpk``.
 
         :raises TransientError: the server refuses or does not answer.
         """
-        status, body = self._request(
-            "PATCH",
-            f"{path}?fieldManager=hpk&force=true",
-            json.dumps(manifest).encode(),
-            {"Content-Type": "application/apply-patch+yaml"},
-            10,
-        )
+        where = f"{path}?fieldManager=hpk&force=true"
+        status, body = self.patch(where, manifest, content_type="application/apply-patch+yaml")
         if status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
             raise TransientError(f"PATCH {path}: HTTP status {status}: {_excerpt(body)}")
 

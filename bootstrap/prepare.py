@@ -68,13 +68,17 @@ def prepare(paths: HpkPaths, config: ControlPlaneConfig, programs: Mapping[str, 
     encryption.ensure(site.pki.encryption)
     for client in configuration.clients():
         write_kubeconfig(site.kubeconfig(client), _credentials(site, client))
-    write_kubeconfig(paths.kubeconfig, _credentials(site, "admin"))
     write_atomically(site.corefile, configuration.corefile(site))
     scheduler = json.dumps(configuration.scheduler_config(site), indent=1) + "\n"
     write_atomically(site.scheduler_config, scheduler)
     settings = codec.dumps(configuration.kubelet_settings(site)) + "\n"
     write_atomically(paths.kubelet / "settings.json", settings)
     return site
+
+
+def write_admin_kubeconfig(site: Site) -> None:
+    """The user's own credentials: that they are there says that they can be used."""
+    write_kubeconfig(site.paths.kubeconfig, _credentials(site, "admin"))
 
 
 def _credentials(site: Site, client: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from bootstrap import lock
 from bootstrap.jobs import OpenJob, open_jobs
 from bootstrap.lock import Holder
 from bootstrap.state import ComponentPhase, ComponentState, Interruption, Phase, read_state
-from bootstrap.up import NodeState, client_for, read_endpoint, read_nodes
+from bootstrap.usable import NodeState, client_for, missing, read_endpoint, read_nodes
 from hpk.model.errors import HpkError
 from hpk.model.settings import Endpoint
 from hpk.slurm.base import SlurmBackend
@@ -39,6 +39,7 @@ class Status:
     """A control plane at one moment.
 
     :param problems: what is not as it should be, each with what to try.
+    :param waiting_for: what is still to come before it can be used; see bootstrap.usable.
     :param slurm_version: None where Slurm does not answer.
     """
 
@@ -51,6 +52,7 @@ class Status:
     jobs: tuple[OpenJob, ...]
     problems: tuple[str, ...]
     interruptions: tuple[Interruption, ...] = ()
+    waiting_for: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For ``-o json``. Field names are kept from one version to the next."""
@@ -69,6 +71,7 @@ class Status:
             "slurm": {"version": self.slurm_version},
             "jobs": [asdict(job) for job in self.jobs],
             "problems": list(self.problems),
+            "waiting_for": list(self.waiting_for),
             "interruptions": [asdict(one) for one in self.interruptions],
         }
 
@@ -90,7 +93,10 @@ async def read_status(paths: HpkPaths, backend: SlurmBackend) -> Status:
     holder = lock.read_holder(paths)  # it may have stopped in good order while we watched
     state = read_state(paths) if alive else None
     components = state.components if state is not None else ()
+    waiting_for = await asyncio.to_thread(missing, paths)
     health = _health(alive, state.phase if state else None, components, nodes)
+    if health is Health.READY and waiting_for:
+        health = Health.STARTING
     if not alive:
         problems = _problems_when_down(holder, problems)
         endpoint = None
@@ -112,6 +118,7 @@ async def read_status(paths: HpkPaths, backend: SlurmBackend) -> Status:
         jobs=await jobs,
         problems=tuple(problems),
         interruptions=state.interruptions if state is not None else (),
+        waiting_for=() if health is Health.READY else waiting_for,
     )
 
 

@@ -1,7 +1,8 @@
 """One generation of the lock: its components, from the first that starts to the last that ends.
 
-In order: remains of a predecessor, binaries, files, components stage by stage, roles,
-endpoint.json. Then it beats, rotates logs and watches for a request to stop. Stopping goes
+In order: remains of a predecessor, binaries, files, components stage by stage, roles and policies,
+endpoint.json, and when it can be used the kubeconfig. Then it beats, rotates logs and watches for a
+request to stop. Stopping goes
 backwards. It never stops what runs in Slurm.
 """
 
@@ -14,19 +15,22 @@ import logging
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bootstrap import plan, rbac, readiness
+from bootstrap.admission_policy import manifests
 from bootstrap.binaries import ensure_all
 from bootstrap.components import PROGRAMS
 from bootstrap.heart import Fence, Heart
 from bootstrap.lock import Holder
 from bootstrap.logs import control_plane_log, rotate
-from bootstrap.prepare import prepare
+from bootstrap.prepare import prepare, write_admin_kubeconfig
 from bootstrap.remains import end_remains
 from bootstrap.runner import Runner
 from bootstrap.site import Site
 from bootstrap.state import ControlPlaneState, Interruption, Phase, StatePublisher
+from bootstrap.usable import missing_in_api
 from hpk import __version__
 from hpk.config.load import load_config
 from hpk.durable import private_directory, write_atomically
@@ -40,6 +44,7 @@ log = logging.getLogger(__name__)
 _WATCH_S = 0.5
 _APPLY_TRIES = 100
 _APPLY_PAUSE_S = 0.2
+_USABLE_POLL_S = 0.2
 
 
 class Silent:
@@ -140,6 +145,9 @@ class Tenure:
         private_directory(self._paths.control_plane)
         await asyncio.to_thread(end_remains, self._paths)
         self._paths.endpoint.unlink(missing_ok=True)
+        if not self._interruptions:
+            # Whoever waits for it, in whatever way, is not to take that of the last time for ours.
+            self._paths.kubeconfig.unlink(missing_ok=True)
         self._publisher = StatePublisher(
             self._paths,
             ControlPlaneState(
@@ -173,7 +181,7 @@ class Tenure:
             for runner in members:
                 runner.begin()
             if stage == max(runner.plan.stage for runner in self._runners):
-                await self._apply_roles(site)
+                await self._apply_manifests(site, config.pods.unsupported_fields)
             await asyncio.gather(
                 *(
                     runner.wait_ready(config.control_plane.start_timeout_s)
@@ -185,6 +193,9 @@ class Tenure:
         self._end_interruption(publisher)
         publisher.set_phase(Phase.RUNNING)
         log.info("control plane is up at %s", site.server)
+        await self._until_usable(site)
+        write_admin_kubeconfig(site)
+        log.info("control plane can be used")
 
     def _make_runners(self, site: Site, publisher: StatePublisher) -> None:
         checks = readiness.checks(site)
@@ -201,9 +212,9 @@ class Tenure:
             )
         publisher.begin(site.address, tuple(runner.state for runner in self._runners))
 
-    async def _apply_roles(self, site: Site) -> None:
+    async def _apply_manifests(self, site: Site, unsupported_fields: str) -> None:
         client = readiness.api_client(site)
-        for path, manifest in rbac.MANIFESTS:
+        for path, manifest in (*rbac.MANIFESTS, *manifests(unsupported_fields)):
             for left in reversed(range(_APPLY_TRIES)):
                 try:
                     await asyncio.to_thread(client.apply, path, manifest)
@@ -214,6 +225,15 @@ class Tenure:
                         raise
                     log.debug("applying %s: %s", path, error)
                     await asyncio.sleep(_APPLY_PAUSE_S)
+
+    async def _until_usable(self, site: Site) -> None:
+        client, since_s = readiness.api_client(site), self._holder.started_at_s
+        while True:
+            components = tuple(runner.state for runner in self._runners)
+            look = partial(missing_in_api, client, components, since_s=since_s)
+            if not await asyncio.to_thread(look):
+                return
+            await asyncio.sleep(_USABLE_POLL_S)
 
     def _write_endpoint(self, site: Site) -> None:
         endpoint = Endpoint(

@@ -5,45 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from bootstrap import lock
-from bootstrap.api import TlsClient
 from bootstrap.binaries import Reporter, ensure_all
 from bootstrap.host import Identity
 from bootstrap.logs import control_plane_log
-from bootstrap.pki import Pki
 from bootstrap.prepare import component_environment
 from bootstrap.runner import log_tail
 from bootstrap.state import ComponentPhase, ControlPlaneState, Phase, read_state
+from bootstrap.usable import read_endpoint, wait_until_usable
 from hpk import subproc
 from hpk.config.schema import Config
 from hpk.durable import private_directory
-from hpk.model import codec
-from hpk.model.errors import HpkError, ParseError, PermanentError, TransientError
+from hpk.model.errors import PermanentError
 from hpk.model.settings import Endpoint
 from hpk.statefs import HpkPaths
 
 _POLL_S = 0.1
 _LOOK_S = 3 * lock.BEAT_S
-_NODES_TIMEOUT_S = 60.0
+_USABLE_TIMEOUT_S = 120.0
 _SLURM_PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_")
 _KEPT = ("HPK_HOME", "HPK_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeState:
-    """One virtual node.
-
-    :param fresh: its lease was renewed since the control plane started: Ready is not a memory.
-    """
-
-    name: str
-    ready: bool
-    fresh: bool
 
 
 def surrounding_job(environment: dict[str, str] | None = None) -> int | None:
@@ -140,86 +122,14 @@ def _report_components(
             reporter.step(component.name, f"{component.phase} {component.message}".strip())
 
 
-def read_endpoint(paths: HpkPaths) -> Endpoint | None:
-    """Where the control plane is; None where it is not up."""
-    try:
-        return codec.loads(Endpoint, paths.endpoint.read_text())
-    except (FileNotFoundError, ParseError):
-        return None
-
-
-def client_for(paths: HpkPaths, endpoint: Endpoint) -> TlsClient:
-    """The API server at this endpoint, as the home's administrator."""
-    pki = Pki(root=paths.pki)
-    return TlsClient(
-        host=endpoint.address,
-        port=endpoint.api_port,
-        ca=pki.authority("api"),
-        certificate=pki.certificate("admin"),
-        key=pki.key("admin"),
-    )
-
-
-def read_nodes(client: TlsClient, *, since_s: float) -> tuple[NodeState, ...]:
-    """The virtual nodes, as the API server has them. Blocks.
-
-    :param since_s: a lease renewed after this moment is fresh.
-    :raises TransientError: the API server does not answer.
-    """
-    nodes = client.get_json("/api/v1/nodes")
-    leases = client.get_json("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases")
-    renewed = {
-        lease["metadata"]["name"]: _renewed_at_s(lease) for lease in leases.get("items") or ()
-    }
-    return tuple(
-        NodeState(
-            name=node["metadata"]["name"],
-            ready=_is_ready(node),
-            fresh=renewed.get(node["metadata"]["name"], 0.0) >= since_s,
-        )
-        for node in nodes.get("items") or ()
-    )
-
-
-def _renewed_at_s(lease: dict[str, Any]) -> float:
-    text = (lease.get("spec") or {}).get("renewTime") or ""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0
-
-
-def _is_ready(node: dict[str, Any]) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
-
-
-async def wait_for_nodes(
-    paths: HpkPaths, endpoint: Endpoint, reporter: Reporter
-) -> tuple[NodeState, ...]:
-    """Wait until every virtual node is Ready by the word of the kubelet that runs now.
+async def wait_for_use(paths: HpkPaths, reporter: Reporter) -> None:
+    """Wait until `kubectl run` would really work.
 
     :raises TransientError: that took too long; says what is missing.
     """
-    client = client_for(paths, endpoint)
-    deadline = time.monotonic() + _NODES_TIMEOUT_S
-    missing = "no virtual node has registered"
     reporter.step("nodes", "waiting")
-    while time.monotonic() < deadline:
-        try:
-            nodes = await asyncio.to_thread(read_nodes, client, since_s=endpoint.started_at_s)
-        except HpkError as error:
-            missing = str(error)
-        else:
-            late = [node.name for node in nodes if not (node.ready and node.fresh)]
-            if nodes and not late:
-                reporter.done("nodes", f"Ready: {', '.join(node.name for node in nodes)}")
-                return nodes
-            missing = f"not Ready: {', '.join(late)}" if late else missing
-        reporter.step("nodes", missing)
-        _report_components(paths, reporter)
-        await asyncio.sleep(_POLL_S)
-    raise TransientError(
-        f"the control plane is up, but after {_NODES_TIMEOUT_S:g} s {missing}",
-        remedy=f"read {paths.logs / 'kubelet.log'}; hpk status shows the components",
+    await wait_until_usable(
+        paths, lambda text: reporter.step("nodes", text), timeout_s=_USABLE_TIMEOUT_S
     )
+    _report_components(paths, reporter)
+    reporter.done("nodes", "Ready")

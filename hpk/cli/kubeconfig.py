@@ -19,7 +19,10 @@ def kubeconfig(merge: bool, file: Path | None) -> None:
     """Print the kubeconfig's path, or merge it into FILE (default: $KUBECONFIG, ~/.kube/config)."""
     paths = HpkPaths.from_environment()
     if not paths.kubeconfig.exists():
-        raise PermanentError(f"there is no {paths.kubeconfig} yet", remedy="hpk up")
+        raise PermanentError(
+            f"there is no {paths.kubeconfig} yet: it comes when the control plane can be used",
+            remedy="hpk up, or hpk status --wait where it has been started",
+        )
     if not merge:
         click.echo(str(paths.kubeconfig))
         return

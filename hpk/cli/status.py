@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from datetime import datetime
 
 import click
@@ -13,20 +14,55 @@ from rich.table import Table
 
 from bootstrap.state import Interruption
 from bootstrap.status import Health, Status, read_status
+from bootstrap.usable import wait_until_usable
+from hpk.model.errors import TransientError
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths
+
+_PAUSE_S = 0.5
 
 
 @click.command()
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
-def status(output: str) -> None:
+@click.option("--wait", is_flag=True, help="First wait until the control plane can be used.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Wait no longer than this (default: for ever).",
+)
+def status(output: str, wait: bool, timeout: float | None) -> None:
     """Show the control plane, its virtual nodes, Slurm and the pods' jobs."""
-    found = asyncio.run(read_status(HpkPaths.from_environment(), CliBackend()))
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout goes with --wait")
+    found = asyncio.run(_status(HpkPaths.from_environment(), wait=wait, timeout_s=timeout))
     if output == "json":
         click.echo(json.dumps(found.as_json(), indent=1))
     else:
         _print(found)
     sys.exit(found.health.exit_code)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+async def _status(paths: HpkPaths, *, wait: bool, timeout_s: float | None) -> Status:
+    began = time.monotonic()
+    while wait:
+        left_s = None if timeout_s is None else max(0.0, timeout_s - time.monotonic() + began)
+        try:
+            await wait_until_usable(
+                paths, lambda text: click.echo(text, err=True), timeout_s=left_s
+            )
+        except TransientError as error:
+            click.echo(str(error), err=True)
+            break
+        found = await read_status(paths, CliBackend())
+        if found.health is Health.READY:
+            return found
+        await asyncio.sleep(_PAUSE_S)
+    return await read_status(paths, CliBackend())
 
 
 def _print(found: Status) -> None:
@@ -53,6 +89,8 @@ def _print(found: Status) -> None:
         for job in found.jobs:
             table.add_row(str(job.job_id), job.state, job.reason, job.pod)
         console.print(table)
+    for missing in found.waiting_for if found.health is not Health.DOWN else ():
+        console.print(f"! waiting for {missing}", markup=False, highlight=False, soft_wrap=True)
     for problem in found.problems:
         console.print(f"! {problem}", markup=False, highlight=False, soft_wrap=True)
     for interruption in found.interruptions:

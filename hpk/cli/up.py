@@ -15,19 +15,19 @@ from bootstrap.progress import StepProgress
 from bootstrap.supervise import supervise
 from bootstrap.up import (
     already_up,
-    read_endpoint,
     scrub_job_environment,
     start,
     surrounding_job,
-    wait_for_nodes,
+    wait_for_use,
 )
+from bootstrap.usable import read_endpoint
 from hpk.config.load import load_config
 from hpk.statefs import HpkPaths
 
 
 @click.command()
 @click.option("--foreground", is_flag=True, help="Stay in this process until told to stop.")
-@click.option("--no-wait", is_flag=True, help="Do not wait until Nodes are Ready.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until it can be used.")
 @click.option(
     "--print-batch-script",
     is_flag=True,
@@ -72,5 +72,8 @@ async def _background(paths: HpkPaths, *, wait: bool) -> None:
         else:
             endpoint = await start(paths, load_config(paths), progress)
         if wait and endpoint is not None:
-            await wait_for_nodes(paths, endpoint, progress)
+            await wait_for_use(paths, progress)
+    if not wait:
+        click.echo("Next: hpk status --wait")
+        return
     click.echo(f"Next: kubectl --kubeconfig {paths.kubeconfig} get nodes")

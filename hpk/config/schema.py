@@ -172,12 +172,14 @@ class PodsConfig(Table):
     :param mpi_launcher: MPI launcher of a Pod that names none.
     :param default_memory: for a Pod that says nothing of memory; "" leaves it to Slurm.
     :param minimum_memory: the least a job asks for when its Pod speaks of memory.
+    :param unsupported_fields: what the API server does with Pods and pod templates that have them.
     """
 
     runtime: Annotated[str, AfterValidator(_runtime)] = "apptainer"
     mpi_launcher: Annotated[str, AfterValidator(_launcher)] = "pmix"
     default_memory: Memory = ""
     minimum_memory: Memory = "96Mi"
+    unsupported_fields: Literal["deny", "warn", "off"] = "deny"
 
 
 class Config(Table):

@@ -1,18 +1,16 @@
 """The fields of a Pod that HPK handles, or may leave to others; a whitelist.
 
-Volumes, ``valueFrom`` and ``envFrom`` have whitelists of their own where they are planned.
+What is in a volume, ``valueFrom`` and ``envFrom`` has whitelists of its own where it is planned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from hpk.model.errors import AdmissionError
-from hpk.planning.base.fields import INVALID
-from hpk.planning.base.whitelist import Check, anything, objects, one_object, only
+from hpk.planning.base.whitelist import Check, Same, anything, objects, one_object, only
 from hpk.planning.containers.handlers import PROBE
 from hpk.planning.containers.lifecycle import LIFECYCLE
+from hpk.planning.volumes import KINDS
 
 _PORT: Mapping[str, Check] = {
     "name": anything,
@@ -20,18 +18,14 @@ _PORT: Mapping[str, Check] = {
     "protocol": only("TCP", "UDP"),
     "hostPort": anything,
 }
-
-
-def _ports(value: Any, path: str) -> None:
-    objects(_PORT)(value, path)
-    for index, port in enumerate(value):
-        if port.get("hostPort") not in (None, 0, port.get("containerPort")):
-            raise AdmissionError(
-                INVALID,
-                f"{path}[{index}].hostPort",
-                "must equal containerPort, for Pods are on the host network",
-            )
-
+_PORTS = objects(
+    _PORT,
+    same={
+        "hostPort": Same(
+            "containerPort", "must equal containerPort, for Pods are on the host network"
+        )
+    },
+)
 
 # A profile of one's own would have to lie on the nodes, which are the site's.
 _SECCOMP = one_object({"type": only("RuntimeDefault", "Unconfined")})
@@ -53,7 +47,7 @@ _CONTAINER: Mapping[str, Check] = {
     "workingDir": anything,
     "lifecycle": LIFECYCLE,
     "livenessProbe": one_object(PROBE),
-    "ports": _ports,
+    "ports": _PORTS,
     "readinessProbe": one_object(PROBE),
     "startupProbe": one_object(PROBE),
     "resources": one_object({"limits": anything, "requests": anything}),
@@ -133,5 +127,5 @@ SPEC: Mapping[str, Check] = {
     "terminationGracePeriodSeconds": anything,
     "tolerations": anything,
     "topologySpreadConstraints": anything,
-    "volumes": anything,
+    "volumes": objects({"name": anything, **dict.fromkeys(KINDS, anything)}),
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from bootstrap.up import client_for, read_endpoint
+from bootstrap.usable import client_for, read_endpoint
 from hpk.journal import Attempt, PodJournal, known_pods, read_pod
 from hpk.model.errors import ParseError, PermanentError, TransientError
 from hpk.statefs import HpkPaths

@@ -61,6 +61,7 @@ def test_up_status_down(home: Home) -> None:
 
 def test_it_survives_a_logout_and_a_terminal_that_goes_away(home: Home) -> None:
     home.run("script", "-qec", "hpk up --no-wait", "/dev/null")
+    home.run("hpk", "status", "--wait")
     assert home.run("kubectl", "get", "--raw", "/readyz").stdout == "ok"
 
 
@@ -127,8 +128,9 @@ def test_down_when_down_is_no_error(home: Home, argv: Sequence[str]) -> None:
 def test_kubeconfig(home: Home) -> None:
     missing = home.run("hpk", "kubeconfig", check=False)
     assert missing.returncode == 1
-    assert "try: hpk up" in missing.stderr
+    assert "hpk up" in missing.stderr
     home.run("hpk", "up", "--no-wait")
+    home.run("hpk", "status", "--wait")
     assert home.run("hpk", "kubeconfig").stdout.strip() == f"{home.directory}/.hpk/kubeconfig"
     target = f"{home.directory}/config"
     home.run("hpk", "kubeconfig", "--merge", target)
@@ -136,6 +138,20 @@ def test_kubeconfig(home: Home) -> None:
         "kubectl", "--kubeconfig", target, "--context", "hpk", "get", "--raw", "/readyz"
     )
     assert done.stdout == "ok"
+
+
+def test_whoever_waited_can_run_a_pod_at_once(home: Home) -> None:
+    """Right after the nodes were Ready it was Forbidden: no service account was there yet."""
+    early = home.run("hpk", "status", "--wait", "--timeout", "0.1", "-o", "json", check=False)
+    assert early.returncode == 3
+    assert json.loads(early.stdout)["health"] == "down"
+    assert "there is still to come: a control plane" in early.stderr
+    home.run("hpk", "up", "--no-wait")
+    waited = home.run("hpk", "status", "--wait", "-o", "json")
+    status = json.loads(waited.stdout)
+    assert status["health"] == "ready"
+    assert status["waiting_for"] == []
+    home.run("kubectl", "run", "p", "--image=registry.lab:5000/busybox:latest", "--", "true")
 
 
 def test_a_start_that_cannot_work_says_why(home: Home) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from tests.e2e.homes import Home, component_pids
 from tests.waiting import eventually
@@ -24,6 +25,25 @@ def test_a_component_that_dies_comes_back(home: Home) -> None:
 
     eventually(recovered, what="both components started again")
     assert component_pids(home.status())["etcd"] == component_pids(before)["etcd"]
+
+
+def test_each_component_that_dies_comes_back(home: Home) -> None:
+    home.run("hpk", "up")
+    for name, pid in component_pids(home.status()).items():
+        home.run("kill", "-9", str(pid))
+        eventually(partial(_has_followed, home, name, pid), what=f"{name} has come back")
+        home.run("hpk", "status", "--wait", timeout_s=300)
+        home.run("kubectl", "create", "configmap", f"after-{name}")
+    home.run("hpk", "down")
+
+
+def _has_followed(home: Home, name: str, pid: int) -> bool:
+    return _pids(home)[name] not in (0, pid)
+
+
+def _pids(home: Home) -> dict[str, int]:
+    done = home.run("hpk", "status", "-o", "json", check=False)
+    return component_pids(json.loads(done.stdout))
 
 
 def test_a_killed_supervising_process_leaves_nothing_and_is_followed(home: Home) -> None:

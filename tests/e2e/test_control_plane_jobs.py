@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from bootstrap.lab.layout import LOGIN
@@ -25,8 +23,9 @@ def _start_job(home: Home) -> int:
 
 def test_in_a_job_found_and_stopped_from_the_login_node(home: Home) -> None:
     job = _start_job(home)
-    status = eventually(lambda: _ready(home), what="ready in the job")
-    assert status is not None
+    home.run("hpk", "status", "--wait", timeout_s=600)
+    home.run("kubectl", "run", "p", "--image=registry.lab:5000/busybox:latest", "--", "true")
+    status = home.status()
     assert status["job_id"] == job
     assert status["host"] != LOGIN
     again = home.run("hpk", "up")
@@ -37,11 +36,6 @@ def test_in_a_job_found_and_stopped_from_the_login_node(home: Home) -> None:
     home.run("hpk", "down")
     eventually(lambda: job_state(home, job) == "COMPLETED", what="the job has ended well")
     assert home.processes(status["host"]) == []
-
-
-def _ready(home: Home) -> Json | None:
-    status: Json = json.loads(home.run("hpk", "status", "-o", "json", check=False).stdout)
-    return status if status["health"] == "ready" else None
 
 
 def _kubelet_slurm_variables(home: Home, status: Json) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bootstrap.admission_policy import LABEL
 from tests.e2e.canary import BYSTANDER, CANARY
 from tests.e2e.cluster import BUSYBOX, FLAGS, Cluster, Json, eventually, has_ended, pod
 from tests.e2e.refusals import REFUSALS
@@ -19,7 +20,10 @@ pytestmark = pytest.mark.usefixtures("others_go_on")
 
 @pytest.fixture(scope="module")
 def refused(shared: Cluster) -> dict[str, Json]:
-    """All Pods of REFUSALS, as they ended."""
+    """All Pods of REFUSALS, as they ended: the kubelet's own admission is asked, for another
+    scheduler or an older object may pass the API server's."""
+    label = f"{LABEL}=off"
+    shared.run(["kubectl", "label", "namespace", shared.namespace, label])
     shared.create(*(refusal.pod for refusal in REFUSALS.values()))
     return shared.wait_pods(REFUSALS)
 
@@ -31,6 +35,31 @@ def test_a_pod_is_refused_by_reason_and_field(refused: dict[str, Json], name: st
     assert status["message"].startswith(want.field), status["message"]
     for words in want.says:
         assert words in status["message"]
+
+
+def test_what_the_object_alone_tells_is_refused_where_the_user_looks(cluster: Cluster) -> None:
+    """By the policy that the control plane brought, in a namespace like any other."""
+    template = {
+        "metadata": {"labels": {"app": "w"}},
+        "spec": {"containers": [{"name": "main", "image": BUSYBOX, "tty": True}]},
+    }
+    made = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "w"},
+        "spec": {"selector": {"matchLabels": {"app": "w"}}, "template": template},
+    }
+    done = cluster.kubectl("apply", "-f", "-", stdin=json.dumps(made), check=False)
+    assert done.returncode != 0
+    assert "spec.template.spec.containers[0].tty: is not supported yet" in done.stderr
+    cluster.run(["kubectl", "label", "namespace", cluster.namespace, f"{LABEL}=warn"])
+
+    def warned() -> bool:
+        dry = ("apply", "--dry-run=server", "-f", "-")
+        done = cluster.kubectl(*dry, stdin=json.dumps(made), check=False)
+        return done.returncode == 0 and "tty: is not supported yet" in done.stderr
+
+    eventually(warned, what="a warning instead")
 
 
 def test_refused_pods_never_reached_slurm(shared: Cluster, refused: dict[str, Json]) -> None:

@@ -6,12 +6,11 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FunctionType
-from typing import Any
 
 import pytest
 
 from hpk.model.errors import AdmissionError
+from hpk.planning.base.whitelist import Check, Objects, OneObject
 from hpk.planning.job.annotations import NAMES, PREFIXES
 from hpk.planning.job.launcher_options import HINTS, MPIEXEC_SHORT, OPTIONS, SHORT
 from hpk.planning.job.mpi import parse_launcher_options
@@ -34,17 +33,13 @@ def test_every_annotation_is_documented() -> None:
     assert all(name in TEXT for name in NAMES)
 
 
-def names_of(known: Any) -> Iterator[str]:
-    """The names a whitelist knows, at every depth: a check keeps the whitelist it applies."""
-    if isinstance(known, Mapping):
-        for name, check in known.items():
-            yield name
-            yield from names_of(check)
-    elif isinstance(known, FunctionType):
-        kept = inspect.getclosurevars(known)
-        for value in (*kept.nonlocals.values(), *kept.globals.values()):
-            if isinstance(value, Mapping) or getattr(value, "__closure__", None):
-                yield from names_of(value)
+def names_of(known: Mapping[str, Check]) -> Iterator[str]:
+    """The names a table knows, at every depth."""
+    for name, check in known.items():
+        yield name
+        table = check.each if isinstance(check, Objects) else check
+        if isinstance(table, OneObject):
+            yield from names_of(table.known)
 
 
 def test_every_known_field_is_documented() -> None:

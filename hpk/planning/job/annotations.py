@@ -10,6 +10,7 @@ from hpk.planning.base.fields import JsonObject, check_text, get_object
 from hpk.planning.job.flags import INVALID_ANNOTATION
 
 PREFIXES = ("slurm-job.hpk.io/", "slurm.hpk.io/", "slurm-job.knoc.io/", "slurm-job.vk.io/")
+NO_SUCH_NAME = "no annotation of this name"
 NAMES = {
     "flags": "flags",
     "mpi-flags": "mpi-flags",
@@ -68,6 +69,4 @@ def _canonical_name(name: str, field: str) -> str:
     near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
     known = ", ".join(NAMES)
     remedy = f"did you mean {near[0]}?" if near else f"the names are {known}"
-    raise AdmissionError(
-        INVALID_ANNOTATION, field, f"no annotation of this name: {name!r}", remedy=remedy
-    )
+    raise AdmissionError(INVALID_ANNOTATION, field, f"{NO_SUCH_NAME}: {name!r}", remedy=remedy)
