@@ -153,6 +153,6 @@ async def wait_until_usable(
         if timeout_s is not None and time.monotonic() - began > timeout_s:
             raise TransientError(
                 f"after {timeout_s:g} s there is still to come: {text}",
-                remedy=f"read {paths.logs / 'kubelet.log'}; hpk status shows the components",
+                remedy=f"hpk status shows the components, {paths.logs} holds their logs",
             )
         await asyncio.sleep(_POLL_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bootstrap.admission_policy import LABEL
 from tests.e2e.cluster import Cluster, Json, eventually, pod
 from tests.e2e.volume_pods import container, mounts
 
@@ -58,6 +59,8 @@ def test_a_deployment_keeps_its_replicas(cluster: Cluster) -> None:
 def test_a_deployment_that_cannot_run_waits_with_its_reason_and_makes_no_others(
     cluster: Cluster,
 ) -> None:
+    # The API server would refuse it by itself.
+    cluster.run(["kubectl", "label", "namespace", cluster.namespace, f"{LABEL}=off"])
     made = template("sh", "-c", "sleep 600")
     made["spec"] |= {"restartPolicy": "Always", "terminationGracePeriodSeconds": 1}
     made["spec"]["containers"][0]["tty"] = True

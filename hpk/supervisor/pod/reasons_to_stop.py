@@ -20,6 +20,8 @@ _FIRST_LOOK_S = 2.0
 _LOOK_MIN_S = 10.0
 _LOOK_MAX_S = 30.0
 _LOOK_S = 60.0
+_IDLE_S = 3600
+"""A pod that no control plane has given its bundle does no work that would be lost."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class ReasonsToStop:
         self._heartbeat: Optional[tuple[int, int]] = None
         self._stop: Optional[frames.Stop] = None
         self._is_orphan = False
+        self._has_begun = False
         deadline_s = spec.plan.active_deadline_s
         self._deadline_mono_s = None if deadline_s is None else began_mono_s + deadline_s
 
@@ -60,6 +63,15 @@ class ReasonsToStop:
         """The kubelet has begun to speak to us."""
         self._alive_mono_s = time.monotonic()
         self._look()
+
+    def begin(self) -> None:
+        """The pod has all that its containers need."""
+        self._has_begun = True
+
+    @property
+    def _orphan_timeout_s(self) -> int:
+        timeout_s = self._settings.orphan_timeout_s
+        return timeout_s if self._has_begun else min(timeout_s, _IDLE_S)
 
     @property
     def wake_mono_s(self) -> float:
@@ -83,7 +95,7 @@ class ReasonsToStop:
             found.append(Reason(StopCause.REQUESTED, self._stop.grace_period_s))
             self._stop = None
         if self._is_orphan:
-            timeout_s = self._settings.orphan_timeout_s
+            timeout_s = self._orphan_timeout_s
             why = f"no control plane for {timeout_s} s: the pod gave its node back"
             found.append(Reason(StopCause.ORPHANED, grace_s, why))
             self._is_orphan = False
@@ -95,7 +107,7 @@ class ReasonsToStop:
     def _pause_s(self) -> float:
         # At random: thousands of pods may have lost the same control plane.
         pause_s = _LOOK_MIN_S + (_LOOK_MAX_S - _LOOK_MIN_S) * os.urandom(1)[0] / 255
-        return min(pause_s, max(1.0, self._settings.orphan_timeout_s / 2))
+        return min(pause_s, max(1.0, self._orphan_timeout_s / 2))
 
     def _look(self) -> None:
         if self._is_looking:
@@ -117,4 +129,4 @@ class ReasonsToStop:
         if self._heartbeat is not None and found.heartbeat not in (None, self._heartbeat):
             self._alive_mono_s = now
         self._heartbeat = found.heartbeat or self._heartbeat
-        self._is_orphan = now - self._alive_mono_s > self._settings.orphan_timeout_s
+        self._is_orphan = now - self._alive_mono_s > self._orphan_timeout_s

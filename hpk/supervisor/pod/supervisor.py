@@ -339,6 +339,7 @@ class Supervisor:
                 self._stop(StopCause.SETUP_FAILED, 0, why)
             return
         self._has_bundle = True
+        self._reasons_to_stop.begin()
         if self._containers is not None:
             # Each node of an MPI run has a port of its own.
             self._containers.give_bundle(bundle, with_api_port(bundle, self._api_port))
