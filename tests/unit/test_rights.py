@@ -28,6 +28,8 @@ ASKED = {
     "nothing": {"capabilities": (), "can_gain": False},
     "privileged": {"capabilities": CAPABILITIES, "is_filtered": False},
     "unconfined": {"is_filtered": False},
+    "user": {"capabilities": ("SETGID", "SETUID", "SETFCAP")},
+    "setuid": {"capabilities": ("SETGID", "SETUID")},
 }
 
 ENTER = """
@@ -113,7 +115,7 @@ def status(text: str, name: str) -> int:
 
 @pytest.mark.parametrize("shares_processes", [False, True])
 @pytest.mark.parametrize("uid", [0, 1000])
-@pytest.mark.parametrize("rights", ASKED)
+@pytest.mark.parametrize("rights", ["default", "admin", "nothing", "privileged", "unconfined"])
 def test_what_is_mounted_read_only_stays_so(
     frozen: Path, uid: int, rights: str, shares_processes: bool
 ) -> None:
@@ -162,6 +164,13 @@ def test_filters_and_the_gain_of_privileges(
     (said,) = enter(frozen, uid, rights, STATUS)
     assert status(said, "Seccomp_filters") == filters + (uid == 0)  # root emulation
     assert status(said, "NoNewPrivs") == (rights == "nothing")
+
+
+def test_who_may_become_another_user_needs_setfcap(frozen: Path) -> None:
+    """As what stands for gosu does it; so planning adds it."""
+    become = "unshare --user --map-root-user id -u 2>&1"
+    assert enter(frozen, 0, "user", become) == ["0\n"]
+    assert "Operation not permitted" in enter(frozen, 0, "setuid", become)[0]
 
 
 CALLS = """exec python3 -c '
