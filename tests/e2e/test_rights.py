@@ -5,6 +5,8 @@ With both runtimes, as root and as another uid, with nothing asked for and privi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from hpk.model.rights import CAPABILITIES, DEFAULT_CAPABILITIES
@@ -102,10 +104,14 @@ each = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def home(shared: Cluster) -> str:
+def home(shared: Cluster) -> Iterator[str]:
+    """A directory of the user's that the pods may only read."""
     path = shared.home(f"frozen-{shared.namespace}")
-    shared.run(["sh", "-c", f"mkdir -p {path} && echo given > {path}/file"])
-    return path
+    try:
+        shared.run(["sh", "-c", f"mkdir -p {path} && echo given > {path}/file"])
+        yield path
+    finally:
+        shared.run(["rm", "-rf", path])
 
 
 @pytest.fixture(scope="module")
