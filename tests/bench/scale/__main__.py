@@ -6,6 +6,7 @@ named, only those are measured again.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -14,11 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bootstrap.lab import control
+from bootstrap.lab import control, software
 from bootstrap.lab.layout import CPUS_PER_NODE, DEFAULT_NAME
 from tests.bench.document import DOCS, SCALE, write_part
 from tests.bench.scale import held, report, running
-from tests.bench.scale.lab import NAMESPACE
+from tests.bench.scale.lab import NAMESPACE, start_anew
 from tests.e2e.cluster import Cluster
 
 _DATA = DOCS / "scale.json"
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> int:
     """
     count = int(arguments[0]) if arguments else 1000
     machine = control.find(os.environ.get("HPK_TEST_LAB", DEFAULT_NAME))
+    asyncio.run(software.install(machine.lab))
     cluster = Cluster(machine=machine, user="alice", namespace=NAMESPACE)
     slots = len(machine.lab.compute) * CPUS_PER_NODE
     starts = min(200, count)
@@ -42,7 +44,7 @@ def main(arguments: list[str]) -> int:
         "running": lambda: running.run_many(cluster, min(count, slots)),
         "held": lambda: held.run(cluster, count),
     }
-    cluster.run(["hpk", "up"], timeout_s=180)
+    start_anew(cluster)
     cluster.run(["kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found"], timeout_s=600)
     cluster.run(["kubectl", "create", "namespace", NAMESPACE])
     data = json.loads(_DATA.read_text()) if _DATA.exists() else {"held": {}}
