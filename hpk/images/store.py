@@ -28,7 +28,7 @@ from hpk.images.registry import Resolved
 from hpk.images.working_space import remove_tree
 from hpk.model.codec import dumps, loads
 from hpk.model.errors import ParseError
-from hpk.model.plan import ImagePlan
+from hpk.model.plan import ImageConfig, ImagePlan
 from hpk.statefs import HpkPaths
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 FORMAT = "apptainer-v1"
 _BLOCK_BYTES = 1024 * 1024
 _MARK_AGAIN_S = 3600.0
+_KEPT_ENTRIES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,16 @@ class Meaning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """An entry as it was read, and the stamps of its files then: equal stamps, equal content."""
+
+    stamps: tuple[tuple[int, int, int], ...]
+    config: ImageConfig
+    passwd: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
     """One entry for people: its references, its size on disk, and when it was used last."""
 
@@ -79,7 +90,7 @@ class ImageStore:
     def __init__(self, paths: HpkPaths) -> None:
         self._root = paths.images
         self._references = paths.images / "references"
-        self._compared: set[tuple[Path, int]] = set()
+        self._read: dict[Path, _Read] = {}
 
     def prepare(self) -> None:
         """Make the directories.
@@ -135,13 +146,9 @@ class ImageStore:
         """
         directory = self.directory(meaning.manifest_digest)
         try:
-            entry = loads(Entry, (directory / "entry.json").read_bytes())
-            self._check(directory, entry)
-            self._mark_used(directory)
-            config = parse_config((directory / "config.json").read_bytes())
-            passwd = (directory / "passwd").read_text(errors="replace")
-            group = (directory / "group").read_text(errors="replace")
+            read = self._read_entry(directory)
         except (OSError, ParseError) as error:
+            self._read.pop(directory, None)
             if directory.exists():
                 log.warning("rebuild a damaged image: %s: %s", directory, error)
                 self._take_away(directory)
@@ -150,10 +157,37 @@ class ImageStore:
             reference=spelled,
             image_id=f"{reference.name}@{meaning.digest}",
             path=str(directory / "image.sif"),
-            config=config,
-            passwd=passwd,
-            group=group,
+            config=read.config,
+            passwd=read.passwd,
+            group=read.group,
         )
+
+    def _read_entry(self, directory: Path) -> _Read:
+        """The entry, from memory while its files are the same: a Job asks for one a thousand times.
+
+        :raises ParseError: it is damaged; an OSError where a part of it is missing.
+        """
+        stamps = _stamps(directory)
+        read = self._read.get(directory)
+        is_marked = time.time() - stamps[0][2] / 1e9 <= _MARK_AGAIN_S
+        if read is not None and read.stamps == stamps and is_marked:
+            return read
+        entry = loads(Entry, (directory / "entry.json").read_bytes())
+        _check(directory / "image.sif", entry)
+        if not is_marked:
+            # A cache of somebody else's may be read only; its owner's Pods mark their own uses.
+            with contextlib.suppress(OSError):
+                os.utime(directory / "entry.json")
+        read = _Read(
+            stamps=_stamps(directory),
+            config=parse_config((directory / "config.json").read_bytes()),
+            passwd=(directory / "passwd").read_text(errors="replace"),
+            group=(directory / "group").read_text(errors="replace"),
+        )
+        while len(self._read) >= _KEPT_ENTRIES:
+            self._read.pop(next(iter(self._read)), None)
+        self._read[directory] = read
+        return read
 
     def is_there(self, manifest_digest: str) -> bool:
         """Whether an entry is in place, whole or not."""
@@ -245,30 +279,24 @@ class ImageStore:
     def _meaning_path(self, reference: str) -> Path:
         return self._references / f"{hashlib.sha256(reference.encode()).hexdigest()}.json"
 
-    def _check(self, directory: Path, entry: Entry) -> None:
-        sif = directory / "image.sif"
-        info = sif.stat()
-        if info.st_size != entry.sif_bytes:
-            raise ParseError(f"image.sif has {info.st_size} bytes instead of {entry.sif_bytes}")
-        seen = (sif, info.st_mtime_ns)
-        if info.st_mtime_ns == entry.sif_mtime_ns or seen in self._compared:
-            return
-        if _sha256_of(sif) != entry.sif_sha256:
-            raise ParseError("image.sif was changed")
-        self._compared.add(seen)  # for the next Pod: reading it all takes its time
-
-    def _mark_used(self, directory: Path) -> None:
-        path = directory / "entry.json"
-        if time.time() - path.stat().st_mtime > _MARK_AGAIN_S:
-            # A cache of somebody else's may be read only; its owner's Pods mark their own uses.
-            with contextlib.suppress(OSError):
-                os.utime(path)
-
     def _take_away(self, directory: Path) -> None:
         aside = directory.with_name(f".{directory.name}.damaged-{secrets.token_hex(6)}")
         with contextlib.suppress(FileNotFoundError):
             directory.rename(aside)
             remove_tree(aside)
+
+
+def _stamps(directory: Path) -> tuple[tuple[int, int, int], ...]:
+    found = ((directory / name).stat() for name in ("entry.json", "image.sif"))
+    return tuple((info.st_ino, info.st_size, info.st_mtime_ns) for info in found)
+
+
+def _check(sif: Path, entry: Entry) -> None:
+    info = sif.stat()
+    if info.st_size != entry.sif_bytes:
+        raise ParseError(f"image.sif has {info.st_size} bytes instead of {entry.sif_bytes}")
+    if info.st_mtime_ns != entry.sif_mtime_ns and _sha256_of(sif) != entry.sif_sha256:
+        raise ParseError("image.sif was changed")
 
 
 def _sha256_of(path: Path) -> str:
