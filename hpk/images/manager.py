@@ -24,6 +24,7 @@ from hpk.images.settings import ImageSettings, image_settings
 from hpk.images.single_flight import FlightEndedError, SingleFlight
 from hpk.images.slots import Slots
 from hpk.images.store import ImageStore, Listed, Meaning
+from hpk.images.tags import Tags
 from hpk.images.threads import in_thread, wholly
 from hpk.model.errors import PermanentError
 from hpk.model.plan import ImagePlan
@@ -47,6 +48,7 @@ class ImageManager:
         self._settings = settings or image_settings(load_config(paths).images)
         self._store = ImageStore(paths)
         self._registry = Registry(insecure=self._settings.insecure_registries)
+        self._tags = Tags(self._registry.current_digest)
         self._converter = Converter(
             runtime_path=self._settings.runtime_path,
             scratch=self._settings.scratch or Path(tempfile.gettempdir()),
@@ -105,6 +107,7 @@ class ImageManager:
         """End conversions under way and let go of connections."""
         await self._builds.close()
         await self._files.close()
+        await self._tags.close()
         await self._registry.close()
 
     def listing(self) -> tuple[Listed, ...]:
@@ -143,7 +146,7 @@ class ImageManager:
         before = await in_thread(self._store.meaning, parsed)
         if before is None:
             return None
-        digest = await self._registry.current_digest(parsed)
+        digest = await self._tags.current_digest(parsed)
         if digest is None:
             return None
         known = await in_thread(self._store.meaning, parsed.with_digest(digest))

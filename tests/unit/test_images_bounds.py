@@ -12,6 +12,8 @@ from typing import Any, cast
 import pytest
 
 from hpk.images.manager import ImageSettings
+from hpk.images.reference import Reference, parse_reference
+from hpk.images.tags import Tags
 from kubelet.api.apiserver import ApiServer
 from kubelet.pods.pod_images import PodImages
 from kubelet.status.events import EventRecorder
@@ -156,3 +158,25 @@ async def test_a_pod_that_goes_ends_the_conversion_that_it_alone_waited_for(
         lambda: not Path(f"/proc/{pid}").exists() and not world.leftovers(),
         what="the conversion's end",
     )
+
+
+async def test_a_thousand_pods_of_one_tag_ask_its_registry_once() -> None:
+    asked: list[Reference] = []
+    answered = asyncio.Event()
+
+    async def ask(reference: Reference) -> str:
+        asked.append(reference)
+        await answered.wait()
+        return f"sha256:{len(asked)}"
+
+    tags = Tags(ask, fresh_s=3600)
+    one, other = parse_reference("a.example/app:1"), parse_reference("a.example/app:2")
+    waiting = [asyncio.create_task(tags.current_digest(one)) for _ in range(1000)]
+    await asyncio.sleep(0)
+    answered.set()
+    assert set(await asyncio.gather(*waiting)) == {"sha256:1"}
+    assert await tags.current_digest(one) == "sha256:1"
+    assert await tags.current_digest(other) == "sha256:2"
+    assert asked == [one, other]
+    always = Tags(ask, fresh_s=0)
+    assert [await always.current_digest(one) for _ in range(2)] == ["sha256:3", "sha256:4"]
