@@ -73,7 +73,10 @@ def _write(data: dict[str, Any]) -> None:
 
 
 def _held(data: dict[str, Any]) -> list[held.Held]:
-    return [held.Held(**data["held"][key]) for key in sorted(data["held"], key=int)]
+    """What was measured of each count, by this program and not by an older one."""
+    fields = {field.name for field in dataclasses.fields(held.Held)}
+    counts = sorted(data["held"], key=int)
+    return [held.Held(**data["held"][n]) for n in counts if data["held"][n].keys() == fields]
 
 
 def text_of(data: dict[str, Any]) -> str:
@@ -89,8 +92,8 @@ def text_of(data: dict[str, Any]) -> str:
         parts.append(report.short_text(running.Short(**data["short"])))
     if "running" in data:
         parts.append(report.running_text(running.Running(**data["running"])))
-    if data["held"]:
-        parts.append(report.held_text(_held(data)))
+    if found := _held(data):
+        parts.append(report.held_text(found))
     return "\n\n".join(parts)
 
 

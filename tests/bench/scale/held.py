@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 from tests.bench import usage
 from tests.bench.scale.lab import (
+    api_requests,
     ask,
     held_pod,
     pods_there,
     queued,
+    requests_each,
     start_anew,
     submitted,
     wait_queue_empty,
@@ -49,6 +51,7 @@ class Held:
     :param kubelet_kib: of memory, for a held pod; api_kib the same.
     :param idle_share: of one processor, with all of them held; api_idle_share the same.
     :param restart_s: from the kubelet's end until a new Pod was submitted and all was quiet.
+    :param requests: to the API server for each pod, all clients' together; delete_requests alike.
     :param deleted_per_s: from one request for all to the last job's and Pod's end.
     :param api_after_mib: memory of the API server when all were deleted.
     """
@@ -70,13 +73,15 @@ class Held:
     restart_first_s: float
     deleted_per_s: float
     delete_cpu_ms: dict[str, float]
+    requests: dict[str, float]
+    delete_requests: dict[str, float]
 
 
 def run(cluster: Cluster, count: int) -> Held:
     """Measure; the namespace and the queue are empty before and after."""
     machine = cluster.machine
     start_anew(cluster)
-    before, before_jobs = look(machine), submitted(cluster)
+    before, before_jobs, asked = look(machine), submitted(cluster), api_requests(cluster)
     made = ask(cluster, "create", name="held", count=count, manifest=held_pod())
     all_in = wait(
         lambda: submitted(cluster) >= before_jobs + count,
@@ -85,11 +90,12 @@ def run(cluster: Cluster, count: int) -> Held:
         timeout_s=60 + count,
     )
     settle(machine)
-    after = look(machine)
+    after, all_asked = look(machine), api_requests(cluster)
     idle, api_idle = _idle(cluster)
     first_s, restart_s = _restart(cluster)
+    before_end = api_requests(cluster)
     deleted_s, delete_cpu = _delete(cluster, count + 1)
-    emptied = look(machine)
+    emptied, end_asked = look(machine), api_requests(cluster)
     one, eight = _bare(cluster, count, 1), _bare(cluster, count, 8)
     return Held(
         count=count,
@@ -109,6 +115,8 @@ def run(cluster: Cluster, count: int) -> Held:
         restart_first_s=first_s,
         deleted_per_s=(count + 1) / deleted_s,
         delete_cpu_ms=delete_cpu,
+        requests=requests_each(asked, all_asked, count),
+        delete_requests=requests_each(before_end, end_asked, count),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,22 @@ def pods_there(cluster: Cluster) -> int:
     url = f"/api/v1/namespaces/{cluster.namespace}/pods?limit=1"
     answer = json.loads(cluster.run(["kubectl", "get", "--raw", url]).stdout)
     return len(answer["items"]) + int(answer["metadata"].get("remainingItemCount") or 0)
+
+
+def api_requests(cluster: Cluster) -> Counter[str]:
+    """How often the API server was asked for what so far: ``PATCH pods/status`` → times."""
+    found: Counter[str] = Counter()
+    for line in cluster.run(["kubectl", "get", "--raw", "/metrics"]).stdout.splitlines():
+        if not line.startswith("apiserver_request_total{"):
+            continue
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+        what = "/".join(filter(None, (labels["resource"], labels["subresource"])))
+        if labels["verb"] in ("POST", "PUT", "PATCH", "APPLY", "DELETE", "GET"):
+            found[f"{labels['verb']} {what}"] += int(float(line.rpartition(" ")[2]))
+    return found
+
+
+def requests_each(before: Counter[str], after: Counter[str], count: int) -> dict[str, float]:
+    """Of one pod, the most frequent first; what is not asked for pods' sake is left out."""
+    each = {what: times / count for what, times in (after - before).items()}
+    return {what: n for what, n in sorted(each.items(), key=lambda item: -item[1]) if n >= 0.2}

@@ -8,7 +8,7 @@ from tests.bench.scale.chart import chart
 from tests.bench.scale.held import Held
 from tests.bench.scale.running import Running, Short, Starts, median, percentile
 
-_SHOWN = 6
+_SHOWN = 8
 _SLO_S = 5.0
 
 
@@ -47,6 +47,15 @@ def held_text(found: Sequence[Held]) -> str:
             "",
             *_table(
                 "pods", [f"{h.count:,}" for h in found], _costs([h.delete_cpu_ms for h in found])
+            ),
+            "",
+            "Requests to the API server for a pod, all clients' together; first until it is held,"
+            " then of its deletion:",
+            "",
+            *_table("pods", [f"{h.count:,}" for h in found], _costs([h.requests for h in found])),
+            "",
+            *_table(
+                "pods", [f"{h.count:,}" for h in found], _costs([h.delete_requests for h in found])
             ),
             "",
             "![what a held pod costs](scale-cost.svg)",

@@ -14,7 +14,7 @@ from tests.bench.usage import API_SERVER, KUBELET, lab_cpu_s, look, settle, wait
 from tests.e2e.cluster import BUSYBOX, Cluster, Json, pod
 
 SHORT, SHORT_AT_ONCE = 150, 50
-_EXEC = "apptainer -q exec --contain --cleanenv --userns {image}"
+_EXEC = "apptainer -q exec --contain --cleanenv --userns IMAGE"
 BARE_SHORT = f"""#!/bin/bash
 # COUNT jobs that run true in the image, by eight loops at once: COUNT
 set -euo pipefail
@@ -133,7 +133,7 @@ def run_short(cluster: Cluster, count: int = SHORT) -> Short:
         wait_queue_empty(cluster)
         settle(machine)
         bare_cpu, began = lab_cpu_s(machine), time.monotonic()
-        script = BARE_SHORT.format(image=image)
+        script = BARE_SHORT.replace("IMAGE", image)
         cluster.run(["bash", "-s", str(count)], stdin=script, timeout_s=600)
         ended = wait(lambda: queued(cluster) == 0, "no jobs", pause_s=0.2, timeout_s=900)
         return Short(
@@ -168,7 +168,7 @@ def run_starts(cluster: Cluster, count: int) -> Starts:
             name="start",
             count=count + 1,
             manifest=pod("start", "sleep", "1000000"),
-            script=BARE_START.format(image=image),
+            script=BARE_START.replace("IMAGE", image),
         )
     pods, bare = answer["pods"][1:], answer["bare"][1:]
     return Starts(
