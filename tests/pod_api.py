@@ -22,11 +22,14 @@ _MERGE_KEYS = {"conditions": "type", "hostIPs": "ip", "podIPs": "ip"}
 
 @dataclass
 class PodApi:
-    """``pods`` by name, ``events`` by name; ``patches`` are the statuses that were sent."""
+    """``pods`` by name, ``events`` by name; ``patches`` are the statuses that were sent,
+    ``deletions`` the names, ``event_writes`` how often an Event was made or changed."""
 
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
     patches: list[dict[str, Any]] = field(default_factory=list)
+    deletions: list[str] = field(default_factory=list)
+    event_writes: int = 0
     version: int = 100
     store: str = "store-1"
 
@@ -62,6 +65,9 @@ class PodApi:
         if parts[-1] == "status" and request.method == "PATCH":
             assert request.content_type == "application/strategic-merge-patch+json"
             return self._patch_status(parts[-2], await request.json())
+        if parts[-2] == "pods" and request.method == "DELETE":
+            self.deletions.append(parts[-1])
+            return web.json_response({})
         if "events" in parts:
             return self._event(request.method, parts, await request.json())
         return web.json_response({"reason": "NotFound", "message": request.path}, status=404)
@@ -96,6 +102,7 @@ class PodApi:
         return web.json_response(self.watched(name))
 
     def _event(self, method: str, parts: list[str], body: dict[str, Any]) -> web.Response:
+        self.event_writes += 1
         if method == "POST":
             name = body["metadata"]["name"]
             if name in self.events:

@@ -41,7 +41,8 @@ class PodReporter:
         if outcome is not None and outcome.reason and not expected:
             self._events.warning(pod, outcome.reason, outcome.message)
         waiting = queue_waiting(view.seen.job)
-        if waiting.reason != self._queue_reason and waiting.message:
+        is_new = waiting.reason != self._queue_reason and not _shows(pod, waiting)
+        if is_new and waiting.message:
             self._events.normal(pod, "SlurmJobPending", waiting.message)
         self._queue_reason = waiting.reason
         if view.seen.record is not None:
@@ -157,6 +158,14 @@ class PodReporter:
         )
         if not await self._statuses.update(pod, status):
             log.info("pod has gone from the API server uid=%s", pod["metadata"]["uid"])
+
+
+def _shows(pod: Json, waiting: Waiting) -> bool:
+    """Whether the Pod says so already: a kubelet before this one told why it waits."""
+    for status in (pod.get("status") or {}).get("containerStatuses") or []:
+        if (status["state"].get("waiting") or {}).get("reason") == waiting.reason:
+            return True
+    return False
 
 
 def _containers(plan: PodPlan | None) -> tuple[ContainerPlan, ...]:

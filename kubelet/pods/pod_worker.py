@@ -200,7 +200,8 @@ class PodWorker:
             if actions.stop is not None:
                 written &= await self._stop.stop(self.pod, view.attempt, actions.stop)
         try:
-            if self._has_object and not (view.attempt is None and view.is_over):
+            ends_unsaid = actions.cancel and view.outcome is None and self._deletion is not None
+            if self._has_object and not ((view.attempt is None and view.is_over) or ends_unsaid):
                 await self._reporter.report(self.pod, view)
         finally:
             if actions.cancel and view.attempt is not None:

@@ -7,6 +7,7 @@ Only until the watch has caught up with our last write, that write's answer stan
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from kubelet.api.apiserver import ApiError, ApiServer, Json, pod_path, resource_
 from kubelet.status.status_patch import plan_status_patch
 
 log = logging.getLogger(__name__)
+
+_DELETE_AGAIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class StatusManager:
     def __init__(self, api: ApiServer) -> None:
         self._api = api
         self._written: dict[str, _Written] = {}
+        self._deleted_at_s: dict[str, float] = {}
 
     def latest(self, pod: Json) -> Json:
         """The Pod with the newest status that is known, though the watch may not show it yet."""
@@ -91,10 +95,19 @@ class StatusManager:
         return True
 
     async def finish_deletion(self, pod: Mapping[str, Any]) -> None:
-        """Delete the Pod object: nothing of it runs any more."""
+        """Delete the Pod object: nothing of it runs any more.
+
+        Once, however often it is asked for before the watch shows that the Pod is gone. One that
+        stays, for its finalizers, goes with the last of them.
+        """
         meta = pod["metadata"]
-        await self._api.delete(pod_path(meta["namespace"], meta["name"]), uid=meta["uid"])
+        uid, now_s = meta["uid"], time.monotonic()
+        if now_s - self._deleted_at_s.get(uid, -_DELETE_AGAIN_S) < _DELETE_AGAIN_S:
+            return
+        await self._api.delete(pod_path(meta["namespace"], meta["name"]), uid=uid)
+        self._deleted_at_s[uid] = now_s
 
     def forget(self, uid: str) -> None:
         """The Pod is gone."""
         self._written.pop(uid, None)
+        self._deleted_at_s.pop(uid, None)

@@ -83,6 +83,17 @@ async def test_a_phase_is_told_once(
     assert [text.rpartition(" ")[2] for text in told] == ["phase=Running"]
 
 
+async def test_a_pod_is_deleted_once(served: tuple[PodApi, StatusManager]) -> None:
+    pods, statuses = served
+    pod = pods.add("web", {"phase": "Failed"})
+    for _ in range(3):
+        await statuses.finish_deletion(pod)
+    assert pods.deletions == ["web"]
+    statuses.forget(pod["metadata"]["uid"])
+    await statuses.finish_deletion(pod)
+    assert pods.deletions == ["web", "web"]
+
+
 async def test_a_pod_that_is_gone_or_another_by_now_is_told(
     served: tuple[PodApi, StatusManager],
 ) -> None:
