@@ -19,7 +19,7 @@ from hpk.model.ids import Nonce, PodRef, PodUid
 from kubelet.api.apiserver import ApiError, Json
 from kubelet.evidence.observations import Observation
 from kubelet.evidence.outcome import Outcome, pod_outcome
-from kubelet.pods.actions import Deletion, PodView, compute_actions
+from kubelet.pods.actions import Actions, Deletion, PodView, compute_actions
 from kubelet.pods.pod_admission import PodAdmission
 from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.pod_state import PodState
@@ -37,6 +37,9 @@ _BEGIN_AGAIN_MOST = 3
 """How often a pod that does not always restart is submitted again when its jobs break down before
 it has begun."""
 _WRITE_AGAIN_S = 5.0
+_FIRST_WORD_S = 3.0
+"""How long a pod that was just submitted waits for Slurm's first word about its job, to write one
+status instead of two."""
 _BATCH_S = 0.1
 """The least time between the end of a sync and a next one that something woke."""
 
@@ -57,6 +60,7 @@ class PodWorker:
         self._cancelled_for: Outcome | None = None
         self._began: Nonce | None = None
         self._broke_down = 0
+        self._launched_at_s: float | None = None
         self.state = PodState(
             self.ref, paths=services.paths, files=services.files, submitter=services.submitter
         )
@@ -191,7 +195,9 @@ class PodWorker:
                 await self._services.submitter.recover(view.attempt)
             return False, 0
         if actions.launch:
-            return False, await self._admission.launch(self.pod)
+            again_s = await self._admission.launch(self.pod)
+            self._launched_at_s = time.monotonic()
+            return False, again_s
         if actions.revoke and view.attempt is not None and view.outcome is not None:
             await self._revoke(view.attempt, view.outcome)
             return False, 0
@@ -200,8 +206,8 @@ class PodWorker:
             if actions.stop is not None:
                 written &= await self._stop.stop(self.pod, view.attempt, actions.stop)
         try:
-            ends_unsaid = actions.cancel and view.outcome is None and self._deletion is not None
-            if self._has_object and not ((view.attempt is None and view.is_over) or ends_unsaid):
+            first_word_s = self._first_word_s(view)
+            if self._has_object and not first_word_s and _is_worth_telling(view, actions):
                 await self._reporter.report(self.pod, view)
         finally:
             if actions.cancel and view.attempt is not None:
@@ -220,7 +226,18 @@ class PodWorker:
             return True, None
         if not written:
             return False, min(_WRITE_AGAIN_S, actions.again_s or _WRITE_AGAIN_S)
+        if first_word_s:
+            return False, min(first_word_s, actions.again_s or first_word_s)
         return False, 0 if actions.mark_ended else actions.again_s
+
+    def _first_word_s(self, view: PodView) -> float:
+        """How long to wait for what Slurm will say of a new job in a moment; 0.0 for not at all."""
+        is_known = view.seen.job is not None or view.seen.record is not None
+        if self._launched_at_s is None or view.attempt is None:
+            return 0.0
+        if is_known or view.outcome is not None or view.deletion is not None:
+            return 0.0
+        return max(0.0, self._launched_at_s + _FIRST_WORD_S - view.now_s)
 
     def _view(self) -> PodView:
         journal, attempt = self.state.journal, self.state.current
@@ -245,8 +262,9 @@ class PodWorker:
         return attempt.nonce != self._began and (always or self._broke_down < _BEGIN_AGAIN_MOST)
 
     async def _revoke(self, attempt: Attempt, outcome: Outcome) -> None:
-        self.state.submitting()
-        if not await self._services.submitter.revoke(attempt):
+        async with self.state.submission():
+            is_free = await self._services.submitter.revoke(attempt)
+        if not is_free:
             self._began = attempt.nonce
             return
         self._services.submitter.job_ended()
@@ -268,3 +286,11 @@ class PodWorker:
         directory = self._services.paths.pod_dir(self.ref.uid)
         await self._services.files.do(partial(shutil.rmtree, directory, ignore_errors=True))
         log.info("pod gone pod=%s uid=%s", self.ref, self.ref.uid)
+
+
+def _is_worth_telling(view: PodView, actions: Actions) -> bool:
+    """Whether the status says anything that lasts: not right before a deleted Pod's job is
+    cancelled, whose end will be told."""
+    if view.attempt is None and view.is_over:
+        return False
+    return not (actions.cancel and view.deletion is not None and view.outcome is None)
