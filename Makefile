@@ -9,7 +9,7 @@ PYTEST := .venv/bin/pytest --durations=15 -n $(WORKERS) --max-worker-restart 0 \
 	--dist loadfile --no-loadscope-reorder
 STEP := scripts/step
 
-.PHONY: help preflight setup demo demo-down test fresh check unit slurm e2e long bench scale \
+.PHONY: help preflight setup demo demo-down test fresh check unit slurm e2e long bench scale chaos \
 	conformance clean
 
 help: ## what there is
