@@ -30,7 +30,7 @@ echo "$GOFLAGS $CGO_ENABLED" >> "$GO_CALLS"
 if [ -n "${GO_FAIL:-}" ]; then echo "package x: no such module" >&2; exit 1; fi
 for argument; do case $argument in -o=*) output=${argument#-o=} ;; esac; done
 echo some/package >&2
-sleep 0.3
+until [ -z "${GO_GATE:-}" ] || [ -e "$GO_GATE" ]; do sleep 0.05; done
 printf 'built' > "$output"
 """
 
@@ -39,13 +39,26 @@ printf 'built' > "$output"
 class Told:
     """A Reporter that remembers."""
 
-    steps: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list, kw_only=True)
 
     def step(self, name: str, text: str) -> None:
         self.steps.append(f"{name}: {text}")
 
     def done(self, name: str, text: str) -> None:
         self.steps.append(f"{name} done: {text}")
+
+
+@dataclass
+class Gate(Told):
+    """Opens a gate once it was told all of these."""
+
+    path: Path
+    wanted: tuple[str, ...]
+
+    def step(self, name: str, text: str) -> None:
+        super().step(name, text)
+        if all(any(word in step for step in self.steps) for word in self.wanted):
+            self.path.touch()
 
 
 @pytest.fixture
@@ -137,9 +150,14 @@ def test_what_upstream_programs_print() -> None:
     assert PROGRAMS["coredns"].prints_version("CoreDNS-1.15.0\nlinux/amd64, go1.26.8, ")
 
 
-async def test_a_missing_program_is_built_once_for_all(paths: HpkPaths) -> None:
+async def test_a_missing_program_is_built_once_for_all(
+    paths: HpkPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _program(Path(os.environ["PATH"].split(":")[0]) / "go", FAKE_GO)
-    config, told = BinariesConfig(sources=("build",)), Told()
+    # Whoever builds goes on once the other waits for it, and both were told.
+    told = Gate(tmp_path / "gate", ("packages compiled", "waiting for another process"))
+    monkeypatch.setenv("GO_GATE", str(told.path))
+    config = BinariesConfig(sources=("build",))
     both = await asyncio.gather(
         ensure_all(paths, config, told, ["etcd"]), ensure_all(paths, config, told, ["etcd"])
     )
