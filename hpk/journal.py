@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -92,6 +94,21 @@ class PodJournal:
         return None
 
 
+class JournalChangedError(OSError):
+    """Somebody else wrote the journal meanwhile; look at it again."""
+
+
+_locks: weakref.WeakValueDictionary[PodUid, threading.Lock] = weakref.WeakValueDictionary()
+_locks_lock = threading.Lock()
+
+
+def _lock_of(uid: PodUid) -> threading.Lock:
+    """Of one Pod's journal, among this process's threads: no other process writes it, and one that
+    hangs must not hinder other Pods."""
+    with _locks_lock:
+        return _locks.setdefault(uid, threading.Lock())
+
+
 def record_step(
     paths: HpkPaths,
     pod: PodRef,
@@ -107,7 +124,8 @@ def record_step(
     """
     line = _line(pod, step, nonce=nonce, placement=placement)
     sync = step not in (Step.SUBMITTED, Step.REFUSED)
-    append_line(paths.journal(pod.uid), line, sync=sync)
+    with _lock_of(pod.uid):
+        append_line(paths.journal(pod.uid), line, sync=sync)
 
 
 def begin_attempt(paths: HpkPaths, old: PodJournal | None, pod: PodRef, nonce: Nonce) -> Attempt:
@@ -117,16 +135,19 @@ def begin_attempt(paths: HpkPaths, old: PodJournal | None, pod: PodRef, nonce: N
     of one attempt.
 
     :param old: the Pod's journal so far, none of whose attempts may have a job.
+    :raises JournalChangedError: it says something else by now; nothing was written.
     """
     attempt = Attempt(pod=pod, nonce=nonce, intent_at_s=time.time())
-    if old is None or not old.attempts:
-        record_step(paths, pod, Step.INTENT, nonce=nonce)
+    with _lock_of(pod.uid):
+        if read_pod(paths, pod.uid) != old:
+            raise JournalChangedError(f"the journal of {pod} has changed meanwhile")
+        line = _line(pod, Step.INTENT, nonce=nonce)
+        if old is None or not old.attempts:
+            append_line(paths.journal(pod.uid), line, sync=True)
+            return attempt
+        lines = [_line(pod, Step.DELETE), line] if old.deleted else [line]
+        write_atomically(paths.journal(pod.uid), "".join(f"{line}\n" for line in lines))
         return attempt
-    lines = [_line(pod, Step.INTENT, nonce=nonce)]
-    if old.deleted:
-        lines.insert(0, _line(pod, Step.DELETE))
-    write_atomically(paths.journal(pod.uid), "".join(f"{line}\n" for line in lines))
-    return attempt
 
 
 def _line(

@@ -12,11 +12,12 @@ through here can be done twice, and late.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,6 +59,7 @@ class SharedFiles:
         self._idle = 0
         self._changed = threading.Condition()
         self._running: dict[int, float] = {}
+        self._last: dict[Hashable, asyncio.Event] = {}
         self._bulk = asyncio.Semaphore(max(1, threads // 2))
 
     @property
@@ -75,20 +77,52 @@ class SharedFiles:
 
         :raises StalledError: it took longer than ``deadline_s``. It may still be done.
         """
-        limit_s = self._deadline_s if deadline_s is None else deadline_s
-        future = self._submit(lambda: function(*arguments))
-        try:
-            async with asyncio.timeout(limit_s):
-                return await asyncio.wrap_future(future)
-        except TimeoutError as error:
-            if isinstance(error, StalledError) or (future.done() and not future.cancelled()):
-                raise
-            raise StalledError(limit_s) from error
+        async with self._deadline(deadline_s):
+            return await _result(self._submit(lambda: function(*arguments)))
+
+    async def do_in_turn(
+        self,
+        turn: Hashable,
+        function: Callable[..., T],
+        *arguments: Any,
+        deadline_s: float | None = None,
+    ) -> T:
+        """The same, begun only when what was begun before with this ``turn`` has really ended: what
+        was given up may go on for minutes, and must not undo what came after it."""
+        async with self._deadline(deadline_s):
+            while (last := self._last.get(turn)) is not None:
+                await last.wait()
+            ended = self._last[turn] = asyncio.Event()
+
+            def end() -> None:
+                del self._last[turn]
+                ended.set()
+
+            future = self._submit(lambda: function(*arguments))
+            future.add_done_callback(_on_this_loop(end))
+            return await _result(future)
 
     async def do_bulk(self, function: Callable[..., T], *arguments: Any) -> T:
-        """The same for reading much: such calls never take all the threads."""
-        async with self._bulk:
-            return await self.do(function, *arguments)
+        """The same for reading much: such calls never take all the threads, not even those that
+        were given up and still hang."""
+        async with self._deadline(None):
+            await self._bulk.acquire()
+            future = self._submit(lambda: function(*arguments))
+            future.add_done_callback(_on_this_loop(self._bulk.release))
+            return await _result(future)
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self, deadline_s: float | None) -> AsyncIterator[None]:
+        limit_s = self._deadline_s if deadline_s is None else deadline_s
+        timeout = asyncio.timeout(limit_s)
+        try:
+            async with timeout:
+                yield
+        except TimeoutError as error:
+            # Else it is the file system's own, of what was asked for.
+            if timeout.expired():
+                raise StalledError(limit_s) from error
+            raise
 
     async def keep_looking(self) -> None:
         """Look at the home now and then, until cancelled, and say when it stalls and comes back."""
@@ -140,3 +174,18 @@ def _settle(future: Future[T], call: Callable[[], T]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+async def _result(future: Future[T]) -> T:
+    return await asyncio.wrap_future(future)
+
+
+def _on_this_loop(call: Callable[[], None]) -> Callable[[object], None]:
+    """For a thread to call: it is called on the loop that runs now, unless that has ended."""
+    loop = asyncio.get_running_loop()
+
+    def tell(_: object) -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(call)
+
+    return tell

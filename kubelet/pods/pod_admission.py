@@ -16,6 +16,7 @@ from hpk.model.plan import PodPlan
 from hpk.planning.admission import admit_pod
 from hpk.planning.plan import plan_pod
 from kubelet.api.apiserver import Json
+from kubelet.back_off import doubled_s
 from kubelet.pods.pod_images import PodImages
 from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.pod_state import PodState
@@ -112,8 +113,9 @@ class PodAdmission:
     async def _submit(self, pod: Json, plan: PodPlan) -> float | None:
         try:
             created = pod["metadata"].get("creationTimestamp") or ""
-            async with self._state.submission():
-                attempt = await self._services.submitter.submit(self._ref, plan, created=created)
+            attempt = await self._services.submitter.submit(
+                self._ref, plan, created=created, under_way=self._state.submission
+            )
         except PermanentError as error:
             return await self._refuse(pod, error.reason or "SlurmRefused", str(error))
         except TransientError as error:
@@ -141,7 +143,7 @@ class PodAdmission:
         if (pod["spec"].get("restartPolicy") or "Always") != "Always":
             await self._reporter.reject(pod, reason, message)
             return None
-        again_s: float = min(_REFUSED_AGAIN_S * 2**self._refusals, _REFUSED_MOST_S)
+        again_s = doubled_s(self._refusals, first_s=_REFUSED_AGAIN_S, most_s=_REFUSED_MOST_S)
         self._refusals += 1
         self._refused_until_s = time.monotonic() + again_s
         self._refused_as = self._circumstances(pod)

@@ -14,6 +14,7 @@ from hpk.images.errors import ERR_IMAGE_PULL, ImageError
 from hpk.model.errors import HpkError
 from hpk.model.plan import ImagePlan
 from kubelet.api.apiserver import Json
+from kubelet.back_off import doubled_s
 from kubelet.status.container_statuses import Waiting
 from kubelet.status.events import EventRecorder
 
@@ -118,8 +119,8 @@ class PodImages:
         return image
 
     def _failed(self, pod: Json, error: ImageError) -> None:
+        pause_s = doubled_s(self._failures, first_s=_RETRY_FIRST_S, most_s=_RETRY_MOST_S)
         self._failures += 1
-        pause_s = min(_RETRY_FIRST_S * 2 ** (self._failures - 1), _RETRY_MOST_S)
         self._failure, self._failed_at_s = error, time.monotonic()
         self._again_at_s = self._failed_at_s + pause_s
         self._events.warning(pod, "Failed", str(error))

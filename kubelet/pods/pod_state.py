@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
@@ -80,7 +81,7 @@ class PodState:
         """
         if self._settled.is_set():
             return
-        journal, tokens = await self._files.do(self._read)
+        journal, tokens = await self._files.do_in_turn(self._ref.uid, self._read)
         self.journal, self._tokens = journal, tokens
         self._settled.set()
 
@@ -122,8 +123,13 @@ class PodState:
         """
         nonce = attempt.nonce if attempt is not None else None
         try:
-            await self._files.do(
-                _record, self._paths, self._ref, step, nonce, deadline_s=_RECORD_WITHIN_S
+            await self._files.do_in_turn(
+                self._ref.uid,
+                partial(record_step, nonce=nonce),
+                self._paths,
+                self._ref,
+                step,
+                deadline_s=_RECORD_WITHIN_S,
             )
         except OSError as error:
             log.warning("%s not journalled pod=%s error=%s", step.value, self._ref, error)
@@ -144,10 +150,6 @@ class PodState:
             except FileNotFoundError:
                 continue
         return journal, tokens
-
-
-def _record(paths: HpkPaths, ref: PodRef, step: Step, nonce: Nonce | None) -> None:
-    record_step(paths, ref, step, nonce=nonce)
 
 
 def _with_step(journal: PodJournal, step: Step, nonce: Nonce | None) -> PodJournal:

@@ -17,6 +17,7 @@ from hpk.journal import Attempt, PodJournal, Step
 from hpk.model.errors import TransientError
 from hpk.model.ids import Nonce, PodRef, PodUid
 from kubelet.api.apiserver import ApiError, Json
+from kubelet.back_off import doubled_s
 from kubelet.evidence.observations import Observation
 from kubelet.evidence.outcome import Outcome, pod_outcome
 from kubelet.pods.actions import Actions, Deletion, PodView, compute_actions
@@ -76,12 +77,13 @@ class PodWorker:
 
     def update(self, pod: Json) -> None:
         """The Pod changed."""
-        is_news = not (self._has_object and self._services.statuses.is_own_write(pod))
+        is_known = self._has_object and self._services.statuses.is_own_write(pod, self.pod)
+        deletion = self._deletion
         self.pod = pod
         self._has_object = True
         if pod["metadata"].get("deletionTimestamp"):
             self._observe_deletion(gone=False)
-        if is_news:
+        if not is_known or self._deletion != deletion:
             self._wake.set()
 
     def object_gone(self, pod: Json) -> None:
@@ -270,7 +272,7 @@ class PodWorker:
         self._services.submitter.job_ended()
         self._services.pleg.untrack(attempt.nonce)
         self._services.observations.forget(attempt.nonce)
-        after_s = min(_BEGIN_AGAIN_S * 2**self._broke_down, _BEGIN_AGAIN_MOST_S)
+        after_s = doubled_s(self._broke_down, first_s=_BEGIN_AGAIN_S, most_s=_BEGIN_AGAIN_MOST_S)
         self._broke_down += 1
         await self._admission.begin_again(
             self.pod, outcome.reason, outcome.message, after_s=after_s
@@ -284,7 +286,9 @@ class PodWorker:
             self._services.observations.forget(attempt.nonce)
         self._services.statuses.forget(self.ref.uid)
         directory = self._services.paths.pod_dir(self.ref.uid)
-        await self._services.files.do(partial(shutil.rmtree, directory, ignore_errors=True))
+        await self._services.files.do_in_turn(
+            self.ref.uid, partial(shutil.rmtree, directory, ignore_errors=True)
+        )
         log.info("pod gone pod=%s uid=%s", self.ref, self.ref.uid)
 
 

@@ -51,13 +51,20 @@ class StatusManager:
             del self._written[pod["metadata"]["uid"]]
         return pod
 
-    def is_own_write(self, pod: Json) -> bool:
-        """Whether the watch shows the Pod exactly as our last write left it."""
+    def is_own_write(self, pod: Json, before: Json) -> bool:
+        """Whether the Pod is as our last write left it, and nothing else has happened to it.
+
+        A list may show at once what somebody changed and what we wrote after that: the version is
+        our write's then, but the change is news.
+
+        :param before: the Pod as it was shown last.
+        """
         written = self._written.get(pod["metadata"]["uid"])
         if written is None or resource_version(pod) != written.version:
             return False
+        is_all_ours = not written.left
         self.latest(pod)  # what was written need not be kept any longer
-        return True
+        return is_all_ours and _without_status(pod) == _without_status(before)
 
     async def update(self, pod: Json, status: Json) -> bool:
         """Write the status.
@@ -111,3 +118,12 @@ class StatusManager:
         """The Pod is gone."""
         self._written.pop(uid, None)
         self._deleted_at_s.pop(uid, None)
+
+
+def _without_status(pod: Json) -> Json:
+    metadata = {
+        name: value
+        for name, value in pod["metadata"].items()
+        if name not in ("resourceVersion", "managedFields")
+    }
+    return {**pod, "metadata": metadata, "status": None}

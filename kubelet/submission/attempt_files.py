@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from hpk.durable import private_directory, write_atomically, write_new
-from hpk.journal import Attempt, PodJournal, begin_attempt, read_pod
+from hpk.journal import Attempt, JournalChangedError, PodJournal, begin_attempt, read_pod
 from hpk.model import codec
 from hpk.model.ids import JobName, Nonce, PodRef
 from hpk.model.layout import AttemptLayout
@@ -47,7 +47,8 @@ class AttemptFiles:
         """Files first, then the journalled intent; sbatch may run when this returns."""
         journal = read_pod(self.paths, pod.uid)
         nonce = _refused(journal)
-        if nonce is None or not Path(self.paths.attempt(pod.uid, nonce).token).exists():
+        is_new = nonce is None or not Path(self.paths.attempt(pod.uid, nonce).token).exists()
+        if nonce is None or is_new:
             nonce = Nonce(secrets.token_hex(8))
             layout = self.paths.attempt(pod.uid, nonce)
             private_directory(Path(layout.root))
@@ -59,7 +60,12 @@ class AttemptFiles:
             layout = self.paths.attempt(pod.uid, nonce)
             for path, text in self._texts(pod, plan, nonce, layout).items():
                 write_atomically(path, text)
-        attempt = begin_attempt(self.paths, journal, pod, nonce)
+        try:
+            attempt = begin_attempt(self.paths, journal, pod, nonce)
+        except JournalChangedError:
+            if is_new:
+                shutil.rmtree(layout.root, ignore_errors=True)
+            raise
         for old in journal.attempts if journal is not None else ():
             if old.nonce != nonce:
                 directory = self.paths.attempt(pod.uid, old.nonce).root

@@ -12,8 +12,10 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from hpk.durable import claim, private_directory
 from hpk.journal import Attempt, Step, record_step
@@ -35,7 +37,10 @@ from kubelet.submission.slots import Slots
 
 log = logging.getLogger(__name__)
 
+UnderWay = Callable[[], AbstractAsyncContextManager[None]]
 REVOKED_BY_KUBELET = "revoked by the kubelet\n"
+T = TypeVar("T")
+
 _AT_ONCE = 8
 """How many sbatch run at once: a thousand pods must not be a thousand processes."""
 _EVERYBODY = ""
@@ -74,10 +79,13 @@ class Submitter:
         self._slots = Slots(_AT_ONCE)
         self._timer: asyncio.TimerHandle | None = None
 
-    async def submit(self, pod: PodRef, plan: PodPlan, *, created: str) -> Attempt:
+    async def submit(
+        self, pod: PodRef, plan: PodPlan, *, created: str, under_way: UnderWay
+    ) -> Attempt:
         """Start a new attempt, or the one that was refused once more.
 
         :param created: the Pod's creationTimestamp.
+        :param under_way: entered for as long as the Pod's journal may change.
         :raises PermanentError: Slurm refuses it for good.
         :raises NotYourTurnError: Slurm takes no more for now; the Pod's worker is called.
         :raises TransientError: not now; nothing of the attempt is in Slurm, unless the reason is
@@ -90,7 +98,8 @@ class Submitter:
             async with self._slots.taken(created):
                 scopes = (_EVERYBODY, limit_scope(plan))
                 self._gate.enter(pod.uid, scopes, created, now_s=time.monotonic())
-                return await self._submit(pod, plan, created)
+                async with under_way():
+                    return await self._submit(pod, plan, created)
         finally:
             self._call_next()
 
@@ -111,7 +120,7 @@ class Submitter:
         return attempt
 
     async def _sbatch(self, pod: PodRef, plan: PodPlan) -> Attempt:
-        attempt = await self._shared.do(self._files.prepare, pod, plan)
+        attempt = await self._in_turn(pod, self._files.prepare, pod, plan)
         layout = self._paths.attempt(pod.uid, attempt.nonce)
         try:
             job_id = await self._slurm.submit(Path(layout.script), directory=Path(layout.root))
@@ -144,7 +153,7 @@ class Submitter:
         job_id = await self._slurm.recover(
             attempt.job_name, since_s=attempt.intent_at_s, directory=Path(layout.root)
         )
-        if job_id is None and await self._shared.do(_revoke, layout):
+        if job_id is None and await self._in_turn(attempt.pod, _revoke, layout):
             log.info("submission revoked pod=%s nonce=%s", attempt.pod, attempt.nonce)
             await self._record(attempt.pod, Step.REVOKED, attempt.nonce)
             return None
@@ -162,7 +171,7 @@ class Submitter:
         :raises OSError: it cannot be written down now.
         """
         layout = self._paths.attempt(attempt.pod.uid, attempt.nonce)
-        if not await asyncio.to_thread(_revoke, layout):
+        if not await self._in_turn(attempt.pod, _revoke, layout):
             return False
         log.info("attempt never began pod=%s job=%s", attempt.pod, attempt.job_id)
         await self._record(attempt.pod, Step.REVOKED, attempt.nonce)
@@ -217,20 +226,15 @@ class Submitter:
 
     async def _submitted(self, attempt: Attempt, job_id: SlurmJobId) -> Attempt:
         placed = dataclasses.replace(attempt, placement=Placement(job_id))
-        await self._shared.do(
-            partial(
-                record_step,
-                self._paths,
-                placed.pod,
-                Step.SUBMITTED,
-                nonce=placed.nonce,
-                placement=placed.placement,
-            )
-        )
+        step = partial(record_step, nonce=placed.nonce, placement=placed.placement)
+        await self._in_turn(placed.pod, step, self._paths, placed.pod, Step.SUBMITTED)
         return placed
 
     async def _record(self, pod: PodRef, step: Step, nonce: Nonce) -> None:
-        await self._shared.do(partial(record_step, self._paths, pod, step, nonce=nonce))
+        await self._in_turn(pod, partial(record_step, nonce=nonce), self._paths, pod, step)
+
+    async def _in_turn(self, pod: PodRef, function: Callable[..., T], *arguments: Any) -> T:
+        return await self._shared.do_in_turn(pod.uid, function, *arguments)
 
 
 def limit_scope(plan: PodPlan) -> Hashable:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from hpk.durable import claim, private_directory, write_atomically
-from hpk.journal import Attempt, Step, known_pods, read_pod, record_step
+from hpk.journal import (
+    Attempt,
+    JournalChangedError,
+    Step,
+    begin_attempt,
+    known_pods,
+    read_pod,
+    record_step,
+)
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState
 from hpk.model.placement import Placement
@@ -145,3 +153,20 @@ def test_a_job_is_known_by_what_it_runs_and_not_by_its_name() -> None:
     assert attempt.owns(a_job(name="allocation", command=""))
     assert not attempt.owns(a_job(command="/home/me/simulate.sh"))
     assert not attempt.owns(a_job(name=f"default/web@{SECOND}", command=""))
+
+
+def test_an_attempt_that_is_begun_late_does_not_wipe_the_one_that_came_before_it(
+    paths: HpkPaths,
+) -> None:
+    record_step(paths, POD, Step.INTENT, nonce=FIRST)
+    record_step(paths, POD, Step.REFUSED, nonce=FIRST)
+    seen = read_pod(paths, POD.uid)
+    begin_attempt(paths, seen, POD, SECOND)
+    record_step(paths, POD, Step.SUBMITTED, nonce=SECOND, placement=Placement(SlurmJobId(42)))
+    for stale in (seen, None):
+        with pytest.raises(JournalChangedError):
+            begin_attempt(paths, stale, POD, Nonce("2" * 16))
+    journal = read_pod(paths, POD.uid)
+    assert journal is not None
+    assert journal.current is not None
+    assert journal.current.job_id == 42

@@ -6,6 +6,7 @@ Slurm and its submission are what a test says they are; they have tests of their
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ from kubelet.pods.worker_services import WorkerServices
 from kubelet.shared_files import SharedFiles
 from kubelet.status.events import EventRecorder
 from kubelet.status.status_manager import StatusManager
-from kubelet.submission.submitter import Submitter
+from kubelet.submission.submitter import Submitter, UnderWay
 from tests.planning import IMAGE, MAIN, SITE, a_pod
 from tests.pod_api import PodApi, serve_pods
 from tests.records import a_record
@@ -49,7 +50,13 @@ class Slurm:
     calls: int = 0
     cancelled: list[tuple[Any, Any]] = field(default_factory=list)
 
-    async def submit(self, pod: PodRef, plan: PodPlan, **_: object) -> Attempt:
+    async def submit(
+        self, pod: PodRef, plan: PodPlan, *, under_way: UnderWay, **_: object
+    ) -> Attempt:
+        async with under_way():
+            return self._submit(pod)
+
+    def _submit(self, pod: PodRef) -> Attempt:
         self.calls += 1
         if self.refusal is not None:
             raise self.refusal
@@ -124,6 +131,12 @@ class World:
         """Until the Pod has been looked at once more."""
         before = self.services.counts["syncs"]
         self.worker.nudge()
+        await self.until(lambda: self.services.counts["syncs"] > before)
+
+    async def shown(self, pod: dict[str, Any]) -> None:
+        """The worker is shown the Pod, and looks at it."""
+        before = self.services.counts["syncs"]
+        self.worker.update(pod)
         await self.until(lambda: self.services.counts["syncs"] > before)
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -221,6 +234,20 @@ async def test_the_owner_of_a_pod_that_is_not_counts_a_failure(world: World) -> 
     run(world)
     await world.until(lambda: world.status["phase"] == "Failed")
     assert world.status["reason"] == "SlurmInvalidQos"
+
+
+async def test_what_came_in_the_list_that_also_showed_our_own_write_is_news(world: World) -> None:
+    run(world)
+    await world.until(lambda: world.conditions().get("Initialized"))
+    await world.looked()
+    name = world.worker.ref.name
+    changes = ({"labels": {"a": "b"}}, {"deletionTimestamp": "x", "deletionGracePeriodSeconds": 5})
+    for change in changes:
+        # Somebody changes the Pod, we write its status after that, and a list shows both at once.
+        world.api.pods[name]["metadata"] |= change
+        world.api.change(name, {"type": "Ready", "status": "True"})
+        await world.services.statuses.update(world.worker.pod, {**world.status, "hostIP": change})
+        await world.shown(copy.deepcopy(world.api.pods[name]))
 
 
 async def test_what_the_kubelet_cancelled_keeps_the_reason_it_did_it_for(

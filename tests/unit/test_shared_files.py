@@ -78,6 +78,39 @@ async def test_reading_much_takes_half_of_the_threads_at_most(tmp_path: Path) ->
     assert most <= 2
 
 
+async def test_reads_that_were_given_up_and_still_hang_take_no_more_threads(
+    tmp_path: Path, hung: Path
+) -> None:
+    files = SharedFiles(tmp_path, threads=4, deadline_s=0.05)
+    for _ in range(6):
+        with pytest.raises(StalledError):
+            await files.do_bulk(hung.read_text)
+    written = files.do((tmp_path / "a").write_text, "x", deadline_s=30.0)
+    assert await written == 1
+
+
+async def test_what_is_done_in_turn_begins_when_the_one_before_has_really_ended(
+    tmp_path: Path, hung: Path
+) -> None:
+    files = SharedFiles(tmp_path)
+    done: list[str] = []
+
+    def first() -> None:
+        hung.read_text()
+        done.append("first")
+
+    with pytest.raises(StalledError):
+        await files.do_in_turn("pod", first, deadline_s=0.05)
+    with pytest.raises(StalledError):
+        await files.do_in_turn("pod", done.append, "given up", deadline_s=0.05)
+    await files.do_in_turn("other", done.append, "other")
+    second = asyncio.ensure_future(files.do_in_turn("pod", done.append, "second"))
+    third = asyncio.ensure_future(files.do_in_turn("pod", done.append, "third"))
+    os.close(os.open(hung, os.O_RDWR))
+    await asyncio.gather(second, third)
+    assert done == ["other", "first", "second", "third"]
+
+
 async def test_a_stall_is_a_problem_until_it_is_over(
     tmp_path: Path, hung: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

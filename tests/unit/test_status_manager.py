@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -111,9 +112,31 @@ async def test_our_own_write_is_known_when_the_watch_shows_it(
     pods, statuses = served
     stale = pods.add("web", {"phase": "Pending"})
     await statuses.update(stale, RUNNING)
-    shown = {**stale, "metadata": pods.pods["web"]["metadata"]}
-    assert statuses.is_own_write(shown)
-    assert not statuses.is_own_write(pods.change("web", DISRUPTED))
+    shown = copy.deepcopy(pods.pods["web"])
+    assert statuses.is_own_write(shown, stale)
+    await statuses.update(shown, {**RUNNING, "phase": "Succeeded"})
+    assert not statuses.is_own_write(pods.change("web", DISRUPTED), shown)
+
+
+@pytest.mark.parametrize("changed", ["metadata", "spec"])
+async def test_our_own_write_with_a_change_of_others_is_news(
+    served: tuple[PodApi, StatusManager], changed: str
+) -> None:
+    pods, statuses = served
+    stale = pods.add("web", {"phase": "Pending"})
+    pods.pods["web"][changed]["labels"] = {"a": "b"}
+    await statuses.update(stale, RUNNING)
+    assert not statuses.is_own_write(copy.deepcopy(pods.pods["web"]), stale)
+
+
+async def test_our_own_write_that_left_what_we_do_not_know_of_is_news(
+    served: tuple[PodApi, StatusManager],
+) -> None:
+    pods, statuses = served
+    stale = pods.add("web", {"phase": "Running"})
+    pods.change("web", phase="Failed")
+    await statuses.update(stale, RUNNING)
+    assert not statuses.is_own_write(copy.deepcopy(pods.pods["web"]), stale)
 
 
 async def test_what_the_api_server_does_not_take_is_not_sent_for_ever(

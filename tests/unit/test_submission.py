@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpk.durable import private_directory
-from hpk.journal import read_pod
+from hpk.journal import Attempt, begin_attempt, read_pod
 from hpk.model.errors import HpkError, PermanentError, TransientError
 from hpk.model.ids import PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, Partition
 from hpk.model.plan.job_spec import SupervisorSettings
 from hpk.statefs import HpkPaths
-from kubelet.shared_files import SharedFiles
-from kubelet.submission import gate
+from kubelet.shared_files import SharedFiles, StalledError
+from kubelet.submission import attempt_files, gate
 from kubelet.submission.gate import NotYourTurnError
 from kubelet.submission.repeated import OVER_S, TIMES, RepeatedRefusals
 from kubelet.submission.slots import Slots
@@ -126,13 +129,13 @@ class Slurm:
 class Kubelet:
     """A submitter and workers that do as they are called."""
 
-    def __init__(self, directory: Path, slurm: Slurm) -> None:
+    def __init__(self, directory: Path, slurm: Slurm, deadline_s: float = 30.0) -> None:
         self.slurm = slurm
         self.paths = HpkPaths(home=directory / "home", cache=directory)
         private_directory(self.paths.pods)
         self.submitter = Submitter(
             paths=self.paths,
-            files=SharedFiles(directory),
+            files=SharedFiles(directory, deadline_s=deadline_s),
             slurm=slurm,
             settings=SupervisorSettings("", "", "", 1, "/tmp", ()),
             zipapp=Path("/x.pyz"),
@@ -142,18 +145,24 @@ class Kubelet:
         self.waiting: list[PodUid] = []
         self.called: list[PodUid] = []
         self.comes = True
+        self.entered = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, uid: PodUid) -> None:
         """One try of one pod's worker."""
         pod = PodRef("ns", f"p-{uid}", uid)
         try:
-            attempt = await self.submitter.submit(pod, PLAN, created=uid)
+            attempt = await self.submitter.submit(pod, PLAN, created=uid, under_way=self._under_way)
         except NotYourTurnError:
             self.waiting.append(uid)
         else:
             assert attempt.job_id is not None
             self.jobs[uid] = attempt.job_id
+
+    @asynccontextmanager
+    async def _under_way(self) -> AsyncIterator[None]:
+        self.entered += 1
+        yield
 
     def _called(self, uid: PodUid) -> None:
         self.called.append(uid)
@@ -201,8 +210,10 @@ async def test_at_a_submit_limit_one_tries_and_the_others_wait(kubelet: Kubelet)
     # Those that were under way when the first was refused, and nobody else.
     assert len(slurm.calls) <= 8
     tried = len(slurm.calls)
+    assert kubelet.entered == tried, "who waits reads no file"
     for uid in uids(100):  # whatever wakes a worker
         await kubelet.submit(uid)
+    assert kubelet.entered == tried
     assert len(slurm.calls) == tried
 
 
@@ -262,7 +273,7 @@ async def test_what_slurm_did_not_answer_is_recovered_or_revoked_and_leaves_one_
     for _ in range(5):
         while True:
             try:
-                await kubelet.submitter.submit(pod, PLAN, created="0")
+                await kubelet.submitter.submit(pod, PLAN, created="0", under_way=nullcontext)
             except NotYourTurnError:
                 await asyncio.sleep(0.01)
             except TransientError as error:
@@ -276,3 +287,37 @@ async def test_what_slurm_did_not_answer_is_recovered_or_revoked_and_leaves_one_
     assert len(list(attempts.iterdir())) == 1
     assert len(kubelet.paths.journal(ONE).read_text().splitlines()) == 2
     assert len(set(slurm.calls)) == 5
+
+
+async def test_files_that_are_made_late_do_not_wipe_the_job_that_was_submitted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubelet = Kubelet(tmp_path, Slurm(room=1), deadline_s=0.5)
+    stalls, answers, ended = threading.Event(), threading.Event(), threading.Event()
+    begin = begin_attempt
+
+    def stalling(*given: Any) -> Attempt:
+        if stalls.is_set():
+            return begin(*given)
+        stalls.set()
+        answers.wait()
+        try:
+            return begin(*given)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(attempt_files, "begin_attempt", stalling)
+    pod = PodRef("ns", "p", ONE)
+    try:
+        for _ in range(2):
+            with pytest.raises(StalledError):
+                await kubelet.submitter.submit(pod, PLAN, created="0", under_way=nullcontext)
+    finally:
+        answers.set()
+    while not ended.is_set():
+        await asyncio.sleep(0.01)
+    journal = read_pod(kubelet.paths, ONE)
+    assert journal is not None
+    assert [attempt.job_id for attempt in journal.attempts] == [None], "to be recovered"
+    assert not kubelet.slurm.calls
+    await kubelet.close()
