@@ -19,7 +19,7 @@ from hpk.durable import private_directory, write_atomically
 from hpk.statefs import HpkPaths
 
 _PACKAGES = ("model", "mpi", "runtimes", "supervisor")
-_MODULES = ("durable", "flock")
+_MODULES = ("durable", "flock", "trees")
 _MAIN = "import gc\n\ngc.disable()\n\nfrom hpk.supervisor.main import entry\n\nentry()\n"
 _INIT = '"""HPK, the part that runs in a job."""\n'
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)

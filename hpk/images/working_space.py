@@ -11,12 +11,12 @@ import contextlib
 import fcntl
 import logging
 import os
-import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+from hpk import trees
 from hpk.images.errors import ERR_IMAGE_PULL, ImageError
 from hpk.images.threads import in_thread, wholly
 
@@ -89,19 +89,6 @@ def _sweep(scratch: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory, whatever permissions an image gave to what lies in it."""
-
-    def open_up(_remove: Callable[..., object], name: str, _error: object) -> None:
-        with contextlib.suppress(OSError):
-            Path(name).parent.chmod(0o700)
-            if Path(name).is_dir() and not Path(name).is_symlink():
-                Path(name).chmod(0o700)
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                Path(name).unlink()
-
-    shutil.rmtree(path, onerror=open_up)
-    if path.exists():
-        shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
+    """Remove a directory, whatever an image has put there and with whatever permissions."""
+    if not trees.remove_tree(path):
         log.warning("cannot remove %s", path)

@@ -8,7 +8,6 @@ then or later. Whose job is kept that way is marked by a file of the Pod's direc
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from hpk.durable import write_atomically
 from hpk.journal import PodJournal, known_pods, read_pod
 from hpk.model.ids import PodUid
 from hpk.statefs import HpkPaths
+from hpk.trees import remove_tree
 from kubelet.shared_files import SharedFiles
 
 log = logging.getLogger(__name__)
@@ -83,5 +83,5 @@ def _remove_if_old(paths: HpkPaths, uid: PodUid) -> None:
         default=0.0,
     )
     if time.time() - newest_s > _KEEP_UNKNOWN_S:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_tree(directory)
         log.info("files of a pod long gone removed uid=%s", uid)

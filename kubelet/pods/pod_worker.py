@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from functools import partial
 
 from hpk.journal import Attempt, PodJournal, Step
 from hpk.model.errors import TransientError
 from hpk.model.ids import Nonce, PodRef, PodUid
+from hpk.trees import remove_tree
 from kubelet.api.apiserver import ApiError, Json
 from kubelet.back_off import doubled_s
 from kubelet.evidence.observations import Observation
@@ -286,9 +286,7 @@ class PodWorker:
             self._services.observations.forget(attempt.nonce)
         self._services.statuses.forget(self.ref.uid)
         directory = self._services.paths.pod_dir(self.ref.uid)
-        await self._services.files.do_in_turn(
-            self.ref.uid, partial(shutil.rmtree, directory, ignore_errors=True)
-        )
+        await self._services.files.do_in_turn(self.ref.uid, partial(remove_tree, directory))
         log.info("pod gone pod=%s uid=%s", self.ref, self.ref.uid)
 
 

@@ -13,6 +13,7 @@ from hpk.model.errors import PermanentError
 from hpk.model.layout import AttemptLayout
 from hpk.supervisor.inside import localdir
 from hpk.supervisor.inside.localdir import LocalDirs, NodeRoots
+from tests.deep_tree import make_deep
 
 only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
 
@@ -51,17 +52,41 @@ def test_directories_of_dead_jobs_are_swept_and_those_of_the_living_kept(roots: 
     assert [names(root) for root in third.roots] == [set(), set()]
 
 
+def test_no_tree_ends_a_sweep_or_a_job(roots: NodeRoots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However deep a container has nested directories: the job that made them, and its user's next
+    on that node, end as they should."""
+    dead, own = (localdir.make_local_dirs(roots, name) for name in ("1", "2"))
+    for dirs in (dead, own):
+        make_deep(Path(dirs.work))
+    let_go(dead)
+    localdir.sweep_local_dirs(roots)
+    own.remove()
+    assert [names(root) for root in own.roots] == [set(), set()]
+
+    def fail(path: str) -> None:
+        raise RecursionError(path)
+
+    left = [localdir.make_local_dirs(roots, name) for name in ("3", "4")]
+    monkeypatch.setattr("hpk.supervisor.inside.localdir.remove_tree", fail)
+    let_go(left[0])
+    localdir.sweep_local_dirs(roots)
+    left[1].remove()
+    monkeypatch.undo()
+    localdir.sweep_local_dirs(roots)
+    assert [names(root) for root in own.roots] == [set(), set()]
+
+
 def test_a_start_waits_for_no_sweep(roots: NodeRoots, monkeypatch: pytest.MonkeyPatch) -> None:
     let_go(localdir.make_local_dirs(roots, "1"))
     sweeps, may_end = threading.Event(), threading.Event()
-    remove = localdir.remove_tree
+    remove = localdir.clear_away
 
     def slowly(path: str) -> None:
         sweeps.set()
         may_end.wait()
         remove(path)
 
-    monkeypatch.setattr(localdir, "remove_tree", slowly)
+    monkeypatch.setattr(localdir, "clear_away", slowly)
     sweep = threading.Thread(target=localdir.sweep_local_dirs, args=(roots,))
     sweep.start()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import stat
 import subprocess
@@ -37,6 +38,8 @@ from hpk.supervisor.inside.sub_path import VolumeError, sub_path_source
 from hpk.supervisor.pod import sequence
 from hpk.supervisor.pod.sequence import InitView, Turn
 from hpk.supervisor.process.places import Mount
+from hpk.trees import remove_tree
+from tests.deep_tree import make_deep
 from tests.supervisor_peer import container, env, volume, write_attempt
 
 WAITING = InitView(False, False, False, False, False)
@@ -338,6 +341,28 @@ def test_used_bytes_and_quantities(tmp_path: Path) -> None:
     assert [size_limits.quantity(n) for n in (0, 1, 1024, 3 << 20, 1 << 30, 1000)] == [
         *("0", "1", "1Ki", "3Mi", "1Gi", "1000")
     ]
+
+
+def test_a_deep_tree_blinds_no_look_at_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(size_limits, "_EVERY_S", 0.01)
+    deep, full, missing = (str(tmp_path / name) for name in ("deep", "full", "missing"))
+    for path in (deep, full):
+        Path(path).mkdir()
+    make_deep(Path(deep))
+    Path(full, "file").write_bytes(b"x" * 100_000)
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    limited = {
+        deep: EmptyDirVolume("deep", False, 1 << 40),
+        missing: EmptyDirVolume("missing", False, 1),
+        full: EmptyDirVolume("full", False, 1024),
+    }
+    try:
+        size_limits.watch_size_limits(limited, said.put)
+        assert said.get(timeout=120) == ('Usage of EmptyDir volume "full" exceeds the limit "1Ki".')
+    finally:
+        remove_tree(deep)
 
 
 def test_a_late_container_is_as_the_bundle_says() -> None:

@@ -35,7 +35,7 @@ from hpk.supervisor.container.output import Output
 from hpk.supervisor.container.start_orders import PodContext, RankFailures
 from hpk.supervisor.container.stopping import Stopping
 from hpk.supervisor.inside import environment
-from hpk.supervisor.inside.localdir import remove_tree
+from hpk.supervisor.inside.localdir import clear_away
 from hpk.supervisor.inside.sub_path import CONFIG_ERROR, VolumeError
 from hpk.supervisor.probes.hooks import Hook
 from hpk.supervisor.probes.prober import Prober
@@ -290,7 +290,7 @@ class ContainerStart:
     def clear_up(self) -> None:
         """Remove what it left on this node's disk; that may take its time."""
         directory = self._directory
-        self._loop.in_thread(lambda: remove_tree(directory), lambda _: None)
+        self._loop.in_thread(lambda: clear_away(directory), lambda _: None)
 
     def _fail(self, why: str) -> None:
         if self.step in (Step.DRAINING, Step.DONE):

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import itertools
 import os
-import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from hpk.model.errors import PermanentError
 from hpk.model.frozen import dataclass
 from hpk.model.layout import AttemptLayout
 from hpk.supervisor.base.job_log import log
+from hpk.trees import remove_tree
 
 _TMPFS_ROOT = "/dev/shm"
 _LOCK = ".lock"
@@ -90,7 +90,7 @@ class LocalDirs:
     def remove(self) -> None:
         """Remove both, and let the locks go."""
         for path in {self.secret, self.work}:
-            remove_tree(path)
+            clear_away(path)
         for fd in self.lock_fds:
             os.close(fd)
 
@@ -213,7 +213,7 @@ def sweep_local_dirs(roots: NodeRoots) -> None:
     for root in roots.own:
         for path, lock_fd in _put_aside(root):
             log("sweep what a dead job left", path=path)
-            remove_tree(path)
+            clear_away(path)
             os.close(lock_fd)
 
 
@@ -240,17 +240,16 @@ def _directories(root: str) -> Iterator[str]:
     return iter(found)
 
 
-def remove_tree(path: str) -> None:
-    """Remove a tree of ours, made unreadable parts (overlay work directories) and all."""
-
-    for directory, names, _ in os.walk(path):
-        for name in names:
-            child = os.path.join(directory, name)
-            with contextlib.suppress(OSError):
-                info = os.lstat(child)
-                if stat.S_ISDIR(info.st_mode) and info.st_mode & 0o700 != 0o700:
-                    os.chmod(child, 0o700)
-    shutil.rmtree(path, ignore_errors=True)
+def clear_away(path: str) -> None:
+    """Remove a tree of ours. Whatever becomes of it, our caller has more to do: the pod's last
+    record to report, the next tree to remove."""
+    try:
+        is_gone = remove_tree(path)
+    except Exception as error:
+        log("cannot remove a directory", path=path, error=repr(error))
+    else:
+        if not is_gone:
+            log("something is left of a directory", path=path)
 
 
 def _is_tmpfs(path: str) -> bool:

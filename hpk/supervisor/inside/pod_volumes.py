@@ -19,7 +19,7 @@ from hpk.model.plan import (
 from hpk.supervisor.base.paths import is_inside
 from hpk.supervisor.inside import volumes
 from hpk.supervisor.inside.host_path import check_allowed, host_path_source
-from hpk.supervisor.inside.localdir import LocalDirs, NodeRoots, remove_tree
+from hpk.supervisor.inside.localdir import LocalDirs, NodeRoots, clear_away
 from hpk.supervisor.inside.sub_path import VolumeError, sub_path_source
 from hpk.supervisor.process.places import Mount
 
@@ -169,7 +169,7 @@ class PodVolumes:
     def remove_shared(self) -> None:
         """Remove what lies outside the node's own directories."""
         if os.path.isdir(self.where.disk):
-            remove_tree(self.where.disk)
+            clear_away(self.where.disk)
 
 
 def _make_open(path: str, mode: int) -> None:

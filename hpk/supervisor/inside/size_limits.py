@@ -6,12 +6,13 @@ kubernetes pkg/kubelet/eviction/eviction_manager.go (emptyDirLimitEviction).
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from typing import Callable
 
 from hpk.model.plan import EmptyDirVolume
+from hpk.supervisor.base.job_log import log
+from hpk.trees import stats_below
 
 _EVERY_S = 10.0
 
@@ -21,15 +22,10 @@ def used_bytes(path: str) -> int:
     seen: set[tuple[int, int]] = set()
     total = 0
     # By descriptors: what a container puts in the place of a directory leads nowhere.
-    for _, names, files, directory in os.fwalk(path, follow_symlinks=False):
-        for name in (*names, *files):
-            try:
-                info = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            except OSError:
-                continue
-            if (info.st_dev, info.st_ino) not in seen:
-                seen.add((info.st_dev, info.st_ino))
-                total += info.st_blocks * 512
+    for info in stats_below(path):
+        if (info.st_dev, info.st_ino) not in seen:
+            seen.add((info.st_dev, info.st_ino))
+            total += info.st_blocks * 512
     return total
 
 
@@ -60,10 +56,18 @@ def _watch(
     on_exceeded: Callable[[str], None],
     never: threading.Event,
 ) -> None:
+    troubled: set[str] = set()
     while not never.wait(_EVERY_S):
         for path, volume in volumes.items():
             limit = volume.size_limit_bytes or 0
-            if used_bytes(path) > limit:
+            try:
+                used = used_bytes(path)
+            except Exception as error:  # of this look at this volume: there are others
+                if path not in troubled:
+                    troubled.add(path)
+                    log("cannot look at a volume", volume=volume.name, error=repr(error))
+                continue
+            if used > limit:
                 on_exceeded(
                     f'Usage of EmptyDir volume "{volume.name}" exceeds the limit '
                     f'"{quantity(limit)}".'
