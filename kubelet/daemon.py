@@ -83,7 +83,7 @@ class Kubelet:
             paths=paths,
             files=self._files,
             slurm=slurm,
-            settings=_supervisor_settings(paths, settings),
+            settings=_supervisor_settings(paths, settings, site),
             zipapp=zipapp,
             call=self._observed,
         )
@@ -215,7 +215,9 @@ class Kubelet:
         self._submitter.forget(uid)
 
 
-def _supervisor_settings(paths: HpkPaths, settings: KubeletSettings) -> SupervisorSettings:
+def _supervisor_settings(
+    paths: HpkPaths, settings: KubeletSettings, site: SiteSettings
+) -> SupervisorSettings:
     return SupervisorSettings(
         endpoint_path=str(paths.endpoint),
         channel_ca_path=settings.channel_ca,
@@ -223,5 +225,5 @@ def _supervisor_settings(paths: HpkPaths, settings: KubeletSettings) -> Supervis
         orphan_timeout_s=settings.orphan_timeout_s,
         local_root="/tmp",  # noqa: S108 - node-local; the supervisor makes a 0700 directory in it
         runtime_path=(),
-        own_directories=paths.own_directories,
+        own_directories=site.own_directories,
     )

@@ -32,6 +32,12 @@ def _address(text: str) -> str:
     return str(ipaddress.IPv4Address(text)) if text else ""
 
 
+def _absolute(path: str) -> str:
+    if path and (not path.startswith("/") or ".." in path.split("/")):
+        raise ValueError("must be an absolute path without '..'")
+    return path
+
+
 def _runtime(name: str) -> str:
     if name not in RUNTIMES:
         raise ValueError(f"must be one of {', '.join(RUNTIMES)}")
@@ -108,7 +114,8 @@ class ControlPlaneConfig(Table):
     :param service_cidr: addresses of Services; must not overlap the site's own networks.
     :param orphan_timeout_s: how long a Pod that never ends by itself (restartPolicy Always) goes on
         without any sign of a control plane, 0 for ever.
-    :param etcd_data: directory on a disk of the host; "" keeps the data in ``$HPK_HOME``.
+    :param etcd_data: directory on a disk of the host, for etcd alone: no hostPath volume may lie in
+        it. "" keeps the data in ``$HPK_HOME``.
     :param start_timeout_s: how long one component may take to become ready.
     """
 
@@ -117,7 +124,7 @@ class ControlPlaneConfig(Table):
     cluster_domain: str = Field(default="cluster.local", pattern=r"^[a-z0-9.-]{1,100}$")
     service_cidr: Annotated[str, AfterValidator(_network)] = "100.73.0.0/16"
     orphan_timeout_s: Annotated[int, Field(strict=True, ge=0)] = 7 * 24 * 3600
-    etcd_data: str = ""
+    etcd_data: Annotated[str, AfterValidator(_absolute)] = ""
     start_timeout_s: Whole = 120
 
 

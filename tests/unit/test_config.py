@@ -206,3 +206,18 @@ def test_the_default_partition_can_be_chosen() -> None:
     chosen = prefer_partition((MAIN, other), "debug")
     assert [partition.is_default for partition in chosen] == [False, True]
     assert prefer_partition((MAIN, other), "gone") == (MAIN, other)
+
+
+def test_etcds_directory_is_one_of_our_own(paths: HpkPaths, tmp_path: Path) -> None:
+    """Whoever reads it by a hostPath reads the whole cluster."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    text = '[control-plane]\netcd-data = "{}"\n'
+    paths.config.write_text(text.format(f"{tmp_path}/link/etcd"))
+    site = site_settings(load(paths, site=tmp_path / "none"), ("/home/.hpk",))
+    expected = {"/home/.hpk", f"{tmp_path}/link/etcd", f"{tmp_path}/disk/etcd"}
+    assert set(site.own_directories) == expected
+    for wrong in ("etcd", "/data/../etcd"):
+        paths.config.write_text(text.format(wrong))
+        with pytest.raises(PermanentError, match=r"etcd-data.*absolute path"):
+            load(paths, site=tmp_path / "none")

@@ -185,3 +185,21 @@ def test_directories_are_numbered(roots: NodeRoots) -> None:
     made[1].rmdir()
     assert dirs.new_directory() == str(made[1])
     dirs.remove()
+
+
+def test_roots_are_made_to_be_hidden_but_not_in_the_users_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(localdir, "_TMPFS_ROOT", str(tmp_path / "memory"))
+    monkeypatch.setattr(localdir, "_is_tmpfs", lambda path: path == str(tmp_path / "memory"))
+    places = [tmp_path / name for name in ("disk", "home", "memory")]
+    for place in places:
+        place.mkdir()
+    env = {"TMPDIR": f"{tmp_path}/home", "HOME": f"{tmp_path}/home"}
+    roots = localdir.node_roots(AttemptLayout("/a"), f"{tmp_path}/disk", env)
+    assert not any(path.startswith(str(tmp_path)) for path in roots.own)
+    for _ in range(2):
+        localdir.make_roots(roots)
+        name = f"hpk-{os.getuid()}"
+        expected = {f"{tmp_path}/disk/{name}", f"{tmp_path}/memory/{name}"}
+        assert {path for path in roots.own if path.startswith(str(tmp_path))} == expected

@@ -141,3 +141,29 @@ def test_a_check_that_gets_no_thread_has_failed_to_run(monkeypatch: pytest.Monke
 
     (result,) = check(Handler(tcp_socket=TcpSocketAction(1)), no_more_threads)
     assert result == CheckResult(Outcome.ERROR, "cannot run it: can't start new thread")
+
+
+def test_podinit_outlives_a_moment_without_descriptors(tmp_path: Path) -> None:
+    """It is process 1 of the pod: what it cannot say, or be told, must not end it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, (tmp_path / "errors").open("wb") as errors:
+        init = podinit._Init(theirs)
+        run = pod_messages.Run(1, None, ("true",), (("A", "x" * 10_000),), "")
+        pod_messages.send(ours, run, (errors.fileno(),) * 3)
+        small = pod_messages.Open(2, ("true",), (), 0, 0)
+        pod_messages.send(ours, small, (errors.fileno(),))
+        with no_more_files():
+            assert init._on_command()
+            assert init._on_command()
+            init._close(3)
+            assert told(ours) == pod_messages.NotStarted(
+                1, "cannot start a process: no descriptors"
+            )
+            assert told(ours) == pod_messages.Closed(2, 256)
+            assert told(ours) == pod_messages.Closed(3, 0)
+        long = pod_messages.NotStarted(4, "y" * 30_000)
+        pod_messages.send(theirs, long)
+        assert told(ours) == long
+        pod_messages.send(theirs, long)
+        with no_more_files():
+            assert isinstance(told(ours), pod_messages.NotStarted)

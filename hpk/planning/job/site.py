@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hpk.config.load import LoadedConfig
 from hpk.config.schema import DEFAULT_GPUS, SubmitConfig
@@ -63,7 +64,7 @@ class SiteSettings:
 def site_settings(loaded: LoadedConfig, own_directories: tuple[str, ...] = ()) -> SiteSettings:
     """The settings that the files in force give.
 
-    :param own_directories: see SiteSettings.
+    :param own_directories: those that no setting names; see SiteSettings.
     """
     config, default = loaded.config, SiteSettings()
     first = config.pods.mpi_launcher
@@ -81,9 +82,17 @@ def site_settings(loaded: LoadedConfig, own_directories: tuple[str, ...] = ()) -
         },
         default_partition=config.slurm.partition,
         gpus=config.gpus,
-        own_directories=own_directories,
+        own_directories=(*own_directories, *_data_directories(config.control_plane.etcd_data)),
         cluster_domain=config.control_plane.cluster_domain,
     )
+
+
+def _data_directories(etcd_data: str) -> tuple[str, ...]:
+    """Where etcd's files are, with all that the cluster knows; as it is written, and with its
+    links resolved."""
+    if not etcd_data:
+        return ()
+    return tuple(sorted({etcd_data, str(Path(etcd_data).resolve())}))
 
 
 def prefer_partition(partitions: Sequence[Partition], name: str) -> tuple[Partition, ...]:

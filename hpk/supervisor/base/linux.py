@@ -27,14 +27,12 @@ MS_REMOUNT = 32
 MS_NOATIME = 1024
 MS_NODIRATIME = 2048
 MS_BIND = 4096
-MS_MOVE = 8192
 MS_REC = 16384
 MS_UNBINDABLE = 1 << 17
 MS_SLAVE = 1 << 19
 MS_RELATIME = 1 << 21
 PROC_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
-_MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -67,11 +65,6 @@ def mount(source: str, target: str, fs_type: Optional[str], flags: int) -> None:
     kind = None if fs_type is None else fs_type.encode()
     arguments = (os.fsencode(source), os.fsencode(target), kind, ctypes.c_ulong(flags), None)
     _check(_libc.mount(*arguments), f"mount {target}")
-
-
-def detach_mount(target: str) -> None:
-    """umount2(2) of what is there and all below, whoever uses it."""
-    _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount {target}")
 
 
 def _prctl(option: int, value: int) -> None:

@@ -14,10 +14,9 @@ import time
 from collections import OrderedDict
 from typing import Any, Callable, Generic, Optional, TypeVar
 
-T = TypeVar("T")
+from hpk.supervisor.base.job_log import log
 
-SLOW_S = 10.0
-"""Work that takes longer says that the file system is not well."""
+T = TypeVar("T")
 
 
 class _Question(Generic[T]):
@@ -48,20 +47,9 @@ class SharedFiles:
         self._post = post
         self._changed = threading.Condition()
         self._waiting: OrderedDict[object, Callable[[], None]] = OrderedDict()
-        self._since_mono_s: Optional[float] = None
+        self._is_busy = False
         self._asked: dict[object, tuple[_Question[Any], Callable[[], None]]] = {}
         self._thread: Optional[threading.Thread] = None
-
-    @property
-    def stalled_s(self) -> float:
-        """How long the work that is under way has taken; 0.0 while none is."""
-        since = self._since_mono_s
-        return 0.0 if since is None else time.monotonic() - since
-
-    @property
-    def is_well(self) -> bool:
-        """Whether the file system answers."""
-        return self.stalled_s < SLOW_S
 
     def put(self, kind: object, work: Callable[[], None]) -> None:
         """Do this in its turn; it must not raise. From any thread.
@@ -137,15 +125,18 @@ class SharedFiles:
         """Whether all is done within the time."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: not self._waiting and self._since_mono_s is None, timeout_s
+                lambda: not self._waiting and not self._is_busy, timeout_s
             )
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._since_mono_s = None
+                self._is_busy = False
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: bool(self._waiting))
                 _, work = self._waiting.popitem(last=False)
-                self._since_mono_s = time.monotonic()
-            work()
+                self._is_busy = True
+            try:
+                work()
+            except Exception as error:  # of this work: nobody but this thread does the next
+                log("work on the shared file system failed", error=repr(error))

@@ -22,6 +22,7 @@ from hpk.model.errors import PermanentError
 from hpk.model.frozen import dataclass
 from hpk.model.layout import AttemptLayout
 from hpk.supervisor.base.job_log import log
+from hpk.supervisor.base.paths import is_inside
 from hpk.trees import remove_tree
 
 _TMPFS_ROOT = "/dev/shm"
@@ -35,11 +36,13 @@ class NodeRoots:
 
     :param disks: directories for work space; ``memories`` those on tmpfs.
     :param token_path: a file that no other user can read, alike for all processes of a job.
+    :param home: the user's; nothing is made in there that no job needs.
     """
 
     disks: tuple[str, ...]
     memories: tuple[str, ...]
     token_path: str
+    home: str = ""
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -57,7 +60,8 @@ def node_roots(layout: AttemptLayout, local_root: str, env: Mapping[str, str]) -
     disks = (local_root, env.get("TMPDIR", ""), runtime_dir)
     memories = (path for path in (_TMPFS_ROOT, runtime_dir) if _is_tmpfs(path))
     absolute = (path for path in disks if path.startswith("/"))
-    return NodeRoots(tuple(dict.fromkeys(absolute)), tuple(memories), layout.token)
+    home = env.get("HOME", "")
+    return NodeRoots(tuple(dict.fromkeys(absolute)), tuple(memories), layout.token, home)
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,17 @@ def join_local_dirs(roots: NodeRoots, name: str) -> LocalDirs:
         return LocalDirs(work, work, (work_lock,))
     secret, secret_lock = _join(_find_root(roots.memories, roots.token_path), name)
     return LocalDirs(work, secret, (work_lock, secret_lock))
+
+
+def make_roots(roots: NodeRoots) -> None:
+    """Make the roots that are missing, so that they can be hidden: a later job would make them in
+    what a container of this one sees."""
+    home = os.path.realpath(roots.home) if roots.home else ""
+    for place in (*roots.disks, *roots.memories):
+        if home and is_inside(os.path.realpath(place), home):
+            continue
+        with contextlib.suppress(OSError):
+            os.mkdir(os.path.join(place, _user()), DIRECTORY_MODE)
 
 
 def _find_root(places: Iterable[str], token_path: str) -> str:

@@ -19,7 +19,7 @@ from hpk.model.plan import (
 from hpk.supervisor.base.paths import is_inside
 from hpk.supervisor.inside import volumes
 from hpk.supervisor.inside.host_path import check_allowed, host_path_source
-from hpk.supervisor.inside.localdir import LocalDirs, NodeRoots, clear_away
+from hpk.supervisor.inside.localdir import LocalDirs, NodeRoots, clear_away, make_roots
 from hpk.supervisor.inside.sub_path import VolumeError, sub_path_source
 from hpk.supervisor.process.places import Mount
 
@@ -124,6 +124,8 @@ class PodVolumes:
         :raises PermanentError: it never can be.
         """
         found = []
+        if any(mount.volume in self._host_paths for mount in plan.mounts):
+            make_roots(self._roots)
         own = self.own_directories
         if self.where.shm:
             found.append(Mount(os.path.realpath(self.where.shm), _SHM, False))

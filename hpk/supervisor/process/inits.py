@@ -40,11 +40,6 @@ class Inits:
         """Those that were started."""
         return tuple(init for init in (self._pod, self._host) if init is not None)
 
-    @property
-    def has_pod(self) -> bool:
-        """Whether there are containers in namespaces of the pod."""
-        return self._pod is not None
-
     def send(self, message: Any, fds: tuple[int, ...] = ()) -> None:
         """Tell the one whom the message concerns."""
         if isinstance(message, pod_messages.Run) and message.container is None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from typing import Any, Optional
+import time
+from collections.abc import Callable
+from typing import Any, Optional, TypeVar
 
 from hpk.model import codec
 from hpk.model.errors import ParseError
@@ -12,6 +15,8 @@ from hpk.model.frozen import dataclass
 from hpk.model.rights import DEFAULT_RIGHTS, Rights
 from hpk.runtimes.base import Holder
 from hpk.supervisor.process.places import Places
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,44 +134,108 @@ class Exited:
     status: int
 
 
+_INLINE_BYTES = 2048
+"""Bigger bodies are files: few of them would fill the socket's buffer."""
+_INLINE, _AS_FILE = "inline", "file"
+_PATIENCE_S = 5.0
+_SCARCE = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOBUFS,
+    errno.EAGAIN,
+    errno.ETOOMANYREFS,
+)
+
 _TYPES: dict[str, type] = {
     cls.__name__: cls
     for cls in (Open, Run, Signal, Close, Ready, Opened, Closed, Started, NotStarted, Exited)
 }
 
 
+@dataclass(frozen=True)
+class Lost:
+    """A message came without its descriptors: this process may have no more of them, for now.
+
+    :param kind: the message's; ``id`` its own.
+    """
+
+    kind: str
+    id: int
+
+
 def send(sock: socket.socket, message: Any, fds: tuple[int, ...] = ()) -> None:
-    """Send a message of any size: its JSON travels as an anonymous file."""
-    memory = os.memfd_create("hpk", os.MFD_CLOEXEC)
+    """Send a message of any size: a small one as it is, else its JSON as an anonymous file.
+
+    A moment without descriptors or memory passes, and podinit must outlive it.
+
+    :raises OSError: the other is gone, or the moment has lasted for seconds.
+    """
+    body = codec.dumps(message).encode()
+    head = (type(message).__name__, str(getattr(message, "id", 0)), str(len(fds)))
+    if len(body) <= _INLINE_BYTES:
+        text = "\n".join((*head, _INLINE, "")).encode() + body
+        _patiently(lambda: socket.send_fds(sock, [text], fds))
+        return
+    text = "\n".join((*head, _AS_FILE, "")).encode()
+    memory = _patiently(lambda: _in_memory(body))
     try:
-        body = codec.dumps({}) if message is None else codec.dumps(message)
-        with os.fdopen(os.dup(memory), "wb") as file:
-            file.write(f"{type(message).__name__}\n{body}".encode())
-        socket.send_fds(sock, [b"m"], [memory, *fds])
+        _patiently(lambda: socket.send_fds(sock, [text], (memory, *fds)))
     finally:
         os.close(memory)
 
 
+def _in_memory(body: bytes) -> int:
+    memory = os.memfd_create("hpk", os.MFD_CLOEXEC)
+    try:
+        rest = memoryview(body)
+        while rest:
+            rest = rest[os.write(memory, rest) :]
+    except BaseException:
+        os.close(memory)
+        raise
+    return memory
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    until_mono_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return work()
+        except OSError as error:
+            if error.errno not in _SCARCE or time.monotonic() > until_mono_s:
+                raise
+            time.sleep(0.01)
+
+
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
-    data, fds, _, _ = socket.recv_fds(sock, 16, 8)
+    data, fds, _, _ = socket.recv_fds(sock, _INLINE_BYTES + 1024, 8)
     for fd in fds:
         os.set_inheritable(fd, False)  # recv_fds takes no heed of its flags
     return data, fds
 
 
 def receive(sock: socket.socket) -> Optional[tuple[Any, tuple[int, ...]]]:
-    """The next message and its descriptors; None at the end."""
+    """The next message and its descriptors; a Lost without; None at the end."""
     try:
         data, fds = _receive(sock)
     except ConnectionResetError:
         # The other died with unread messages. That is told once, before what it said last.
         data, fds = _receive(sock)
-    if not data or not fds:
+    if not data:
         return None
-    with os.fdopen(fds[0], "rb") as file:
-        file.seek(0)
-        kind, _, body = file.read().partition(b"\n")
+    kind, number, count, form, body = data.split(b"\n", 4)
     cls = _TYPES.get(kind.decode())
     if cls is None:
         raise ParseError(f"podinit: unknown message {kind!r}")
-    return codec.loads(cls, body), tuple(fds[1:])
+    if len(fds) < int(count) + (form == _AS_FILE.encode()):
+        for fd in fds:
+            os.close(fd)
+        if cls is NotStarted:
+            return NotStarted(int(number), "why could not be read: no descriptors"), ()
+        return Lost(kind.decode(), int(number)), ()
+    if form == _AS_FILE.encode():
+        with os.fdopen(fds.pop(0), "rb") as file:
+            file.seek(0)
+            body = file.read()
+    return codec.loads(cls, body), tuple(fds)

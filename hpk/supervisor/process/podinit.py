@@ -27,6 +27,7 @@ from hpk.supervisor.process.pod_messages import (
     Close,
     Closed,
     Exited,
+    Lost,
     NotStarted,
     Open,
     Opened,
@@ -156,6 +157,8 @@ class _Init:
                 self._signal(command)
             elif isinstance(command, Close):
                 self._close(command.id)
+            elif isinstance(command, Lost):
+                self._lose(command)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -173,6 +176,13 @@ class _Init:
         self._selector.register(
             container.stdout_fd, selectors.EVENT_READ, lambda: self._on_pause(container)
         )
+
+    def _lose(self, command: Lost) -> None:
+        log("a command came without its descriptors", kind=command.kind, id=command.id)
+        if command.kind == Open.__name__:
+            send(self._sock, Closed(command.id, _FAILED_STATUS))
+        elif command.kind == Run.__name__:
+            send(self._sock, NotStarted(command.id, "cannot start a process: no descriptors"))
 
     def _on_pause(self, container: HeldContainer) -> bool:
         self._selector.unregister(container.stdout_fd)
