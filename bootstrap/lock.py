@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import time
@@ -34,6 +35,9 @@ SELF_FENCE_S = 20.0
 """A holder that could not write its heartbeat for so long stops its components by itself."""
 STALE_S = 40.0
 """A heartbeat that was seen not to change for so long belongs to nobody."""
+
+_HELD, _RELEASED = b'"released": false', b'"released": true '
+_LONGEST = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +223,14 @@ def beat(paths: HpkPaths, ours: Holder, sequence: int) -> bool:
     return True
 
 
+def is_superseded(paths: HpkPaths, generation: int) -> bool:
+    """Whether a later generation is in force: then the home's files are not this one's to write.
+
+    Ask right before a write. What froze or stalled meanwhile has not heard of it from its heart.
+    """
+    return max(_generations(paths.lock), default=0) > generation
+
+
 def _read_heartbeat(paths: HpkPaths) -> str:
     try:
         return paths.heartbeat.read_text(errors="replace")
@@ -229,5 +241,24 @@ def _read_heartbeat(paths: HpkPaths) -> str:
 def release(paths: HpkPaths, holder: Holder) -> None:
     """Say that this generation has ended in good order (or was seen dead)."""
     path = _file(paths, holder.generation)
-    if path.exists():
+    if not path.exists():
+        return
+    try:
         write_atomically(path, replace(holder, released=True).dumps())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _release_in_place(path)
+
+
+def _release_in_place(path: Path) -> None:
+    """Turn the one word over where there is no room for a new file. Too short to be seen half."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        data = os.pread(fd, _LONGEST, 0)
+        offset = data.rfind(_HELD)
+        if offset >= 0:
+            os.pwrite(fd, _RELEASED, offset)
+            os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -45,10 +46,11 @@ class Runner:
             name=plan.name, version=version, phase=ComponentPhase.WAITING, since_s=time.time()
         )
         self._process: asyncio.subprocess.Process | None = None
+        self._running: ProcessId | None = None
         self._task: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._first_exit = asyncio.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
 
     @property
     def state(self) -> ComponentState:
@@ -84,47 +86,44 @@ class Runner:
 
     async def stop(self) -> None:
         """SIGTERM, after the plan's grace SIGKILL; returns when it has ended."""
-        self._stopping = True
-        process = self._process
-        if process is not None and process.returncode is None:
+        self._stopping.set()
+        if self._process is not None and self._task is not None:
             with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            try:
-                async with asyncio.timeout(self.plan.stop_timeout_s):
-                    await process.wait()
-            except TimeoutError:
+                self._process.terminate()
+            done, _ = await asyncio.wait((self._task,), timeout=self.plan.stop_timeout_s)
+            if not done:
                 log.warning("%s did not stop, killing it", self.plan.name)
-                self.kill()
-                await process.wait()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self.ended()
         self._publish(ComponentPhase.STOPPED)
 
     def kill(self) -> None:
         """SIGKILL, now, without waiting, for good. From any thread: it reaps nothing."""
-        self._stopping = True
-        state = self._state
-        if state.pid:
-            ProcessId(pid=state.pid, start_ticks=state.start_ticks).send(signal.SIGKILL)
+        # In this order; `_run_once` has the opposite one, so that one of them kills it.
+        self._stopping.set()
+        running = self._running
+        if running is not None:
+            running.send(signal.SIGKILL)
 
     async def ended(self) -> None:
-        """After `kill`: wait until it has really ended, which a hung file system may put off."""
-        process = self._process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        """Kill it and wait until it has really ended, which a hung file system may put off."""
+        self._stopping.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep_running(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
-        while True:
+        while not self._stopping.is_set():
             started = time.monotonic()
-            why = await self._run_once()
-            if self._stopping:
+            try:
+                why = await self._run_once()
+            except (HpkError, OSError) as error:
+                why = f"cannot be started: {error}"
+            except Exception as error:
+                # Nobody reads what this task ends with, and the control plane goes on without it.
+                log.exception("%s could not be kept running", self.plan.name)
+                why = f"could not be kept running: {error!r}"
+            if self._stopping.is_set():
                 return
             if time.monotonic() - started > _STEADY_S:
                 backoff_s = _FIRST_BACKOFF_S
@@ -135,26 +134,35 @@ class Runner:
             backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
 
     async def _run_once(self) -> str:
-        """Run it until it ends; returns how it did."""
+        """Run it until it ends; returns how it did. It has ended when this is left in any way."""
+        process = await subproc.start(
+            self.plan.argv, environment=self.plan.environment, output=self.log_path
+        )
         try:
-            process = await subproc.start(
-                self.plan.argv, environment=self.plan.environment, output=self.log_path
-            )
-        except HpkError as error:
-            return str(error)
-        self._process = process
-        identity = ProcessId.of(process.pid)
+            self._process, self._running = process, ProcessId.of(process.pid)
+            if not self._stopping.is_set():
+                code = await self._watch(process, self._running)
+            else:
+                code = -signal.SIGKILL
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+            self._process = self._running = None
+        if code < 0:
+            return f"was ended by signal {-code}"
+        return f"ended with exit code {code}"
+
+    async def _watch(self, process: asyncio.subprocess.Process, identity: ProcessId) -> int:
         self._publish(ComponentPhase.STARTING, pid=identity.pid, start_ticks=identity.start_ticks)
         log.info("started %s as process %d", self.plan.name, process.pid)
         watcher = asyncio.create_task(self._publish_when_ready())
         try:
-            code = await process.wait()
+            return await process.wait()
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
-        if code < 0:
-            return f"was ended by signal {-code}"
-        return f"ended with exit code {code}"
 
     async def _publish_when_ready(self) -> None:
         if self._check is None:
@@ -162,11 +170,19 @@ class Runner:
             await asyncio.sleep(_SETTLED_S)
         else:
             while True:
-                if await self._check():
+                if await self._is_ready(self._check):
                     break
                 await asyncio.sleep(_READY_POLL_S)
         self._ready.set()
         self._publish(ComponentPhase.READY)
+
+    async def _is_ready(self, check: Check) -> bool:
+        try:
+            return await check()
+        except (HpkError, OSError, RuntimeError) as error:
+            # RuntimeError is what Python says where no thread can be started.
+            log.warning("%s cannot be asked whether it is ready: %s", self.plan.name, error)
+            return False
 
     def _publish(
         self,
@@ -201,3 +217,5 @@ def log_tail(path: Path) -> str:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-12:])
     except FileNotFoundError:
         return "(no log)"
+    except OSError as error:
+        return f"(no log: {error})"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from bootstrap import lock
 from bootstrap.host import Identity
 from hpk.durable import write_atomically
 from hpk.model import codec
@@ -102,7 +103,7 @@ def read_state(paths: HpkPaths) -> ControlPlaneState | None:
 
 
 class StatePublisher:
-    """Keeps the state and writes each change."""
+    """Keeps the state and writes each change, as long as no later generation is in force."""
 
     def __init__(self, paths: HpkPaths, state: ControlPlaneState) -> None:
         self._paths = paths
@@ -146,7 +147,8 @@ class StatePublisher:
 
     def _write(self) -> None:
         try:
-            write_atomically(state_path(self._paths), self._text())
+            if not lock.is_superseded(self._paths, self.state.generation):
+                write_atomically(state_path(self._paths), self._text())
         except OSError as error:
             # What is told must not end what is done; the next heartbeat mends it.
             log.warning("%s cannot be written: %s", state_path(self._paths), error)

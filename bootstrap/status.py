@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from bootstrap import lock
+from bootstrap.conditions import compute_problems
 from bootstrap.jobs import OpenJob, open_jobs
 from bootstrap.lock import Holder
 from bootstrap.state import ComponentPhase, ComponentState, Interruption, Phase, read_state
@@ -106,6 +107,10 @@ async def read_status(paths: HpkPaths, backend: SlurmBackend) -> Status:
         if one.phase is not ComponentPhase.READY
     ]
     problems += [f"node {node.name} is not Ready" for node in nodes if not node.ready]
+    # Only of a kubelet that is there: what an earlier one said is no news.
+    problems += compute_problems(
+        {node.name: node.troubles for node in nodes if node.fresh}, paths.home
+    )
     if health is Health.DEGRADED and not nodes:
         problems.append(f"no virtual node: read {paths.logs / 'kubelet.log'}")
     return Status(

@@ -55,10 +55,18 @@ class ControlPlane:
             tenure = Tenure(self._paths, holder, self._stop, interruptions)
             try:
                 failure = await tenure.run()
+                again = failure is not None and _goes_on(failure, tenure.interruptions)
+                if again and tenure.fence is None and not self._stop.is_set():
+                    # It ran before: what keeps it from starting now is likely to pass.
+                    log.warning("starting again in %g s", pause_s)
+                    await tenure.pause(pause_s)
+                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except BaseException:
                 if tenure.fence is None:
                     _release(self._paths, holder)
                 raise
+            finally:
+                tenure.close()
             interruptions = tenure.interruptions
             if tenure.fence is not None:
                 interruptions = _interrupted(interruptions, tenure.fence)
@@ -66,17 +74,9 @@ class ControlPlane:
                 if following is None:
                     return 0 if self._stop.is_set() else 1
                 holder, pause_s = following, _FIRST_PAUSE_S
-            elif failure is None or self._stop.is_set():
+            elif self._stop.is_set() or not again:
                 _release(self._paths, holder)
                 return 0 if failure is None else 1
-            elif isinstance(failure, PermanentError | ParseError) or not _is_open(interruptions):
-                _release(self._paths, holder)
-                return 1
-            else:
-                # It ran before: what keeps it from starting now is likely to pass.
-                log.warning("starting again in %g s", pause_s)
-                await self._stopped_within(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _regain(self, holder: Holder, tenure: Tenure, fence: Fence) -> Holder | None:
         """The next generation, once the file system answers; None if it is not to be ours."""
@@ -115,6 +115,10 @@ class ControlPlane:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._stop.wait()
+
+
+def _goes_on(failure: Exception, interruptions: tuple[Interruption, ...]) -> bool:
+    return _is_open(interruptions) and not isinstance(failure, PermanentError | ParseError)
 
 
 def _interrupted(before: tuple[Interruption, ...], fence: Fence) -> tuple[Interruption, ...]:

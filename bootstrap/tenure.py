@@ -2,8 +2,9 @@
 
 In order: remains of a predecessor, binaries, files, components stage by stage, roles and policies,
 endpoint.json, and when it can be used the kubeconfig. Then it beats, rotates logs and watches for a
-request to stop. Stopping goes
-backwards. It never stops what runs in Slurm.
+request to stop. Stopping goes backwards. It never stops what runs in Slurm.
+
+It looks at the lock before it touches a file of the home: another generation's are not its own.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bootstrap import plan, rbac, readiness
+from bootstrap import lock, plan, rbac, readiness
 from bootstrap.admission_policy import manifests
 from bootstrap.binaries import ensure_all
 from bootstrap.components import PROGRAMS
@@ -98,18 +100,31 @@ class Tenure:
     async def run(self) -> Exception | None:
         """Run until stopped or fenced off; returns why it could not start, if it could not.
 
-        After a fence every component has ended when this returns.
+        After a fence every component has ended when this returns; without one the heart beats on
+        until `close`.
         """
         self._heart.start()
         try:
-            try:
-                publisher = await self._take_over()
-            except (OSError, HpkError) as error:
-                log.error("start failed: %s", error)  # noqa: TRY400 - says it all
-                return error
-            return await self._run(publisher)
+            publisher = await self._take_over()
+        except (OSError, HpkError) as error:
+            log.error("start failed: %s", error)  # noqa: TRY400 - says it all
+            return error
+        return None if publisher is None else await self._run(publisher)
+
+    async def pause(self, pause_s: float) -> None:
+        """Beat on for so long, or until it is to stop or fenced off."""
+        watcher = asyncio.create_task(self._watch())
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._ending()
         finally:
-            self._heart.stop()
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+    def close(self) -> None:
+        """Beat no more; returns at once."""
+        self._heart.stop()
 
     async def _run(self, publisher: StatePublisher) -> Exception | None:
         watcher = asyncio.create_task(self._watch())
@@ -141,9 +156,14 @@ class Tenure:
                 await asyncio.gather(*(runner.ended() for runner in self._runners))
         return failure
 
-    async def _take_over(self) -> StatePublisher:
-        private_directory(self._paths.control_plane)
-        await asyncio.to_thread(end_remains, self._paths)
+    async def _take_over(self) -> StatePublisher | None:
+        """Clear up after the last one; None if it was fenced off before it began."""
+        if self._is_ours():
+            private_directory(self._paths.control_plane)
+            await asyncio.to_thread(end_remains, self._paths)
+        if not self._is_ours():
+            await self._fallen.wait()  # the next heartbeat finds the same
+            return None
         self._paths.endpoint.unlink(missing_ok=True)
         if not self._interruptions:
             # Whoever waits for it, in whatever way, is not to take that of the last time for ours.
@@ -161,6 +181,15 @@ class Tenure:
             ),
         )
         return self._publisher
+
+    async def _only_if_ours(self) -> None:
+        """Go on only then; else wait for the fence, which cancels."""
+        if not self._is_ours():
+            await asyncio.Event().wait()
+
+    def _is_ours(self) -> bool:
+        """Whether the home's files are still this generation's to write."""
+        return self.fence is None and not lock.is_superseded(self._paths, self._holder.generation)
 
     async def _ending(self) -> None:
         waits = [asyncio.create_task(event.wait()) for event in (self._stop, self._fallen)]
@@ -189,11 +218,13 @@ class Tenure:
                     if runner.plan.essential
                 )
             )
+        await self._only_if_ours()
         self._write_endpoint(site)
         self._end_interruption(publisher)
         publisher.set_phase(Phase.RUNNING)
         log.info("control plane is up at %s", site.server)
         await self._until_usable(site)
+        await self._only_if_ours()
         write_admin_kubeconfig(site)
         log.info("control plane can be used")
 
@@ -259,13 +290,20 @@ class Tenure:
         message = "" if failure is None else str(failure) or repr(failure)
         publisher.set_phase(Phase.STOPPING, message)
         self._endpoint = ""
-        _remove(self._paths.endpoint)
+        self._remove(self._paths.endpoint)
         for stage in sorted({runner.plan.stage for runner in self._runners}, reverse=True):
             members = [runner for runner in self._runners if runner.plan.stage == stage]
             await asyncio.gather(*(runner.stop() for runner in members))
-        _remove(self._paths.stop_request)
+        self._remove(self._paths.stop_request)
         publisher.set_phase(Phase.STOPPED if failure is None else Phase.FAILED, message)
         log.info("control plane is down")
+
+    def _remove(self, path: Path) -> None:
+        try:
+            if self._is_ours():
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be removed: %s", path, error)
 
     async def _watch(self) -> None:
         while True:
@@ -296,26 +334,25 @@ class Tenure:
         if self.fence is not None or self._publisher is None:
             return
         try:
-            mend(self._paths.endpoint, self._endpoint)
+            mend(self._paths.endpoint, self._endpoint, is_ours=self._is_ours)
         except OSError as error:
             log.warning("%s cannot be mended: %s", self._paths.endpoint, error)
         self._publisher.mend()
 
 
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("%s cannot be removed: %s", path, error)
+def mend(path: Path, text: str, *, is_ours: Callable[[], bool]) -> None:
+    """Write a file again that was damaged or removed: without it no pod would find us.
 
-
-def mend(path: Path, text: str) -> None:
-    """Write a file again that was damaged or removed: without it no pod would find us."""
+    :param is_ours: asked after the look at it, which may have stalled for as long as it takes
+        somebody else to take over and write a file that is as it should be.
+    """
     try:
         if not text or path.read_text(errors="replace") == text:
             return
     except FileNotFoundError:
         pass
+    if not is_ours():
+        return
     log.warning("%s was changed by somebody else: writing it again", path)
     write_atomically(path, text)
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from bootstrap.api import TlsClient
+from bootstrap.conditions import Trouble, node_troubles
 from bootstrap.pki import Pki
 from bootstrap.state import ComponentPhase, ComponentState, Phase, read_state
 from hpk.model import codec
@@ -31,11 +32,13 @@ class NodeState:
     """One virtual node.
 
     :param fresh: its lease was renewed since the control plane started: Ready is not a memory.
+    :param troubles: what the kubelet says is wrong; see bootstrap.conditions.
     """
 
     name: str
     ready: bool
     fresh: bool
+    troubles: tuple[Trouble, ...] = ()
 
 
 def read_endpoint(paths: HpkPaths) -> Endpoint | None:
@@ -74,6 +77,7 @@ def read_nodes(client: TlsClient, *, since_s: float) -> tuple[NodeState, ...]:
             name=node["metadata"]["name"],
             ready=_is_ready(node),
             fresh=renewed.get(node["metadata"]["name"], 0.0) >= since_s,
+            troubles=node_troubles(node),
         )
         for node in nodes.get("items") or ()
     )

@@ -127,12 +127,14 @@ async def start(
     Call it from the main thread: the kernel's parent-death signal follows the thread that forked.
 
     :param environment: its whole environment.
-    :param output: gets its standard output and error, at the end of what is there.
+    :param output: gets its standard output and error, at the end of what is there; where it cannot
+        be opened nothing does.
     :raises PermanentError: there is no such program.
+    :raises OSError: the host refuses it, for want of processes or memory.
     """
     log.debug("start %s", shlex.join(argv))
     parent = os.getpid()
-    fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    fd = _open_output(output)
     try:
         return await asyncio.create_subprocess_exec(
             *argv,
@@ -151,6 +153,15 @@ async def start(
         ) from error
     finally:
         os.close(fd)
+
+
+def _open_output(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        # A full or read-only home must not keep from running what its user works with.
+        log.warning("%s cannot be opened, what goes there is lost: %s", path, error)
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def _die_with(parent: int) -> None:

@@ -143,7 +143,7 @@ def _conditions(partition: Partition, health: NodeHealth, now: str) -> list[Json
         condition(
             "SlurmAvailable",
             up,
-            "PartitionUp" if up else "SlurmUnavailable",
+            _slurm_reason(partition, health),
             health.slurm_problem
             or f"partition {partition.name} is {'up' if partition.is_up else 'down'}",
         ),
@@ -160,6 +160,12 @@ def _conditions(partition: Partition, health: NodeHealth, now: str) -> list[Json
             health.descriptors_problem or "the kubelet has file descriptors left",
         ),
     ]
+
+
+def _slurm_reason(partition: Partition, health: NodeHealth) -> str:
+    if health.slurm_problem:
+        return "SlurmUnavailable"
+    return "PartitionUp" if partition.is_up else "PartitionDown"
 
 
 def merge_conditions(old: Sequence[Json], new: Sequence[Json]) -> list[Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ import pytest
 from bootstrap import lock
 from bootstrap.heart import Fence, Heart
 from bootstrap.processes import ProcessId
+from bootstrap.state import state_path
+from bootstrap.tenure import Tenure
+from hpk.durable import private_directory
 from hpk.statefs import HpkPaths
 from tests.waiting import eventually
 
@@ -42,11 +47,15 @@ from bootstrap.plan import ComponentPlan
 from bootstrap.site import Site
 from hpk.config.schema import ControlPlaneConfig
 from hpk.durable import private_directory
+from hpk.model.errors import TransientError
 from hpk.statefs import HpkPaths
 
 lock.SELF_FENCE_S, lock.BEAT_S = float(sys.argv[1]), 0.1
+supervise._FIRST_PAUSE_S = supervise._LONGEST_PAUSE_S = 600.0
 
 async def ensure_all(paths, config, reporter):
+    if (paths.home.parent.parent / "broken").exists():
+        raise TransientError("cannot start now")
     return {}
 
 def prepare(paths, config, programs):
@@ -142,6 +151,11 @@ def _processes(state: Json) -> list[ProcessId]:
     return [ProcessId(pid=c["pid"], start_ticks=c["start_ticks"]) for c in state["components"]]
 
 
+def _beats_on(plane: Supervised) -> None:
+    beat = plane.paths.heartbeat.read_text()
+    eventually(lambda: plane.paths.heartbeat.read_text() != beat, what="it beats on")
+
+
 def test_after_a_stall_it_starts_again_as_the_next_generation(
     make: Callable[..., Supervised],
 ) -> None:
@@ -188,6 +202,51 @@ def test_one_that_was_followed_meanwhile_ends(make: Callable[..., Supervised]) -
     assert sorted(path.name for path in locks.glob("?.json")) == ["1.json", "2.json"]
 
 
+def test_it_beats_on_between_two_tries_and_ends_when_it_is_followed(
+    make: Callable[..., Supervised],
+) -> None:
+    plane = make()
+    before = plane.running(1)
+    plane.stall()
+    eventually(
+        lambda: not any(one.is_alive() for one in _processes(before)),
+        what="nothing runs on without the lock",
+    )
+    (plane.home.parent.parent / "broken").touch()  # beside both views of the home
+    plane.thaw()
+    eventually(lambda: plane.state()["phase"] == "failed", what="a try that fails")
+    for _ in range(3):
+        _beats_on(plane)
+    second = json.loads((plane.home / "lock" / "2.json").read_text())
+    second |= {"generation": 3, "identity": {**second["identity"], "host": "n9"}}
+    # Through the file system itself, which does not look again at what it keeps its files in.
+    third = plane.home.parent.parent / "mnt" / "home" / "lock" / "3.json"
+    enter = ["nsenter", f"--target={plane.process.pid}", "--user", "--mount"]
+    subprocess.run(
+        [*enter, "--preserve-credentials", "tee", str(third)],
+        input=json.dumps(second).encode(),
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    assert plane.process.wait(60) == 1
+
+
+async def test_one_that_was_followed_before_it_began_touches_nothing(tmp_path: Path) -> None:
+    paths = HpkPaths(home=tmp_path / "home", cache=tmp_path)
+    holder = await lock.acquire(paths, job_id=None)
+    other = replace(holder, generation=2, identity=replace(holder.identity, host="n9"))
+    (paths.lock / "2.json").write_text(other.dumps())
+    private_directory(paths.control_plane)
+    files = (paths.endpoint, paths.kubeconfig, state_path(paths))
+    for path in files:
+        path.write_text("the other's")
+    tenure = Tenure(paths, holder, asyncio.Event())
+    assert await tenure.run() is None
+    tenure.close()
+    assert tenure.fence is not None
+    assert [path.read_text() for path in files] == ["the other's"] * len(files)
+
+
 def test_it_can_be_stopped_while_it_waits(make: Callable[..., Supervised]) -> None:
     plane = make()
     before = plane.running(1)
@@ -204,11 +263,10 @@ def test_it_can_be_stopped_while_it_waits(make: Callable[..., Supervised]) -> No
 def test_a_short_stall_changes_nothing(make: Callable[..., Supervised]) -> None:
     plane = make(fence_s=600.0)
     before = plane.running(1)
-    beat = plane.paths.heartbeat.read_text()
     plane.stall()
     time.sleep(0.5)
     plane.thaw()
-    eventually(lambda: plane.paths.heartbeat.read_text() != beat, what="it beats on")
+    _beats_on(plane)
     after = plane.running(1)
     assert _processes(after) == _processes(before)
     assert after["interruptions"] == []

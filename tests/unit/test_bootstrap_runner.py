@@ -26,6 +26,7 @@ from bootstrap.state import (
     Phase,
     StatePublisher,
     read_state,
+    state_path,
 )
 from bootstrap.tenure import mend, stop_requested
 from hpk import subproc
@@ -61,13 +62,16 @@ def _publisher(paths: HpkPaths, *components: ComponentState) -> StatePublisher:
 class Bench:
     """One component that runs a shell script."""
 
-    def __init__(self, paths: HpkPaths, script: str, *, stop_timeout_s: float = 5) -> None:
+    def __init__(
+        self, paths: HpkPaths, script: str, *, stop_timeout_s: float = 5, program: str = "/bin/sh"
+    ) -> None:
         self.paths = paths
         self.marker = paths.home / "ready"
+        self.failure: OSError | None = None
         plan = ComponentPlan(
             name="thing",
             stage=0,
-            argv=("/bin/sh", "-c", script, "thing", str(paths.home)),
+            argv=(program, "-c", script, "thing", str(paths.home)),
             environment=ENVIRONMENT,
             stop_timeout_s=stop_timeout_s,
         )
@@ -76,6 +80,9 @@ class Bench:
         publisher.begin("", (self.runner.state,))
 
     async def _check(self) -> bool:
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
         return self.marker.exists()
 
     def state(self) -> ComponentState:
@@ -132,6 +139,76 @@ async def test_one_that_cannot_start_says_why(paths: HpkPaths) -> None:
         with pytest.raises(TransientError, match=r"(?s)ended while starting.*the disk is full"):
             await bench.runner.wait_ready(10)
         await _until(lambda: bench.state().message == "ended with exit code 4")
+
+
+async def test_one_that_the_kernel_refuses_to_start_is_tried_again(paths: HpkPaths) -> None:
+    # ENOEXEC stands for what a host refuses for a while: EAGAIN, ENOMEM, ESTALE.
+    program = paths.home / "program"
+    program.write_text("no program yet")
+    program.chmod(0o700)
+    bench = Bench(paths, "exec sleep 100", program=str(program))
+    bench.marker.touch()
+    async with _running(bench):
+        await _until(lambda: bench.state().phase is ComponentPhase.BACKOFF)
+        assert "Exec format error" in bench.state().message
+        program.unlink()
+        program.symlink_to("/bin/sh")
+        await _until(lambda: bench.state().phase is ComponentPhase.READY)
+
+
+async def test_a_failure_nobody_thought_of_is_told_and_tried_again(paths: HpkPaths) -> None:
+    bench = Bench(paths, "", program="/bin/sh\0")  # a ValueError
+    async with _running(bench):
+        await _until(lambda: bench.state().restarts > 1)
+        assert "embedded null byte" in bench.state().message
+
+
+async def test_one_whose_log_cannot_be_opened_runs_without(
+    paths: HpkPaths, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(paths, "exec sleep 100")
+    bench.marker.touch()
+    bench.runner.log_path.mkdir()
+    async with _running(bench):
+        await _until(lambda: bench.state().phase is ComponentPhase.READY)
+    assert str(bench.runner.log_path) in caplog.text
+
+
+async def test_a_check_that_fails_is_asked_again(paths: HpkPaths) -> None:
+    bench = Bench(paths, "exec sleep 100")
+    bench.failure = OSError("too many open files")
+    async with _running(bench):
+        await _until(lambda: bench.failure is None)
+        bench.marker.touch()
+        await _until(lambda: bench.state().phase is ComponentPhase.READY)
+
+
+async def _not_kept() -> None:
+    await _until(lambda: "run thing" not in {task.get_name() for task in asyncio.all_tasks()})
+
+
+async def test_one_that_is_killed_in_its_backoff_does_not_start_again(paths: HpkPaths) -> None:
+    bench = Bench(paths, 'echo once >> "$1/starts"; exit 4')
+    bench.runner.begin()
+    await _until(lambda: bench.state().phase is ComponentPhase.BACKOFF)
+    bench.runner.kill()
+    await _not_kept()
+    assert (paths.home / "starts").read_text() == "once\n"
+    await bench.runner.ended()
+
+
+@pytest.mark.parametrize("turns", range(3))
+async def test_one_that_is_killed_while_it_is_being_started_ends(
+    paths: HpkPaths, turns: int
+) -> None:
+    bench = Bench(paths, "exec sleep 100")
+    bench.runner.begin()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert not bench.runner.state.pid
+    bench.runner.kill()
+    await _not_kept()
+    await bench.runner.ended()
 
 
 async def test_one_that_is_never_ready_says_so(paths: HpkPaths) -> None:
@@ -250,10 +327,24 @@ def test_a_file_that_was_damaged_is_written_again(tmp_path: Path, found: str | N
     path = tmp_path / "endpoint.json"
     if found is not None:
         path.write_bytes(found.encode(errors="surrogateescape"))
-    mend(path, "good")
+    mend(path, "good", is_ours=lambda: True)
     assert path.read_text() == "good"
     before = path.stat().st_ino
-    mend(path, "good")
+    mend(path, "good", is_ours=lambda: True)
     assert path.stat().st_ino == before
-    mend(path, "")  # before there is an endpoint, and when it is to go
+    mend(path, "", is_ours=lambda: True)  # before there is an endpoint, and when it is to go
     assert path.read_text() == "good"
+
+
+def test_what_another_generation_wrote_is_left(paths: HpkPaths) -> None:
+    endpoint = paths.endpoint
+    endpoint.write_text("the other's")
+    mend(endpoint, "ours", is_ours=lambda: False)
+    assert endpoint.read_text() == "the other's"
+
+    publisher = _publisher(paths)
+    (private_directory(paths.lock) / "2.json").touch()
+    state_path(paths).write_text("the other's")
+    publisher.set_phase(Phase.RUNNING)
+    publisher.mend()
+    assert state_path(paths).read_text() == "the other's"
