@@ -32,6 +32,7 @@ class PodApi:
     event_writes: int = 0
     version: int = 100
     store: str = "store-1"
+    store_refusal: int = 403
 
     def add(self, name: str, status: dict[str, Any]) -> dict[str, Any]:
         """A Pod, as a watch shows it."""
@@ -60,7 +61,7 @@ class PodApi:
         parts = request.path.strip("/").split("/")
         if parts == ["api", "v1", "namespaces", "kube-system"]:
             if not self.store:
-                return web.json_response({"reason": "Forbidden"}, status=403)
+                return web.json_response({"reason": "Forbidden"}, status=self.store_refusal)
             return web.json_response({"metadata": {"uid": self.store}})
         if parts[-1] == "status" and request.method == "PATCH":
             assert request.content_type == "application/strategic-merge-patch+json"

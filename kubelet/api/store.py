@@ -63,7 +63,9 @@ class StoreIdentity:
         try:
             found = await self._api.get(path("api", "v1", "namespaces", "kube-system"))
         except ApiError as error:
-            if not error.status:
+            # Who may not look gains nothing by waiting, and a store without the namespace is a new
+            # one. All else passes, and jobs kept meanwhile would be kept for good.
+            if error.status not in (403, 404):
                 raise
             log.warning("the API server's store cannot be told from another: %s", error)
             return False

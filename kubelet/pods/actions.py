@@ -5,7 +5,7 @@ Nothing here waits or remembers; the same view gives the same actions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpk.journal import Attempt
 from hpk.model.record import PodPhase
@@ -42,6 +42,9 @@ class PodView:
     :param is_over: its reported phase is terminal.
     :param attempt: the one that speaks for the Pod.
     :param cancelled_at_s: when its job was last cancelled, monotonic seconds.
+    :param over_since_s: since when the phase has been terminal while nothing is known that ended
+        the pod, monotonic seconds: somebody else has said so.
+    :param grace_period_s: the Pod's own.
     :param may_begin_again: nothing is known that forbids to submit the Pod once more, if the
         attempt has not begun.
     """
@@ -55,6 +58,8 @@ class PodView:
     outcome: Outcome | None
     cancelled_at_s: float | None
     now_s: float
+    over_since_s: float | None = None
+    grace_period_s: int = 30
     may_begin_again: bool = False
 
 
@@ -99,6 +104,10 @@ def compute_actions(view: PodView) -> Actions:
         return Actions(revoke=True)
     if view.deletion is None:
         launch = attempt is None and view.has_object and not view.is_over
+        ending = _ending(view) if alive else None
+        if ending is not None:
+            stop, cancel, again_s = _end(replace(view, deletion=ending), ending)
+            return Actions(stop=stop, cancel=cancel, again_s=again_s)
         cancel = alive and view.outcome is not None and view.outcome.cancel and _may_cancel(view)
         return Actions(launch=launch, cancel=cancel, mark_ended=mark_ended)
     stop, cancel, again_s = _end(view, view.deletion) if alive else (None, False, None)
@@ -111,6 +120,18 @@ def compute_actions(view: PodView) -> Actions:
         finish_deletion=gone and view.has_object,
         forget=not alive and view.deletion.object_gone,
         again_s=again_s,
+    )
+
+
+def _ending(view: PodView) -> Deletion | None:
+    """What somebody asks for who says that a Pod is over which runs: the end of a deletion, but for
+    the object (pkg/kubelet/pod_workers.go, where a terminal phase terminates the pod)."""
+    if not view.is_over or not view.has_object or view.over_since_s is None:
+        return None
+    if view.outcome is not None:
+        return None
+    return Deletion(
+        grace_period_s=view.grace_period_s, observed_at_s=view.over_since_s, object_gone=False
     )
 
 

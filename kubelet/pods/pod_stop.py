@@ -5,6 +5,7 @@ When to do which is kubelet.pods.actions' to decide.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from pathlib import Path
@@ -19,6 +20,9 @@ from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.worker_services import WorkerServices
 
 log = logging.getLogger(__name__)
+
+_SEND_WITHIN_S = 5.0
+"""How long a supervisor that does not read may hold back what else ends its job."""
 
 
 class PodStop:
@@ -58,7 +62,8 @@ class PodStop:
         frame = Stop(grace_period_s=grace_period_s)
         try:
             if session is not None:
-                await session.send(frame)
+                async with asyncio.timeout(_SEND_WITHIN_S):
+                    await session.send(frame)
             else:
                 layout = self._services.paths.attempt(self._ref.uid, attempt.nonce)
                 path = Path(layout.stop_request)

@@ -59,6 +59,7 @@ class PodWorker:
         self._has_object = True
         self._deletion: Deletion | None = None
         self._cancelled_for: Outcome | None = None
+        self._over_since_s: float | None = None
         self._began: Nonce | None = None
         self._broke_down = 0
         self._launched_at_s: float | None = None
@@ -245,7 +246,13 @@ class PodWorker:
         journal, attempt = self.state.journal, self.state.current
         seen = self._services.observations.get(attempt.nonce) if attempt else Observation()
         now_s = time.monotonic()
+        outcome = self._cancelled_for or pod_outcome(seen, now_s=now_s)
         phase = (self._services.statuses.latest(self.pod).get("status") or {}).get("phase")
+        if phase not in TERMINAL or outcome is not None:
+            self._over_since_s = None
+        elif self._over_since_s is None:
+            self._over_since_s = now_s
+        grace = self.pod["spec"].get("terminationGracePeriodSeconds")
         return PodView(
             has_object=self._has_object,
             is_over=phase in TERMINAL,
@@ -253,9 +260,11 @@ class PodWorker:
             deletion_journalled=journal is not None and journal.deleted,
             attempt=attempt,
             seen=seen,
-            outcome=self._cancelled_for or pod_outcome(seen, now_s=now_s),
+            outcome=outcome,
             cancelled_at_s=self._stop.cancelled_at_s,
             now_s=now_s,
+            over_since_s=self._over_since_s,
+            grace_period_s=max(int(grace), 1) if grace is not None else 30,
             may_begin_again=attempt is not None and self._may_begin_again(attempt),
         )
 

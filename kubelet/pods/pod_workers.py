@@ -131,6 +131,8 @@ class PodWorkers:
             log.warning("pod is unknown to the API server pod=%s deleted=%s", journal.pod, deleted)
             if not deleted:
                 await self._services.files.do(keep_pod, self._services.paths, uid)
+            if is_known(uid):
+                continue  # it has turned up meanwhile
             self._start(uid, PodWorker.of_absent(journal, self._services, deleted=deleted))
 
     async def _keep(self, uids: set[PodUid]) -> None:

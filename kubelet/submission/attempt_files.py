@@ -11,6 +11,7 @@ first could not.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 import shutil
@@ -68,8 +69,7 @@ class AttemptFiles:
             raise
         for old in journal.attempts if journal is not None else ():
             if old.nonce != nonce:
-                directory = self.paths.attempt(pod.uid, old.nonce).root
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_attempt(self.paths.attempt(pod.uid, old.nonce))
         return attempt
 
     def _texts(
@@ -84,6 +84,25 @@ class AttemptFiles:
         )
         spec = JobSpec(plan=plan, nonce=nonce, settings=self.settings)
         return {layout.spec: codec.dumps(spec), layout.script: script}
+
+
+def remove_attempt(layout: AttemptLayout) -> None:
+    """Remove the files of an attempt that was withdrawn, as far as that can be done now.
+
+    First those without which no supervisor begins, last the claim: while anything else is there the
+    claim says that the attempt may not run.
+    """
+    claim, root = Path(layout.claim), Path(layout.root)
+    with contextlib.suppress(OSError):
+        for path in (layout.spec, layout.token):
+            Path(path).unlink(missing_ok=True)
+        for entry in root.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry != claim:
+                entry.unlink(missing_ok=True)
+        claim.unlink(missing_ok=True)
+        root.rmdir()
 
 
 def _refused(journal: PodJournal | None) -> Nonce | None:

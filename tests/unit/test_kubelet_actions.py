@@ -165,6 +165,25 @@ def test_deleting_a_running_pod_stops_it_with_its_grace_period() -> None:
         assert actions.again_s == pytest.approx(7 + STOP_MARGIN_S + look_s, abs=1)
 
 
+def test_a_running_pod_that_others_say_is_over_is_stopped_and_keeps_its_object() -> None:
+    over: dict[str, Any] = {"is_over": True, "over_since_s": NOW_S, "grace_period_s": 7}
+    seen = Observation(job=job(JobState.RUNNING), record=record(), is_connected=True)
+    actions = compute_actions(view(of=attempt(), seen=seen, **over))
+    assert (actions.stop, actions.cancel, actions.journal_delete) == (7, False, False)
+    assert not actions.finish_deletion
+    late: dict[str, Any] = {**over, "over_since_s": NOW_S - 7 - STOP_MARGIN_S - 1}
+    assert compute_actions(view(of=attempt(), seen=seen, **late)).cancel
+    queued = Observation(job=job(JobState.PENDING, "Resources"))
+    assert compute_actions(view(of=attempt(), seen=queued, **over)).cancel
+    # After a restart nothing is known yet: a pod that ended by itself has nothing to stop.
+    unseen = compute_actions(view(of=attempt(), seen=Observation(), **over))
+    assert (unseen.stop, unseen.cancel) == (None, False)
+    ended = Observation(job=job(JobState.RUNNING), record=record(PodPhase.FINISHED, None, 0))
+    assert not compute_actions(view(of=attempt(), seen=ended, **over)).cancel
+    missing = compute_actions(view(of=attempt(), seen=seen, has_object=False, **over))
+    assert (missing.stop, missing.cancel) == (None, False)
+
+
 def test_a_supervisor_that_overstays_is_cancelled_but_not_at_every_look() -> None:
     seen = Observation(job=job(JobState.RUNNING), record=record())
     late = deletion(since_s=NOW_S - 60, grace_s=5)

@@ -19,6 +19,7 @@ from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.placement import Placement
 from hpk.statefs import HpkPaths
 from kubelet.link.session import Session
+from kubelet.pods import pod_stop
 from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.pod_stop import PodStop
 from kubelet.pods.worker_services import WorkerServices
@@ -107,6 +108,17 @@ async def test_what_could_not_be_written_is_tried_again(stopping: Stopping) -> N
     assert await stopping.stop.stop({}, ATTEMPT, 30)
     assert codec.loads(Stop, stopping.file.read_bytes()) == Stop(grace_period_s=30)
     assert stopping.reporter.stopped == 1
+
+
+async def test_a_supervisor_that_does_not_read_was_not_told(
+    stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_stop, "_SEND_WITHIN_S", 0.05)
+    stopping.connect()
+    stopping.writer.write(bytes(1 << 24))  # more than the socket and its reader take
+    async with asyncio.timeout(30):
+        assert not await stopping.stop.stop({}, ATTEMPT, 30)
+    stopping.writer.transport.abort()
 
 
 async def test_each_session_is_told_once(stopping: Stopping) -> None:

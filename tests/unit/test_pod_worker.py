@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,9 @@ import pytest
 
 from hpk.durable import private_directory, write_atomically
 from hpk.journal import Attempt, Step, read_pod, record_step
+from hpk.model import codec
 from hpk.model.errors import HpkError, PermanentError
+from hpk.model.frames import Stop
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState, Partition
 from hpk.model.placement import Placement
@@ -25,7 +27,9 @@ from hpk.statefs import HpkPaths
 from kubelet.evidence import observations as observations_module
 from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
+from kubelet.pods.orphaned_pods import keep_pod
 from kubelet.pods.pod_worker import PodWorker
+from kubelet.pods.pod_workers import PodWorkers
 from kubelet.pods.worker_services import WorkerServices
 from kubelet.shared_files import SharedFiles
 from kubelet.status.events import EventRecorder
@@ -234,6 +238,57 @@ async def test_the_owner_of_a_pod_that_is_not_counts_a_failure(world: World) -> 
     run(world)
     await world.until(lambda: world.status["phase"] == "Failed")
     assert world.status["reason"] == "SlurmInvalidQos"
+
+
+async def test_a_pod_that_others_say_has_failed_does_not_go_on(
+    world: World, tmp_path: Path
+) -> None:
+    world.api.pods[world.worker.ref.name]["spec"]["terminationGracePeriodSeconds"] = 7
+    world.watched()
+    run(world)
+    await world.until(lambda: world.worker.state.current is not None)
+    world.observations.put_record(a_record(uid=PodUid("0a1b"), nonce=NONCE, job_id=JOB))
+    world.see(JobState.RUNNING)
+    await world.looked()
+    await world.shown(world.api.change(world.worker.ref.name, phase="Failed"))
+    stop = Path(world.services.paths.attempt(world.worker.ref.uid, NONCE).stop_request)
+    await world.until(stop.exists)
+    assert codec.loads(Stop, stop.read_bytes()) == Stop(grace_period_s=7)
+    assert world.status["phase"] == "Failed"
+    assert not world.api.deletions
+
+
+async def test_a_pod_that_turns_up_while_it_is_taken_for_an_orphan_has_one_worker(
+    world: World, tmp_path: Path
+) -> None:
+    pod = world.api.watched(world.worker.ref.name)
+
+    class TurnsUp(SharedFiles):
+        async def do(self, function: Any, *arguments: Any, **how: Any) -> Any:
+            result = await super().do(function, *arguments, **how)
+            if function is keep_pod:
+                workers.pod_changed(pod)
+            return result
+
+    spawned: list[asyncio.Task[None]] = []
+
+    def spawn(coroutine: Any) -> asyncio.Task[None]:
+        spawned.append(world.services.spawn(coroutine))
+        return spawned[-1]
+
+    services = replace(world.services, files=TurnsUp(tmp_path), spawn=spawn)
+    workers = PodWorkers(services, shown_changed=lambda uid: None, gone=lambda uid: None)
+    ref = world.worker.ref
+    private_directory(services.paths.pod_dir(ref.uid))
+    record_step(services.paths, ref, Step.INTENT, nonce=NONCE)
+    record_step(services.paths, ref, Step.SUBMITTED, nonce=NONCE, placement=Placement(JOB))
+    workers.pods_listed([], is_same_store=False)
+    keeping, orphans = spawned
+    await asyncio.gather(keeping, orphans)
+    worker = workers.get(ref.uid)
+    assert worker is not None
+    assert worker.has_object
+    assert len(spawned) == 3, "what keeps, what looks for orphans, and one worker"
 
 
 async def test_what_came_in_the_list_that_also_showed_our_own_write_is_news(world: World) -> None:

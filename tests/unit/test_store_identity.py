@@ -10,6 +10,7 @@ import pytest
 
 from hpk.model.ids import PodUid
 from hpk.statefs import HpkPaths
+from kubelet.api.apiserver import ApiError
 from kubelet.api.store import StoreIdentity
 from kubelet.pods.orphaned_pods import keep_no_longer, keep_pod, kept_pods
 from kubelet.shared_files import SharedFiles
@@ -58,6 +59,16 @@ async def test_a_store_that_does_not_say_who_it_is_deletes_nothing(stores: Store
     await stores.make().listed(100)
     stores.api.store = ""
     assert not await stores.make().listed(200)
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 503])
+async def test_a_store_that_cannot_say_now_is_asked_again(stores: Stores, status: int) -> None:
+    await stores.make().listed(100)
+    stores.api.store, stores.api.store_refusal = "", status
+    with pytest.raises(ApiError):
+        await stores.make().listed(200)
+    stores.api.store = "store-1"
+    assert await stores.make().listed(200)
 
 
 def test_what_is_kept_stays_kept_until_its_pod_is_there_again(tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from hpk.journal import Attempt, begin_attempt, read_pod
 from hpk.model.errors import HpkError, PermanentError, TransientError
 from hpk.model.ids import PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, Partition
+from hpk.model.layout import AttemptLayout
 from hpk.model.plan.job_spec import SupervisorSettings
 from hpk.statefs import HpkPaths
 from kubelet.shared_files import SharedFiles, StalledError
 from kubelet.submission import attempt_files, gate
+from kubelet.submission.attempt_files import remove_attempt
 from kubelet.submission.gate import NotYourTurnError
 from kubelet.submission.repeated import OVER_S, TIMES, RepeatedRefusals
 from kubelet.submission.slots import Slots
@@ -321,3 +323,18 @@ async def test_files_that_are_made_late_do_not_wipe_the_job_that_was_submitted_m
     assert [attempt.job_id for attempt in journal.attempts] == [None], "to be recovered"
     assert not kubelet.slurm.calls
     await kubelet.close()
+
+
+def test_of_an_attempt_that_cannot_all_be_removed_the_claim_is_left(tmp_path: Path) -> None:
+    layout = AttemptLayout(str(tmp_path / "attempt"))
+    busy = Path(layout.token)  # as on a file system that does not let go of a file
+    busy.mkdir(parents=True)
+    for path in (layout.spec, layout.claim, layout.job_output):
+        Path(path).write_text("x")
+    remove_attempt(layout)
+    assert Path(layout.claim).exists()
+    assert not Path(layout.spec).exists()
+    busy.rmdir()
+    Path(layout.logs).mkdir()
+    remove_attempt(layout)
+    assert list(tmp_path.iterdir()) == []
