@@ -40,11 +40,13 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt, as the journal tells it. ``intent_at_s`` is in Unix seconds."""
+    """One attempt, as the journal tells it. ``intent_at_s`` is in Unix seconds, ``again`` how
+    many of the Pod's attempts had broken down before it."""
 
     pod: PodRef
     nonce: Nonce
     intent_at_s: float
+    again: int = 0
     placement: Placement | None = None
     revoked: bool = False
     refused: bool = False
@@ -84,6 +86,15 @@ class PodJournal:
     pod: PodRef
     attempts: tuple[Attempt, ...]
     deleted: bool
+
+    @property
+    def broke_down(self) -> int:
+        """How many attempts had a job that broke down before it had begun, those that were dropped
+        from the journal among them."""
+        if not self.attempts:
+            return 0
+        last = self.attempts[-1]
+        return last.again + (last.revoked and last.placement is not None)
 
     @property
     def current(self) -> Attempt | None:
@@ -137,11 +148,12 @@ def begin_attempt(paths: HpkPaths, old: PodJournal | None, pod: PodRef, nonce: N
     :param old: the Pod's journal so far, none of whose attempts may have a job.
     :raises JournalChangedError: it says something else by now; nothing was written.
     """
-    attempt = Attempt(pod=pod, nonce=nonce, intent_at_s=time.time())
+    again = old.broke_down if old is not None else 0
+    attempt = Attempt(pod=pod, nonce=nonce, intent_at_s=time.time(), again=again)
     with _lock_of(pod.uid):
         if read_pod(paths, pod.uid) != old:
             raise JournalChangedError(f"the journal of {pod} has changed meanwhile")
-        line = _line(pod, Step.INTENT, nonce=nonce)
+        line = _line(pod, Step.INTENT, nonce=nonce, again=again)
         if old is None or not old.attempts:
             append_line(paths.journal(pod.uid), line, sync=True)
             return attempt
@@ -151,7 +163,12 @@ def begin_attempt(paths: HpkPaths, old: PodJournal | None, pod: PodRef, nonce: N
 
 
 def _line(
-    pod: PodRef, step: Step, *, nonce: Nonce | None = None, placement: Placement | None = None
+    pod: PodRef,
+    step: Step,
+    *,
+    nonce: Nonce | None = None,
+    placement: Placement | None = None,
+    again: int = 0,
 ) -> str:
     entry: dict[str, object] = {
         "step": step.value,
@@ -161,6 +178,8 @@ def _line(
     }
     if nonce is not None:
         entry["nonce"] = nonce
+    if again:
+        entry["again"] = again
     if placement is not None:
         entry["placement"] = codec.encode(placement)
     return json.dumps(entry, separators=(",", ":"))
@@ -207,12 +226,15 @@ def _apply(
         at_s = entry.get("at_s")
         if step != Step.INTENT or not isinstance(at_s, int | float):
             return
-        attempts[nonce] = Attempt(pod=pod, nonce=nonce, intent_at_s=float(at_s))
+        again = entry.get("again")
+        again = again if isinstance(again, int) and again > 0 else 0
+        attempts[nonce] = Attempt(pod=pod, nonce=nonce, intent_at_s=float(at_s), again=again)
         return
     attempts[nonce] = Attempt(
         pod=old.pod,
         nonce=nonce,
         intent_at_s=old.intent_at_s,
+        again=old.again,
         placement=_placement(entry) or old.placement,
         revoked=old.revoked or step == Step.REVOKED,
         refused=old.refused or step == Step.REFUSED,

@@ -61,7 +61,6 @@ class PodWorker:
         self._cancelled_for: Outcome | None = None
         self._over_since_s: float | None = None
         self._began: Nonce | None = None
-        self._broke_down = 0
         self._launched_at_s: float | None = None
         self.state = PodState(
             self.ref, paths=services.paths, files=services.files, submitter=services.submitter
@@ -270,9 +269,13 @@ class PodWorker:
 
     def _may_begin_again(self, attempt: Attempt) -> bool:
         always = (self.pod["spec"].get("restartPolicy") or "Always") == "Always"
-        return attempt.nonce != self._began and (always or self._broke_down < _BEGIN_AGAIN_MOST)
+        return attempt.nonce != self._began and (always or self._broke_down() < _BEGIN_AGAIN_MOST)
+
+    def _broke_down(self) -> int:
+        return self.state.journal.broke_down if self.state.journal is not None else 0
 
     async def _revoke(self, attempt: Attempt, outcome: Outcome) -> None:
+        broke_down = self._broke_down()
         async with self.state.submission():
             is_free = await self._services.submitter.revoke(attempt)
         if not is_free:
@@ -281,11 +284,11 @@ class PodWorker:
         self._services.submitter.job_ended()
         self._services.pleg.untrack(attempt.nonce)
         self._services.observations.forget(attempt.nonce)
-        after_s = doubled_s(self._broke_down, first_s=_BEGIN_AGAIN_S, most_s=_BEGIN_AGAIN_MOST_S)
-        self._broke_down += 1
-        await self._admission.begin_again(
-            self.pod, outcome.reason, outcome.message, after_s=after_s
-        )
+        after_s = doubled_s(broke_down, first_s=_BEGIN_AGAIN_S, most_s=_BEGIN_AGAIN_MOST_S)
+        message = outcome.message
+        if said := await self._services.submitter.last_words(attempt):
+            message += f"; the last line of its output was: {said}"
+        await self._admission.begin_again(self.pod, outcome.reason, message, after_s=after_s)
 
     # What is left of it
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
@@ -43,6 +44,8 @@ T = TypeVar("T")
 
 _AT_ONCE = 8
 """How many sbatch run at once: a thousand pods must not be a thousand processes."""
+_TAIL_BYTES = 4096
+_LAST_WORDS_MOST = 200
 _EVERYBODY = ""
 """The scope of what holds for each Pod, whatever it asks for."""
 
@@ -177,6 +180,18 @@ class Submitter:
         await self._record(attempt.pod, Step.REVOKED, attempt.nonce)
         return True
 
+    async def last_words(self, attempt: Attempt) -> str:
+        """The last line of the output of an attempt's job, as it may be shown; "" where there is
+        none. The attempt's files go when the next begins."""
+        layout = self._paths.attempt(attempt.pod.uid, attempt.nonce)
+        try:
+            tail = await self._shared.do(_tail, Path(layout.job_output))
+        except OSError:
+            return ""
+        lines = [line.strip() for line in tail.decode(errors="replace").splitlines()]
+        last = next((line for line in reversed(lines) if line), "")
+        return "".join(char if char.isprintable() else "?" for char in last)[:_LAST_WORDS_MOST]
+
     def job_ended(self) -> None:
         """There may be room under a limit of Slurm's."""
         self._gate.room_was_made(now_s=time.monotonic())
@@ -246,6 +261,14 @@ def limit_scope(plan: PodPlan) -> Hashable:
 
 def _revoke(layout: AttemptLayout) -> bool:
     return claim(layout.claim, REVOKED_BY_KUBELET)
+
+
+def _tail(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, _TAIL_BYTES, max(0, os.fstat(fd).st_size - _TAIL_BYTES))
+    finally:
+        os.close(fd)
 
 
 def _read_text(path: Path) -> str:

@@ -170,3 +170,24 @@ def test_an_attempt_that_is_begun_late_does_not_wipe_the_one_that_came_before_it
     assert journal is not None
     assert journal.current is not None
     assert journal.current.job_id == 42
+
+
+def test_how_often_a_pod_broke_down_outlives_the_attempts_that_did(paths: HpkPaths) -> None:
+    for number in range(4):
+        journal = read_pod(paths, POD.uid)
+        assert (journal.broke_down if journal is not None else 0) == number
+        nonce = Nonce(str(number) * 16)
+        assert begin_attempt(paths, journal, POD, nonce).again == number
+        record_step(paths, POD, Step.SUBMITTED, nonce=nonce, placement=Placement(SlurmJobId(7)))
+        record_step(paths, POD, Step.REVOKED, nonce=nonce)
+    journal = read_pod(paths, POD.uid)
+    # One that had no job, and one that Slurm refused, did not break down.
+    begin_attempt(paths, journal, POD, Nonce("a" * 16))
+    record_step(paths, POD, Step.REVOKED, nonce=Nonce("a" * 16))
+    journal = read_pod(paths, POD.uid)
+    begin_attempt(paths, journal, POD, Nonce("b" * 16))
+    record_step(paths, POD, Step.REFUSED, nonce=Nonce("b" * 16))
+    journal = read_pod(paths, POD.uid)
+    assert journal is not None
+    assert journal.broke_down == 4
+    assert len(journal.attempts) == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,19 +15,22 @@ from typing import Any, cast
 
 import pytest
 
-from hpk.durable import private_directory, write_atomically
-from hpk.journal import Attempt, Step, read_pod, record_step
+from hpk.durable import claim, private_directory, write_atomically
+from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
 from hpk.model import codec
 from hpk.model.errors import HpkError, PermanentError
 from hpk.model.frames import Stop
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState, Partition
+from hpk.model.layout import AttemptLayout
 from hpk.model.placement import Placement
 from hpk.model.plan import ImagePlan, PodPlan
+from hpk.model.plan.job_spec import SupervisorSettings
 from hpk.statefs import HpkPaths
 from kubelet.evidence import observations as observations_module
 from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
+from kubelet.pods import pod_worker
 from kubelet.pods.orphaned_pods import keep_pod
 from kubelet.pods.pod_worker import PodWorker
 from kubelet.pods.pod_workers import PodWorkers
@@ -34,6 +38,7 @@ from kubelet.pods.worker_services import WorkerServices
 from kubelet.shared_files import SharedFiles
 from kubelet.status.events import EventRecorder
 from kubelet.status.status_manager import StatusManager
+from kubelet.submission import submitter as submitter_module
 from kubelet.submission.submitter import Submitter, UnderWay
 from tests.planning import IMAGE, MAIN, SITE, a_pod
 from tests.pod_api import PodApi, serve_pods
@@ -116,7 +121,7 @@ class World:
         """The worker sees the Pod as it is now."""
         self.worker.update(self.api.watched(self.worker.ref.name))
 
-    def see(self, state: JobState) -> None:
+    def see(self, state: JobState, nonce: Nonce = NONCE) -> None:
         job = JobObservation(
             job_id=JOB,
             name="",
@@ -129,7 +134,7 @@ class World:
             end_time_s=None,
             source="squeue",
         )
-        self.observations.put_job(self.worker.ref.uid, NONCE, job)
+        self.observations.put_job(self.worker.ref.uid, nonce, job)
 
     async def looked(self) -> None:
         """Until the Pod has been looked at once more."""
@@ -321,3 +326,158 @@ async def test_what_the_kubelet_cancelled_keeps_the_reason_it_did_it_for(
     world.see(JobState.CANCELLED)
     await world.until(lambda: world.worker.state.current and not world.worker.state.current.is_open)
     assert world.status["reason"] == "SlurmRequeued"
+
+
+class Takes:
+    """A Slurm that takes each job, and says nothing more."""
+
+    async def submit(self, script: Path, *, directory: Path) -> SlurmJobId:
+        return JOB
+
+    async def kill_wait_s(self) -> int:
+        return 30
+
+
+@dataclass
+class Breaking:
+    """A pod that runs once, a real submitter, and jobs that break down."""
+
+    world: World
+    running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """A kubelet that knows what the files say."""
+        if self.running is not None:
+            self.running.cancel()
+            await asyncio.wait([self.running])
+        services = self.world.services
+        submitter = Submitter(
+            paths=services.paths,
+            files=services.files,
+            slurm=cast(Any, Takes()),
+            settings=SupervisorSettings("", "", "", 1, "/tmp", ()),
+            zipapp=Path("/x.pyz"),
+            call=lambda uid: self.world.worker.nudge(),
+        )
+        pod = self.world.api.watched(self.world.worker.ref.name)
+        self.world.worker = PodWorker(pod, replace(services, submitter=submitter))
+        self.running = services.spawn(self.world.worker.run())
+
+    @property
+    def journal(self) -> PodJournal | None:
+        return read_pod(self.world.services.paths, self.world.worker.ref.uid)
+
+    async def submitted(self, *, after: Attempt | None = None) -> Attempt:
+        """Until the pod has a job, another than that of the attempt before."""
+
+        def found() -> Attempt | None:
+            now = self.world.worker.state.current
+            is_new = now is not None and (after is None or now.nonce != after.nonce)
+            return now if is_new and now is not None and now.job_id is not None else None
+
+        await self.world.until(found)
+        attempt = found()
+        assert attempt is not None
+        return attempt
+
+    def layout(self, attempt: Attempt) -> AttemptLayout:
+        return self.world.services.paths.attempt(attempt.pod.uid, attempt.nonce)
+
+    def break_down(self, attempt: Attempt) -> None:
+        self.world.see(JobState.NODE_FAIL, nonce=attempt.nonce)
+        self.world.worker.nudge()
+
+
+@pytest.fixture
+async def breaking(world: World, monkeypatch: pytest.MonkeyPatch) -> Breaking:
+    monkeypatch.setattr(pod_worker, "_BEGIN_AGAIN_S", 0.01)
+    world.api.pods[world.worker.ref.name]["spec"]["restartPolicy"] = "Never"
+    made = Breaking(world)
+    await made.start()
+    return made
+
+
+async def test_a_job_that_broke_down_before_it_began_is_followed_by_another(
+    breaking: Breaking,
+) -> None:
+    first = await breaking.submitted()
+    Path(breaking.layout(first).job_output).write_text("one\nno space\x1b[31m left\n\n")
+    breaking.break_down(first)
+    second = await breaking.submitted(after=first)
+    assert second.again == 1
+    assert not Path(breaking.layout(first).root).exists()
+    await breaking.world.until(
+        lambda: any(
+            "submitted again" in event["message"] and "no space?[31m left" in event["message"]
+            for event in breaking.world.api.events.values()
+        )
+    )
+
+
+async def test_a_job_whose_supervisor_has_the_claim_is_followed_by_none(
+    breaking: Breaking,
+) -> None:
+    first = await breaking.submitted()
+    assert claim(breaking.layout(first).claim, "supervisor 7")
+    breaking.break_down(first)
+    await breaking.world.until(lambda: breaking.world.status["phase"] == "Failed")
+    assert breaking.world.status["reason"] == "SlurmNodeFail"
+    await breaking.world.looked()
+    assert breaking.world.worker.state.attempts[0].nonce == first.nonce
+    assert len(breaking.world.worker.state.attempts) == 1
+
+
+async def test_what_was_revoked_and_could_not_be_written_down_is_revoked_again(
+    breaking: Breaking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[Step] = []
+
+    def failing(paths: HpkPaths, pod: PodRef, step: Step, **given: Any) -> None:
+        if step is Step.REVOKED and not failed:
+            failed.append(step)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        record_step(paths, pod, step, **given)
+
+    monkeypatch.setattr(submitter_module, "record_step", failing)
+    first = await breaking.submitted()
+    breaking.break_down(first)
+    second = await breaking.submitted(after=first)
+    assert failed
+    assert second.again == 1
+
+
+async def test_a_pod_that_is_deleted_before_it_is_submitted_again_is_not(
+    breaking: Breaking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_worker, "_BEGIN_AGAIN_S", 1000.0)
+    monkeypatch.setattr(pod_worker, "_BEGIN_AGAIN_MOST_S", 1000.0)
+    world = breaking.world
+    first = await breaking.submitted()
+    breaking.break_down(first)
+    await world.until(lambda: world.worker.state.attempts and not world.worker.state.current)
+    pod = world.api.watched(world.worker.ref.name)
+    pod["metadata"] |= {"deletionTimestamp": "x", "deletionGracePeriodSeconds": 5}
+    world.worker.update(pod)
+    await world.until(lambda: world.api.deletions)
+    world.worker.object_gone(pod)
+    assert breaking.running is not None
+    await asyncio.wait([breaking.running], timeout=30)
+    assert breaking.running.done()
+    assert not world.services.paths.pod_dir(world.worker.ref.uid).exists()
+
+
+async def test_how_often_a_pod_is_submitted_again_outlives_the_kubelet(
+    breaking: Breaking,
+) -> None:
+    attempt = await breaking.submitted()
+    for number in range(1, 4):
+        breaking.break_down(attempt)
+        attempt = await breaking.submitted(after=attempt)
+        assert attempt.again == number
+        await breaking.start()
+        attempt = await breaking.submitted()
+    breaking.break_down(attempt)
+    await breaking.world.until(lambda: breaking.world.status["phase"] == "Failed")
+    journal = breaking.journal
+    assert journal is not None
+    assert [one.nonce for one in journal.attempts] == [attempt.nonce]
