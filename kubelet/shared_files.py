@@ -92,13 +92,13 @@ class SharedFiles:
         async with self._deadline(deadline_s):
             while (last := self._last.get(turn)) is not None:
                 await last.wait()
+            future = self._submit(lambda: function(*arguments))
             ended = self._last[turn] = asyncio.Event()
 
             def end() -> None:
                 del self._last[turn]
                 ended.set()
 
-            future = self._submit(lambda: function(*arguments))
             future.add_done_callback(_on_this_loop(end))
             return await _result(future)
 

@@ -116,9 +116,11 @@ async def test_a_supervisor_that_does_not_read_was_not_told(
     monkeypatch.setattr(pod_stop, "_SEND_WITHIN_S", 0.05)
     stopping.connect()
     stopping.writer.write(bytes(1 << 24))  # more than the socket and its reader take
-    async with asyncio.timeout(30):
-        assert not await stopping.stop.stop({}, ATTEMPT, 30)
-    stopping.writer.transport.abort()
+    try:
+        async with asyncio.timeout(30):
+            assert not await stopping.stop.stop({}, ATTEMPT, 30)
+    finally:
+        stopping.writer.transport.abort()
 
 
 async def test_each_session_is_told_once(stopping: Stopping) -> None:

@@ -94,13 +94,18 @@ async def test_what_is_done_in_turn_begins_when_the_one_before_has_really_ended(
 ) -> None:
     files = SharedFiles(tmp_path)
     done: list[str] = []
+    begun = threading.Event()
 
     def first() -> None:
+        begun.set()
         hung.read_text()
         done.append("first")
 
-    with pytest.raises(StalledError):
-        await files.do_in_turn("pod", first, deadline_s=0.05)
+    giving_up = asyncio.ensure_future(files.do_in_turn("pod", first))
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    giving_up.cancel()
+    await asyncio.wait([giving_up])
     with pytest.raises(StalledError):
         await files.do_in_turn("pod", done.append, "given up", deadline_s=0.05)
     await files.do_in_turn("other", done.append, "other")

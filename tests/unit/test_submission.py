@@ -20,7 +20,7 @@ from hpk.model.job import JobObservation, Partition
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan.job_spec import SupervisorSettings
 from hpk.statefs import HpkPaths
-from kubelet.shared_files import SharedFiles, StalledError
+from kubelet.shared_files import SharedFiles
 from kubelet.submission import attempt_files, gate
 from kubelet.submission.attempt_files import remove_attempt
 from kubelet.submission.gate import NotYourTurnError
@@ -131,13 +131,13 @@ class Slurm:
 class Kubelet:
     """A submitter and workers that do as they are called."""
 
-    def __init__(self, directory: Path, slurm: Slurm, deadline_s: float = 30.0) -> None:
+    def __init__(self, directory: Path, slurm: Slurm, files: SharedFiles | None = None) -> None:
         self.slurm = slurm
         self.paths = HpkPaths(home=directory / "home", cache=directory)
         private_directory(self.paths.pods)
         self.submitter = Submitter(
             paths=self.paths,
-            files=SharedFiles(directory, deadline_s=deadline_s),
+            files=files or SharedFiles(directory),
             slurm=slurm,
             settings=SupervisorSettings("", "", "", 1, "/tmp", ()),
             zipapp=Path("/x.pyz"),
@@ -291,38 +291,51 @@ async def test_what_slurm_did_not_answer_is_recovered_or_revoked_and_leaves_one_
     assert len(set(slurm.calls)) == 5
 
 
-async def test_files_that_are_made_late_do_not_wipe_the_job_that_was_submitted_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def given_up(task: asyncio.Future[Any], begun: threading.Event) -> None:
+    """Until the task's thread has begun, and nobody waits for it any more."""
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_files_that_are_made_late_do_not_wipe_the_job_that_was_submitted_after_them(
+    kubelet: Kubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kubelet = Kubelet(tmp_path, Slurm(room=1), deadline_s=0.5)
+    kubelet.slurm.room = 1
     stalls, answers, ended = threading.Event(), threading.Event(), threading.Event()
-    begin = begin_attempt
 
     def stalling(*given: Any) -> Attempt:
         if stalls.is_set():
-            return begin(*given)
+            return begin_attempt(*given)
         stalls.set()
         answers.wait()
         try:
-            return begin(*given)
+            return begin_attempt(*given)
         finally:
             ended.set()
 
     monkeypatch.setattr(attempt_files, "begin_attempt", stalling)
     pod = PodRef("ns", "p", ONE)
+
+    def submit() -> asyncio.Future[Attempt]:
+        submitter = kubelet.submitter
+        return asyncio.ensure_future(
+            submitter.submit(pod, PLAN, created="0", under_way=nullcontext)
+        )
+
     try:
-        for _ in range(2):
-            with pytest.raises(StalledError):
-                await kubelet.submitter.submit(pod, PLAN, created="0", under_way=nullcontext)
+        await given_up(submit(), stalls)
+        second = submit()
+        done, _ = await asyncio.wait([second], timeout=0.2)
     finally:
         answers.set()
-    while not ended.is_set():
-        await asyncio.sleep(0.01)
+    assert not done
+    attempt = await second
+    assert ended.is_set()
     journal = read_pod(kubelet.paths, ONE)
     assert journal is not None
-    assert [attempt.job_id for attempt in journal.attempts] == [None], "to be recovered"
-    assert not kubelet.slurm.calls
-    await kubelet.close()
+    assert [(one.nonce, one.job_id) for one in journal.attempts] == [(attempt.nonce, SlurmJobId(1))]
 
 
 def test_of_an_attempt_that_cannot_all_be_removed_the_claim_is_left(tmp_path: Path) -> None:
@@ -338,3 +351,28 @@ def test_of_an_attempt_that_cannot_all_be_removed_the_claim_is_left(tmp_path: Pa
     Path(layout.logs).mkdir()
     remove_attempt(layout)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_attempt_is_revoked_after_what_was_begun_for_its_pod_and_not_beside_it(
+    tmp_path: Path,
+) -> None:
+    files = SharedFiles(tmp_path)
+    kubelet = Kubelet(tmp_path, Slurm(room=1), files=files)
+    pod = PodRef("ns", "p", ONE)
+    attempt = await kubelet.submitter.submit(pod, PLAN, created="0", under_way=nullcontext)
+    begun, answers = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        answers.wait()
+
+    try:
+        await given_up(asyncio.ensure_future(files.do_in_turn(ONE, hang)), begun)
+        revoking = asyncio.ensure_future(kubelet.submitter.revoke(attempt))
+        done, _ = await asyncio.wait([revoking], timeout=0.2)
+        assert not Path(kubelet.paths.attempt(ONE, attempt.nonce).claim).exists()
+    finally:
+        answers.set()
+    assert not done
+    assert await revoking
+    await kubelet.close()
