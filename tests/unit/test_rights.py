@@ -56,6 +56,10 @@ for number, script in enumerate(scripts):
     run = Run(number, 1, ("sh", "-c", script, "sh", frozen), (("PATH", os.environ["PATH"]),), "/",
         rights=rights, emulates_root=uid == "0", shares_processes=shares == "yes")
     pid, errors = start_program(run, enter, (0, out_write, out_write))
+    if enter.beginning is not None:
+        while not enter.beginning.hear():
+            pass
+        enter.settle()
     os.close(out_write)
     with os.fdopen(errors) as told, os.fdopen(out_read) as said:
         if number == 0 and len(scripts) > 1:

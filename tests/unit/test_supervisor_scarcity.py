@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -22,9 +23,11 @@ from hpk.supervisor.base.loop import Loop
 from hpk.supervisor.link.host_network import HostNetwork
 from hpk.supervisor.probes.check_result import CheckResult, Outcome
 from hpk.supervisor.probes.handling import Action, Handling
-from hpk.supervisor.process import pod_messages, podinit
-from hpk.supervisor.process.enter import OnHost
+from hpk.supervisor.process import pod_messages, podinit, switch_user
+from hpk.supervisor.process.enter import Namespaces, OnHost
 from hpk.supervisor.process.namespaces import fork_first
+from hpk.supervisor.process.runtime_process import HeldContainer
+from tests.supervisor_bench import userns_works
 
 NO_MORE = "Resource temporarily unavailable"
 
@@ -167,3 +170,43 @@ def test_podinit_outlives_a_moment_without_descriptors(tmp_path: Path) -> None:
         pod_messages.send(theirs, long)
         with no_more_files():
             assert isinstance(told(ours), pod_messages.NotStarted)
+
+
+@pytest.mark.skipif(not userns_works(), reason="this machine allows no user namespaces")
+@pytest.mark.parametrize("ends", [False, True])
+def test_podinit_obeys_while_a_container_hangs_at_its_image(
+    monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """The image may lie on a file system that hangs, and other containers be told to stop."""
+    hang_read, hang_write = os.pipe2(os.O_CLOEXEC)
+
+    def hang() -> None:
+        os.close(hang_write)
+        os.read(hang_read, 1)
+
+    monkeypatch.setattr(switch_user, "take_their_places", hang)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, subprocess.Popen(["sleep", "1000"]) as other:
+        init = podinit._Init(theirs)
+        enter = Namespaces(os.getpid(), os.getuid(), os.getgid())
+        init._containers[5] = HeldContainer(5, 0, -1, -1, (os.getuid(), os.getgid()), enter)
+        init._programs[1] = podinit._Program(1, other.pid, -1, OnHost())
+        sleep = pod_messages.Run(
+            2, 5, ("sleep", "1000"), (("PATH", os.defpath),), "/", emulates_root=True,
+            shares_processes=True,
+        )  # fmt: skip
+        for command in (sleep, pod_messages.Signal(2, 9), pod_messages.Signal(1, 15)):
+            pod_messages.send(ours, command, (2, 2, 2) if command is sleep else ())
+            assert init._on_command()
+        assert other.wait() == -signal.SIGTERM
+        if ends:
+            enter.close()
+        os.close(hang_write)
+        gone = pod_messages.NotStarted(2, "cannot start a process: the container is gone")
+        for expected in [gone] if ends else [pod_messages.Started(2), pod_messages.Exited(2, 9)]:
+            while not select.select([ours], [], [], 0)[0]:
+                for key, _ in init._selector.select(0.05):
+                    key.data()
+                init._reap()
+            assert told(ours) == expected
+        os.close(hang_read)

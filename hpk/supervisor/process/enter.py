@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from typing import NoReturn, Protocol
+from typing import NoReturn, Optional, Protocol
 
 from hpk.supervisor.base import linux
 from hpk.supervisor.base.job_log import log
@@ -24,12 +24,21 @@ class Enter(Protocol):
 
     process_1: int
     """Of the PID namespace that its programs are in, as podinit sees it; 0 where there is none."""
+    beginning: Optional[namespaces.Beginning]
+    """What is to be heard out before `settle`."""
 
     def fork(self, run: Run) -> int:
-        """Fork what is to become the program: its pid here, 0 in the child.
+        """Fork what is to become the program: its pid here, 0 in the child; -1 where it is not
+        known before ``beginning`` has said all and `settle` is called.
 
         :raises OSError: there are no more processes or descriptors, the kernel refuses a
             namespace, or the container has ended.
+        """
+
+    def settle(self) -> int:
+        """The pid of the program that was begun, and that runs from now on.
+
+        :raises OSError: as above.
         """
 
     def become(self, run: Run) -> NoReturn:
@@ -54,11 +63,16 @@ class OnHost:
     """Beside the containers: the launcher of an MPI run, scancel."""
 
     process_1 = 0
+    beginning: Optional[namespaces.Beginning] = None
 
     def fork(self, run: Run) -> int:
         """See Enter.fork."""
         self._parent = os.getpid()
         return os.fork()
+
+    def settle(self) -> int:
+        """See Enter.settle."""
+        raise OSError("nothing was begun")
 
     def become(self, run: Run) -> NoReturn:
         """See Enter.become."""
@@ -86,10 +100,14 @@ class Namespaces:
         self._user = uid, gid
         self._opened: dict[str, int] = {}
         self._is_there = False
+        self._is_ending = False
+        self.beginning: Optional[namespaces.Beginning] = None
 
     def fork(self, run: Run) -> int:
         """See Enter.fork."""
         filters_for(run.rights, emulates_root=run.emulates_root)
+        if self.beginning is not None:
+            raise OSError("the container's first program is not there yet")
         if "user" not in self._opened:
             return self._fork_first(run)
         if "pid" in self._opened:
@@ -107,10 +125,18 @@ class Namespaces:
                 switch_user.take_their_places()
             namespaces.become_user(*self._user, can_mount=can_mount)
 
-        first = namespaces.fork_first(self._join, make, kinds, own_pids=own_pids)
-        self._is_there = first.pid == 0
+        self.beginning = namespaces.fork_first(self._join, make, kinds, own_pids=own_pids)
+        self._is_there = self.beginning is None
+        return 0 if self._is_there else -1
+
+    def settle(self) -> int:
+        """See Enter.settle."""
+        beginning, self.beginning = self.beginning, None
+        if beginning is None:
+            raise OSError("nothing was begun")
+        first = beginning.finish(unless="the container is gone" if self._is_ending else "")
         self._opened = first.namespaces
-        self.process_1 = first.pid if own_pids else 0
+        self.process_1 = first.pid if "pid" in first.namespaces else 0
         return first.pid
 
     def _join(self) -> None:
@@ -144,6 +170,7 @@ class Namespaces:
 
     def kill_programs(self) -> None:
         """See Enter.kill_programs. By the user namespace, which nobody in there can leave."""
+        self._is_ending = True
         if "user" not in self._opened:
             return
         for _ in range(100):  # a fork bomb is killed by the end of the PID namespace instead
@@ -161,6 +188,7 @@ class Namespaces:
 
     def close(self) -> None:
         """See Enter.close. Its programs may still be there."""
+        self._is_ending = True
         for fd in self._opened.values():
             os.close(fd)
         self._opened = {}

@@ -20,6 +20,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable
+from typing import Optional
 
 from hpk.model.frozen import dataclass
 from hpk.supervisor.base import linux
@@ -36,6 +37,7 @@ _JOINED = (
     ("mnt", linux.CLONE_NEWNS),
 )
 _NS_GET_PARENT = 0xB702  # linux/nsfs.h
+_GO, _NO = b"\0", b"n"
 
 
 def join_namespaces(pid: int) -> None:
@@ -61,18 +63,68 @@ def join_namespaces(pid: int) -> None:
 class First:
     """The first program of a container.
 
-    :param pid: as its parent sees it; 0 in itself.
-    :param namespaces: descriptors of its namespaces, by their names in /proc; none in itself.
+    :param pid: as its parent sees it.
+    :param namespaces: descriptors of its namespaces, by their names in /proc.
     """
 
     pid: int
     namespaces: dict[str, int]
 
 
+class Beginning:
+    """A first program that makes its namespaces. It looks at the image meanwhile, which may lie on
+    a file system that hangs: whoever has other things to do waits for ``fd`` to be readable."""
+
+    def __init__(self, child: int, told: _Pipe, known: _Pipe, kinds: tuple[str, ...]) -> None:
+        self._child = child
+        self._told = told
+        self._known = known
+        self._kinds = kinds
+        self._text = b""
+
+    @property
+    def fd(self) -> int:
+        """Readable when it has said something."""
+        return self._told.read
+
+    def hear(self) -> bool:
+        """Read what it says; whether that was all. Waits for it."""
+        chunk = os.read(self.fd, 4096)
+        self._text += chunk
+        return not chunk
+
+    def finish(self, *, unless: str = "") -> First:
+        """Let it run, when it has said all.
+
+        :param unless: why it must not.
+        :raises OSError: it does not run: for that, or because the kernel refuses, or there are no
+            more descriptors.
+        """
+        with self._told, self._known:
+            try:
+                first = self._first(unless)
+            except OSError:
+                # Not by the end of the pipe alone: others that were forked since may hold it.
+                with contextlib.suppress(OSError):
+                    os.write(self._known.write, _NO)
+                raise
+            os.write(self._known.write, _GO)
+            return first
+
+    def _first(self, unless: str) -> First:
+        pid, why = _parse(self._text)
+        if unless:
+            raise OSError(unless)
+        if why:
+            raise OSError(f"cannot make the container's namespaces: {why}")
+        pid = pid or self._child
+        return First(pid, _open_namespaces(pid, self._kinds))
+
+
 def fork_first(
     join: Callable[[], None], make: Callable[[], None], kinds: tuple[str, ...], *, own_pids: bool
-) -> First:
-    """Fork the first program of a container.
+) -> Optional[Beginning]:
+    """Fork the first program of a container. Whoever does so reaps its children.
 
     :param join: enters the container's namespaces.
     :param make: makes the program's own in there, but for that of its pids.
@@ -80,28 +132,26 @@ def fork_first(
     :param own_pids: it is process 1 of a PID namespace. That belongs to the container's root, who
         alone can mount a /proc of it: the kernel lets nobody else through the container's FUSE
         mounts.
-    :raises OSError: the kernel refuses, or there are no more processes or descriptors.
+    :returns: None in the program, when it is to run.
+    :raises OSError: there are no more processes or descriptors.
     """
-    with _Pipe() as told, _Pipe() as known:
+    with contextlib.ExitStack() as closing:
+        told, known = closing.enter_context(_Pipe()), closing.enter_context(_Pipe())
         child = os.fork()
         if child == 0:
-            known.close_write()
-            _become_first(join, make, told.write, own_pids=own_pids)
-            told.close_write()
-            # Whoever could not be told of us must not find us running all the same.
-            if not os.read(known.read, 1):
-                os._exit(1)
-            return First(0, {})
+            try:
+                known.close_write()
+                _become_first(join, make, told.write, own_pids=own_pids)
+                told.close_write()
+                # Whoever could not be told of us must not find us running all the same.
+                if os.read(known.read, 1) == _GO:
+                    return None
+            except BaseException as error:  # nor may it return into its parent's code
+                log("the first program failed", error=repr(error))
+            os._exit(1)
+        closing.pop_all()
         told.close_write()
-        pid, why = _listen(told.read)
-        if own_pids or why:
-            os.waitpid(child, 0)
-        if why:
-            raise OSError(f"cannot make the container's namespaces: {why}")
-        pid = pid if own_pids else child
-        namespaces = _open_namespaces(pid, kinds)
-        os.write(known.write, b"\0")
-        return First(pid, namespaces)
+        return Beginning(child, told, known, kinds)
 
 
 def _become_first(
@@ -124,11 +174,8 @@ def _become_first(
         os._exit(1)
 
 
-def _listen(told: int) -> tuple[int, str]:
+def _parse(text: bytes) -> tuple[int, str]:
     """The pid, 0 where none was told; why there is no first program, "" where there is."""
-    text = b""
-    while chunk := os.read(told, 4096):
-        text += chunk
     pid, why = 0, "it was killed"
     for word in text.decode(errors="replace").split("\0"):
         kind, _, rest = word.partition(" ")

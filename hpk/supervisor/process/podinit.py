@@ -23,6 +23,7 @@ from hpk.supervisor.base.job_log import log, log_to_stderr
 from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.process import execution
 from hpk.supervisor.process.enter import Enter, Namespaces, OnHost
+from hpk.supervisor.process.namespaces import Beginning
 from hpk.supervisor.process.pod_messages import (
     Close,
     Closed,
@@ -53,11 +54,14 @@ _FAILED_STATUS = 1 << 8
 
 @dataclass
 class _Program:
+    """``pid``: -1 until it is known; what is to be signalled waits for that."""
+
     id: int
     pid: int
     error_fd: int
     enter: Enter
     status: Optional[int] = None
+    signals: tuple[Signal, ...] = ()
 
 
 def spawn(hostname: Optional[str]) -> tuple[int, socket.socket]:
@@ -119,6 +123,7 @@ class _Init:
         self._sock = sock
         self._containers: dict[int, HeldContainer] = {}
         self._programs: dict[int, _Program] = {}
+        self._early: dict[int, int] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -209,7 +214,35 @@ class _Init:
             return
         program = _Program(command.id, pid, error_read, enter)
         self._programs[command.id] = program
-        self._selector.register(error_read, selectors.EVENT_READ, lambda: self._on_started(program))
+        beginning = enter.beginning
+        if pid < 0 and beginning is not None:
+            self._selector.register(
+                beginning.fd, selectors.EVENT_READ, lambda: self._on_told(program, beginning)
+            )
+        else:
+            self._watch_start(program)
+
+    def _on_told(self, program: _Program, beginning: Beginning) -> bool:
+        if not beginning.hear():
+            return True
+        self._selector.unregister(beginning.fd)
+        try:
+            program.pid = program.enter.settle()
+        except OSError as error:
+            os.close(program.error_fd)
+            del self._programs[program.id]
+            send(self._sock, NotStarted(program.id, f"cannot start a process: {error}"))
+            return True
+        program.status = self._early.pop(program.pid, None)
+        self._watch_start(program)
+        for command in program.signals:
+            self._signal(command)
+        return True
+
+    def _watch_start(self, program: _Program) -> None:
+        self._selector.register(
+            program.error_fd, selectors.EVENT_READ, lambda: self._on_started(program)
+        )
 
     def _on_started(self, program: _Program) -> bool:
         """End of the pipe without a word: execve has closed it, the program runs."""
@@ -229,7 +262,9 @@ class _Init:
 
     def _signal(self, command: Signal) -> None:
         program = self._programs.get(command.id)
-        if program is not None and program.status is None:
+        if program is not None and program.pid < 0:
+            program.signals = (*program.signals, command)
+        elif program is not None and program.status is None:
             if command.as_process_1:
                 program.enter.signal_process_1(command.number)
                 return
@@ -282,6 +317,10 @@ class _Init:
             if container.runtime_pid == pid:
                 self._forget(container, status)
                 return
+        if any(program.pid < 0 for program in self._programs.values()):
+            self._early[pid] = status  # whose it is may be told yet
+        else:
+            self._early.clear()
 
     def _report_exit(self, program: _Program) -> None:
         """What falls with process 1 of its container is told after that: no probe has failed."""

@@ -9,8 +9,8 @@ from hpk.supervisor.process.pod_messages import Run
 
 
 def start_program(run: Run, enter: Enter, fds: tuple[int, ...]) -> tuple[int, int]:
-    """Fork what becomes the program; its pid, and what tells why it could not: a pipe that ends
-    without a word when the program has been executed.
+    """Fork what becomes the program; its pid (see Enter.fork), and what tells why it could not: a
+    pipe that ends without a word when the program has been executed.
 
     :param enter: the way to where it runs.
     :param fds: standard input, output and error.
