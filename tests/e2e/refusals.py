@@ -212,22 +212,12 @@ def _unsupported_of_pod(found: Refusals) -> None:
 
 
 def _unsupported_of_container(found: Refusals) -> None:
-    for path, value in {
-        "stdin": True,
-        "tty": True,
-        "securityContext.allowPrivilegeEscalation": True,
-    }.items():
-        outer, _, inner = path.partition(".")
-        container = {outer: {inner: value} if inner else value}
-        found.container(f"container-{path.replace('.', '-').lower()}", path, container)
-    for path, context in {
-        "capabilities.add": {"capabilities": {"add": ["SYS_ADMIN"], "drop": ["ALL"]}},
-        "seccompProfile.type": {
-            "seccompProfile": {"type": "Localhost", "localhostProfile": "canary"}
-        },
-    }.items():
-        name = f"container-{path.replace('.', '-').lower()}"
-        found.container(name, f"securityContext.{path}", {"securityContext": context})
+    for name in ("stdin", "tty"):
+        found.container(f"container-{name}", name, {name: True})
+    profile = {"seccompProfile": {"type": "Localhost", "localhostProfile": "canary"}}
+    found.container(
+        "container-seccomp", "securityContext.seccompProfile.type", {"securityContext": profile}
+    )
     found.container(
         "non-root",
         "securityContext.runAsNonRoot",

@@ -50,7 +50,8 @@ RANK = f"""
 {LOOK}
 for process in /proc/[0-9]*; do
   [ "$(readlink $process/ns/user 2> /dev/null)" = "$(readlink /proc/self/ns/user)" ] || continue
-  [ "$(readlink $process/ns/mnt)" = "$(readlink /proc/self/ns/mnt)" ] || ls $process/root/
+  [ "$(readlink $process/ns/mnt 2> /dev/null)" = "$(readlink /proc/self/ns/mnt)" ] ||
+    ls $process/root/ 2> /dev/null
 done
 """
 

@@ -109,15 +109,21 @@ class Run:
             "job": self.job,
             "job_log": job_log.read_text() if job_log.exists() else "",
             "outputs": self.outputs,
-            "sacct": [
-                line.split("|")
-                for line in subprocess.run(
-                    ["sacct", "-nP", "-j", self.job, "-o", "jobid,state,exitcode,nodelist,ntasks"],
-                    capture_output=True,
-                    text=True,
-                ).stdout.splitlines()
-            ],
+            "sacct": self.accounting(),
         }
+
+    def accounting(self) -> list[list[str]]:
+        """What sacct says of the job, once it has heard of its end."""
+        argv = ["sacct", "-nP", "-j", self.job, "-o", "jobid,state,exitcode,nodelist,ntasks"]
+        rows: list[list[str]] = []
+
+        def has_heard() -> bool:
+            told = subprocess.run(argv, capture_output=True, text=True).stdout
+            rows[:] = [line.split("|") for line in told.splitlines()]
+            return bool(rows) and rows[0][1] not in ("PENDING", "RUNNING", "COMPLETING")
+
+        wait_for(has_heard)
+        return rows
 
 
 def bundle(token: str) -> Bundle:

@@ -17,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def take_snapshot(own: str) -> Snapshot:
     accounts = ("passwd", "group", "shadow", "subuid", "subgid")
     return Snapshot(
         processes=frozenset(descendants()),
-        mounts=tuple(Path("/proc/self/mounts").read_text().splitlines()),
+        mounts=tuple(mounts()),
         links=tuple(line.split()[1] for line in links.stdout.splitlines()),
         cgroups=frozenset(
             directory
@@ -66,6 +67,13 @@ def take_snapshot(own: str) -> Snapshot:
     )
 
 
+def mounts() -> Iterator[str]:
+    """All but those of other tests, which lie in temporary directories."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        if not line.split()[1].startswith(f"{tempfile.gettempdir()}/"):
+            yield line
+
+
 def files(own: str) -> Iterator[str]:
     """Everything under /run and /var/lib; of /tmp, which others use as well, what looks like us."""
     for root in ("/run", "/var/lib"):
@@ -75,7 +83,9 @@ def files(own: str) -> Iterator[str]:
                 continue
             paths = (f"{directory}/{name}" for name in (*names, *others))
             yield from (path for path in paths if not is_other_lab(path, own))
-    yield from (str(path) for path in Path("/tmp").iterdir() if _OURS.search(path.name))
+    for path in Path("/tmp").iterdir():
+        if _OURS.search(path.name) and not is_other_lab(str(path), own):
+            yield str(path)
 
 
 def is_other_lab(path: str, own: str) -> bool:
