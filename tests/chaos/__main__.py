@@ -1,7 +1,7 @@
 """``python -m tests.chaos [--minutes M] [--seed N]``: a lab under random faults, and what held.
 
-Needs root, and makes a lab of its own. The seed decides which faults come, when, and how they
-choose; whom they hit depends on what runs then, so a seed reproduces a run as far as that goes.
+Needs root, and makes a lab of its own. The seed decides which faults come, how long after each
+other, and how each chooses; whom it hits depends on what runs then: so far a seed reproduces a run.
 Ends with 0 where every check held.
 """
 
@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from bootstrap.lab import control, daemons, registry
 from hpk.statefs import HpkPaths
@@ -43,8 +44,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="*", choices=sorted(FAULTS), default=sorted(FAULTS))
     parsed = parser.parse_args(arguments)
     say(f"seed {parsed.seed}, {parsed.minutes:g} minutes")
-    with _world(parsed.lab, random.Random(parsed.seed)) as world:
-        found = run(world, minutes=parsed.minutes, only=parsed.only)
+    with _world(parsed.lab) as world:
+        found = run(world, minutes=parsed.minutes, faults=schedule(parsed.seed, parsed.only))
     for line in found:
         say(f"VIOLATED: {line}")
     again = f"python -m tests.chaos --minutes {parsed.minutes:g} --seed {parsed.seed}"
@@ -58,7 +59,7 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def _world(lab: str, rng: random.Random) -> Iterator[World]:
+def _world(lab: str) -> Iterator[World]:
     asyncio.run(control.down(lab))
     asyncio.run(control.up(lab, None, Silent()))
     try:
@@ -67,13 +68,32 @@ def _world(lab: str, rng: random.Random) -> Iterator[World]:
         cluster = Cluster(machine=machine, user="alice", namespace=_NAMESPACE)
         cluster.run(["install", "-d", "-o", "alice", "-m", "700", NOTES_DIR], user="root")
         with misbehaving_home(machine, machine.lab.user("alice")) as home:
-            world = World(machine=machine, cluster=cluster, home=home, rng=rng)
+            world = World(machine=machine, cluster=cluster, home=home)
             yield world
     finally:
         asyncio.run(control.down(lab))
 
 
-def run(world: World, *, minutes: float, only: list[str]) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A fault to come, what it chooses by, and how long nothing else comes after it."""
+
+    name: str
+    rng: random.Random
+    pause_s: float
+
+
+def schedule(seed: int, only: list[str]) -> Iterator[Planned]:
+    """The faults of a seed, without end."""
+    names = [name for name in FAULTS if name in only]
+    weights = [FAULTS[name][1] for name in names]
+    for number in itertools.count():
+        rng = random.Random(f"{seed}/{number}")
+        (name,) = rng.choices(names, weights)
+        yield Planned(name=name, rng=rng, pause_s=rng.uniform(*_PAUSE_S))
+
+
+def run(world: World, *, minutes: float, faults: Iterator[Planned]) -> list[str]:
     """The whole of it, from `hpk up` to `hpk down`. :returns: what did not hold."""
     for image in (BUSYBOX, LAMMPS):
         world.cluster.run(["hpk", "images", "pull", image], timeout_s=600)
@@ -83,7 +103,7 @@ def run(world: World, *, minutes: float, only: list[str]) -> list[str]:
     eventually(lambda: workload.apply(world, *workload.services()), what="the services")
     found: list[str] = []
     with Observer(world) as observer:
-        chaos(world, minutes=minutes, only=only)
+        chaos(world, minutes=minutes, faults=faults)
         say("calm: everything is mended, and must come to its end")
         found += calm(world)
     eventually(observer.look, what="a last look at the Pods")
@@ -97,10 +117,8 @@ def run(world: World, *, minutes: float, only: list[str]) -> list[str]:
     return found
 
 
-def chaos(world: World, *, minutes: float, only: list[str]) -> None:
+def chaos(world: World, *, minutes: float, faults: Iterator[Planned]) -> None:
     """One fault after the other, and work that keeps coming."""
-    names = [name for name in FAULTS if name in only]
-    weights = [FAULTS[name][1] for name in names]
     undos: list[tuple[float, int, str, Undo]] = []
     order, job = itertools.count(), itertools.count(1)
     started = time.monotonic()
@@ -111,15 +129,16 @@ def chaos(world: World, *, minutes: float, only: list[str]) -> None:
             _attempt(f"  {name} is over", undo)
         if now >= next_job_s:
             number = next(job)
-            made = workload.batch_job(number, world.rng.randint(1, 8))
+            made = workload.batch_job(number, 1 + number % 8)
             workload.apply(world, made, *([workload.mpi_job(number)] if number % 3 == 1 else []))
             next_job_s = now + 20
-        name = world.rng.choices(names, weights)[0]
-        harm = FAULTS[name][0](world)
-        say(f"{name}: {harm.what if harm else 'nothing to harm'}")
+        planned = next(faults)
+        world.rng = planned.rng
+        harm = FAULTS[planned.name][0](world)
+        say(f"{planned.name}: {harm.what if harm else 'nothing to harm'}")
         if harm is not None and harm.undo is not None:
-            heapq.heappush(undos, (now + harm.lasts_s, next(order), name, harm.undo))
-        time.sleep(world.rng.uniform(*_PAUSE_S))
+            heapq.heappush(undos, (now + harm.lasts_s, next(order), planned.name, harm.undo))
+        time.sleep(planned.pause_s)
     for _, _, name, undo in sorted(undos):
         _attempt(f"  {name} is over", undo)
 
@@ -164,6 +183,9 @@ def calm(world: World) -> list[str]:
 def _left(world: World, leftovers: Leftovers) -> list[str]:
     """Delete everything; what is there still is a leak."""
     found = []
+    namespace = ["kubectl", "-n", _NAMESPACE]
+    world.user([*namespace, "delete", "jobs,deployments,statefulsets,pods", "--all"], timeout_s=600)
+    found += _swept(world)
     delete = ["kubectl", "delete", "namespace", _NAMESPACE, "--timeout=600s"]
     done = world.user(delete, timeout_s=660)
     if done.returncode != 0:
@@ -179,16 +201,23 @@ def _left(world: World, leftovers: Leftovers) -> list[str]:
     jobs = world.user(["squeue", "--me", "-h"]).stdout.strip()
     if jobs:
         found.append(f"jobs are left: {jobs}")
-    # A job that was killed with its supervisor leaves files that the user's next job there removes.
-    for host in world.compute:
-        world.user(["srun", f"--nodelist={host}", "true"])
     try:
-        leftovers.wait_none(files=False)
+        leftovers.wait_none()
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         found.append(str(error))
     return found
+
+
+def _swept(world: World) -> list[str]:
+    """A pod on each node: what killed supervisors have left there is the next one's to remove."""
+    sweepers = [workload.sweeper(host) for host in world.compute]
+    eventually(lambda: workload.apply(world, *sweepers), what="a pod for each node")
+    phase = "--for=jsonpath={.status.phase}=Succeeded"
+    wait = ["kubectl", "-n", _NAMESPACE, "wait", "pod", "--all", phase]
+    done = world.user([*wait, f"--timeout={_CALM_TIMEOUT_S}s"], timeout_s=_CALM_TIMEOUT_S + 60)
+    return [] if done.returncode == 0 else [f"a pod on each node: {done.stderr.strip()[-300:]}"]
 
 
 if __name__ == "__main__":

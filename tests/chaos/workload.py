@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from tests.chaos.world import NOTES_DIR, World
-from tests.e2e.cluster import BUSYBOX, FLAGS, LAMMPS, MPI_FLAGS
+from tests.e2e.cluster import BUSYBOX, FLAGS, LAMMPS, MPI_FLAGS, pod
 
 Json = dict[str, Any]
 _NOTE = 'note() { echo "$POD_UID $POD_NAME $1 $(date +%s)" >> /notes/notes; }\n'
@@ -101,6 +101,11 @@ def services() -> list[Json]:
             {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
         )
     return found
+
+
+def sweeper(host: str) -> Json:
+    """A pod on this node that ends at once."""
+    return pod(f"sweeper-{host}", "true", annotations={FLAGS: f"--nodelist={host}"})
 
 
 def apply(world: World, *objects: Json) -> bool:

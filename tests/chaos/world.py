@@ -6,12 +6,13 @@ Nothing in here fails when the lab is broken: that is what it is for.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,13 +50,14 @@ class Process:
 class World:
     """Everything a fault may touch.
 
+    :param rng: what a fault chooses by; each is given its own.
     :param victims: UIDs of Pods whose job a fault has really killed: these may fail.
     """
 
     machine: Machine
     cluster: Cluster
     home: Home
-    rng: random.Random
+    rng: random.Random = field(default_factory=random.Random)
     victims: set[str] = field(default_factory=set)
 
     @property
@@ -107,11 +109,10 @@ class World:
 
     def kills(self, *jobs: int) -> None:
         """Note that these jobs are killed for real, before it is done."""
-        wanted = {str(job) for job in jobs}
         pods = self.machine.lab.home / self.cluster.user / ".hpk" / "pods"
         for journal in pods.glob("*/journal*"):
             with contextlib.suppress(OSError):
-                if wanted & set(re.findall(r"\d+", journal.read_text(errors="replace"))):
+                if not set(jobs).isdisjoint(_placed(journal.read_text(errors="replace"))):
                     self.victims.add(journal.parent.name)
 
     def jobs(self, *states: str) -> list[int]:
@@ -144,6 +145,13 @@ class World:
         with contextlib.suppress(FileNotFoundError):
             return [line.split() for line in path.read_text().splitlines()]
         return []
+
+
+def _placed(journal: str) -> Iterator[int]:
+    """The Slurm jobs that a Pod's journal tells of."""
+    for line in journal.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            yield json.loads(line)["placement"]["job_id"]
 
 
 def _uids(status: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Two minutes of random faults, always the same ones in a row; `make chaos` goes on for an hour.
+"""Two minutes of random faults, the same ones in each run; `make chaos` goes on for an hour.
 
 What is asked here no slow machine can answer wrongly: that each pod ran once, that none is Failed
 which did its work, and that nothing is left.
