@@ -31,6 +31,8 @@ from tests.e2e.leftovers import Leftovers
 from tests.labs import Silent
 
 _PAUSE_S = (2.0, 12.0)
+_NEXT_JOB_S = 20
+_UP_AGAIN_S = 15
 _NAMESPACE = "chaos"
 _CALM_TIMEOUT_S = 900
 
@@ -122,7 +124,7 @@ def chaos(world: World, *, minutes: float, faults: Iterator[Planned]) -> None:
     undos: list[tuple[float, int, str, Undo]] = []
     order, job = itertools.count(), itertools.count(1)
     started = time.monotonic()
-    ends, next_job_s = started + minutes * 60, 0.0
+    ends, next_job_s, up_again_s = started + minutes * 60, 0.0, started + _UP_AGAIN_S
     while (now := time.monotonic()) < ends:
         while undos and undos[0][0] <= now:
             _, _, name, undo = heapq.heappop(undos)
@@ -131,7 +133,12 @@ def chaos(world: World, *, minutes: float, faults: Iterator[Planned]) -> None:
             number = next(job)
             made = workload.batch_job(number, 1 + number % 8)
             workload.apply(world, made, *([workload.mpi_job(number)] if number % 3 == 1 else []))
-            next_job_s = now + 20
+            next_job_s = now + _NEXT_JOB_S
+        if now >= up_again_s:
+            # What could not be brought up while the home was ill its user tries again.
+            if "bootstrap.supervise" not in world.components():
+                _attempt("hpk up", lambda: bring_up(world))
+            up_again_s = time.monotonic() + _UP_AGAIN_S
         planned = next(faults)
         world.rng = planned.rng
         harm = FAULTS[planned.name][0](world)

@@ -24,6 +24,7 @@ from tests.e2e.cluster import Cluster
 NOTES_DIR = "/home/chaos"
 """Where containers write what they did: on a shared disk that no fault touches."""
 
+_WORDS = 4
 _JOB_CGROUP = re.compile(r"/job_(\d+)")
 
 
@@ -140,10 +141,11 @@ class World:
         )
 
     def notes(self) -> list[list[str]]:
-        """The lines that containers wrote, as words."""
+        """The lines that containers wrote, as words; not those whose writer was killed half-way."""
         path = self.machine.lab.home / Path(NOTES_DIR).name / "notes"
         with contextlib.suppress(FileNotFoundError):
-            return [line.split() for line in path.read_text().splitlines()]
+            lines = [line.split() for line in path.read_text().splitlines()]
+            return [words for words in lines if len(words) == _WORDS]
         return []
 
 
