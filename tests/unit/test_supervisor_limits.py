@@ -15,6 +15,7 @@ from hpk.model import frames
 from hpk.model.plan import RestartPolicy
 from hpk.model.record import StopCause
 from hpk.supervisor.base import termination
+from hpk.supervisor.pod.pod_report import final_patience_s
 from tests.supervisor_bench import Bench, userns_works, wait_until
 from tests.supervisor_peer import container, read_record, write_attempt
 
@@ -40,6 +41,17 @@ def test_of_earlier_starts_the_last_one_alone_keeps_its_log(bench: Bench) -> Non
 def test_the_containers_of_a_pod_share_what_upstream_allows_it() -> None:
     assert [termination.bytes_for_each(count) for count in (1, 3, 5)] == [4096, 4096, 2457]
     assert termination.cut("é" * 5, 5) == "éé"
+
+
+def test_an_end_that_nobody_knows_is_kept_for_long() -> None:
+    def patience_s(cause: StopCause, *, is_known: bool = False, has_place: bool = True) -> float:
+        return final_patience_s(cause, is_known=is_known, has_place=has_place)
+
+    kept = patience_s(StopCause.COMPLETED)
+    assert kept >= 600
+    assert patience_s(StopCause.COMPLETED, is_known=True) < 10
+    assert patience_s(StopCause.SIGNALLED) < kept
+    assert patience_s(StopCause.REQUESTED, has_place=False) < kept
 
 
 @pytest.fixture

@@ -26,9 +26,25 @@ from hpk.supervisor.pod.pod_containers import PodContainers
 from hpk.supervisor.pod.preparing import Identity
 from hpk.supervisor.pod.records import RecordStore
 
-_FINAL_SYNC_S = 30.0
+_SHORT_SYNC_S = 30.0
 _KNOWN_SYNC_S = 5.0
+_UNKNOWN_SYNC_S = 900.0
 _LOOK_S = 0.5
+
+
+def final_patience_s(cause: StopCause, *, is_known: bool, has_place: bool) -> float:
+    """How long to wait until the last record is on the disk, in seconds.
+
+    Where nobody knows of the pod's end it would be lost with this process: a home that was full for
+    a while has cost a pod its end, whose kubelet was away just then.
+
+    :param is_known: the kubelet has taken it in.
+    :param has_place: its directory is there; the kubelet removes that of a Pod that was deleted.
+    """
+    if is_known:
+        return _KNOWN_SYNC_S
+    is_hurried = cause is StopCause.SIGNALLED or not has_place
+    return _SHORT_SYNC_S if is_hurried else _UNKNOWN_SYNC_S
 
 
 class Report:
@@ -130,7 +146,10 @@ class Report:
         began = time.monotonic()
         while self._store.written_seq < self.seq:
             now = time.monotonic()
-            until = began + (_KNOWN_SYNC_S if is_known(self.seq) else _FINAL_SYNC_S)
+            patience_s = final_patience_s(
+                self.cause, is_known=is_known(self.seq), has_place=self._store.has_place
+            )
+            until = began + patience_s
             if now >= until:
                 log("the final record is not on the disk")
                 break

@@ -47,6 +47,8 @@ class RecordStore:
         self._is_failing = False
         self.written_seq = 0
         """Of the newest that is on the disk."""
+        self.has_place = True
+        """Whether there is a directory for it; the kubelet removes a deleted Pod's."""
 
     def put(self, record: SupervisorRecord) -> None:
         """Write this record soon; one not yet written is skipped for it."""
@@ -89,9 +91,10 @@ class RecordStore:
             if not self._is_failing:
                 log("cannot write the record, will try again", path=self._path, error=error)
             self._is_failing = True
+            self.has_place = not isinstance(error, FileNotFoundError)
             self._retry_mono_s = time.monotonic() + _RETRY_S
         else:
-            self._is_failing = False
+            self._is_failing, self.has_place = False, True
             self.written_seq = record.seq
         with self._lock:
             if self._newest is record:
