@@ -296,9 +296,8 @@ def test_the_zipapp_is_the_same_each_time_and_holds_only_the_jobs_rooms() -> Non
         names = set(archive.namelist())
     assert {"__main__.py", "hpk/supervisor/main.py", "hpk/model/plan/pod.py"} <= names
     rooms = {name.split("/")[1] for name in names if name.startswith("hpk/")}
-    modules = {
-        f"{name}.{kind}" for name in ("__init__", "durable", "flock") for kind in ("py", "pyc")
-    }
+    single = ("__init__", "durable", "flock", "trees")
+    modules = {f"{name}.{kind}" for name in single for kind in ("py", "pyc")}
     assert rooms == {"model", "mpi", "runtimes", "supervisor"} | modules
 
 
