@@ -11,7 +11,7 @@ from tests.chaos.faults import FAULTS
 from tests.labs import small_lab_name
 
 _SEED = 7
-# Without an ill home and a slurmctld that forgets: when these really kill a job depends on the clock.
+# Whether these really kill a job depends on the clock: an ill home, a slurmctld that forgets.
 _UNCERTAIN = ("home-full", "home-late", "home-readonly", "home-stalled", "slurmctld-killed")
 
 
