@@ -1,7 +1,8 @@
 """The channel's frames: what supervisor and kubelet say to each other over TLS.
 
-On the wire a frame is a 4-byte big-endian length and that many bytes of JSON, an object whose
-``type`` names one of the classes below; a frame longer than MAX_FRAME_BYTES ends the connection.
+On the wire a frame is a 4-byte big-endian length and that many bytes. Those that begin with ``{``
+are JSON, an object whose ``type`` names one of the classes below; the others are the binary frames
+of hpk.model.stream_frames. A frame longer than MAX_FRAME_BYTES ends the connection.
 The supervisor dials, sends Hello, and waits for Welcome or Reject. An unknown type is skipped, so
 that either side may be the newer one; a change that this cannot absorb raises PROTOCOL_VERSION. The
 kubelet speaks to supervisors of all earlier versions, for jobs outlive upgrades, and rejects later
@@ -9,19 +10,27 @@ ones.
 
 Version 2: the bundle may hold hpk.model.bundle.API_PORT_MARK, for the supervisor forwards to the
 API server.
+
+Version 3: streams. The kubelet opens one (ExecOpen, AttachOpen, DialOpen) under an id that this
+connection has not had before; the supervisor answers StreamOpened when the program runs or the
+other end is connected. Bytes go in binary frames, each channel of a stream with credits of its own.
+StreamClosed is the supervisor's last word on a stream, after the end of all that it had to say;
+StreamClose the kubelet's: nobody listens any more. With the connection all its streams end.
 """
 
 from __future__ import annotations
 
-from typing import Union
+from enum import Enum
+from typing import Optional, Union
 
 from hpk.model.bundle import Bundle
 from hpk.model.frozen import dataclass
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
 from hpk.model.record import SupervisorRecord
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 FORWARDER_VERSION = 2
+STREAMS_VERSION = 3
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 LOG_CHUNK_BYTES = 256 * 1024
 
@@ -143,8 +152,119 @@ class SignalContainer:
     not_before_s: int = 0
 
 
+@dataclass(frozen=True)
+class TerminalSize:
+    """In characters."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ExecOpen:
+    """Run a program in a container, with the streams that are asked for.
+
+    :param container: its name, of whatever kind.
+    :param tty: on a terminal of its own; then standard error comes as standard output.
+    :param rank: of an MPI run, the rank beside which it runs; -1: the first.
+    :param node: of an MPI run, the host beside whose first rank it runs; "" where ``rank`` says.
+    """
+
+    id: int
+    container: str
+    command: tuple[str, ...]
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    tty: bool
+    size: Optional[TerminalSize] = None
+    rank: int = -1
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class AttachOpen:
+    """Join the container's own program: its output from now on, its input where it has one."""
+
+    id: int
+    container: str
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    size: Optional[TerminalSize] = None
+
+
+@dataclass(frozen=True)
+class DialOpen:
+    """Connect to a port of the pod's own 127.0.0.1, else ::1; the bytes are channels 0 and 1."""
+
+    id: int
+    port: int
+
+
+@dataclass(frozen=True)
+class StreamResize:
+    """The client's terminal has another size."""
+
+    id: int
+    size: TerminalSize
+
+
+@dataclass(frozen=True)
+class StreamClose:
+    """The client has gone: hang up on the program, or the connection; say StreamClosed then."""
+
+    id: int
+
+
+class StreamError(str, Enum):
+    """Why a stream came to nothing; "" where it did not."""
+
+    NONE = ""
+    NOT_FOUND = "NotFound"
+    """The pod has no such container that runs."""
+    NOT_STARTED = "NotStarted"
+    """The program cannot be started, or nobody listens at the port."""
+    LOST = "Lost"
+    """The program was lost with its container or the pod."""
+    REFUSED = "Refused"
+    """What was asked for makes no sense here."""
+
+
+@dataclass(frozen=True)
+class StreamOpened:
+    """The program runs, the connection is made."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class StreamClosed:
+    """All is over.
+
+    :param exit_code: of the program, as a shell tells it (128 + signal); None: there was none.
+    """
+
+    id: int
+    exit_code: Optional[int] = None
+    error: StreamError = StreamError.NONE
+    message: str = ""
+
+
 ToSupervisor = Union[
-    Welcome, Reject, BundleReply, Stop, StatusAck, LogRead, LogCancel, SignalContainer
+    Welcome,
+    Reject,
+    BundleReply,
+    Stop,
+    StatusAck,
+    LogRead,
+    LogCancel,
+    SignalContainer,
+    ExecOpen,
+    AttachOpen,
+    DialOpen,
+    StreamResize,
+    StreamClose,
 ]
 
 FRAME_TYPES: dict[str, type] = {
@@ -162,5 +282,12 @@ FRAME_TYPES: dict[str, type] = {
         LogRead,
         LogCancel,
         SignalContainer,
+        ExecOpen,
+        AttachOpen,
+        DialOpen,
+        StreamResize,
+        StreamClose,
+        StreamOpened,
+        StreamClosed,
     )
 }
