@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from bootstrap.lab.hosts import Machine, require_root
 from bootstrap.lab.layout import DEFAULT_NAME, DEFAULT_NODES, LOGIN, SOFTWARE, SWITCH, Host, Lab
 from bootstrap.lab.rootfs import Sources, machine_root_links
 from hpk.durable import write_atomically
+from hpk.flock import try_lock
 from hpk.model.errors import PermanentError
 from hpk.statefs import HpkPaths
 
@@ -275,11 +275,11 @@ async def _lock(lab: Lab) -> AsyncIterator[None]:
         except FileNotFoundError:
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_open(lab.state, fd):
+            is_ours = try_lock(fd)
+            if is_ours and _is_open(lab.state, fd):
                 yield
                 return
-        except BlockingIOError:
-            await asyncio.sleep(_LOCK_POLL_S)
+            if not is_ours:
+                await asyncio.sleep(_LOCK_POLL_S)
         finally:
             os.close(fd)

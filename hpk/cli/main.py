@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from hpk.cli import errors
+from hpk.cli.home import require_answer
 from hpk.model.errors import PermanentError
+from hpk.statefs import HpkPaths
 
 _COMMANDS = {
     "binaries": "hpk.cli.binaries",
@@ -39,6 +41,7 @@ class _LazyGroup(click.Group):
         if name not in _COMMANDS:
             return None
         _require_home()
+        require_answer(HpkPaths.from_environment().home, lambda text: click.echo(text, err=True))
         command = getattr(importlib.import_module(_COMMANDS[name]), name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{_COMMANDS[name]}.{name} is not a command")

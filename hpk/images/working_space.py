@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import tempfile
@@ -17,6 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from hpk import trees
+from hpk.flock import open_lock, try_lock
 from hpk.images.errors import ERR_IMAGE_PULL, ImageError
 from hpk.images.threads import in_thread, wholly
 
@@ -63,10 +63,13 @@ def _remove(space: Path, lock: int) -> None:
 
 
 def _lock(space: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    lock = os.open(space / _LOCK, flags, 0o600)
+    """
+    :raises BlockingIOError: a living process holds it.
+    """
+    lock = open_lock(space / _LOCK)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(lock):
+            raise BlockingIOError(f"{space} is in use")
     except OSError:
         os.close(lock)
         raise
@@ -83,7 +86,7 @@ def _sweep(scratch: Path) -> None:
                 info = entry.stat(follow_symlinks=False)
                 if info.st_uid != os.getuid() or time.time() - info.st_mtime < _AGE_S:
                     continue
-                lock = _lock(Path(entry.path))  # held by a living process: BlockingIOError
+                lock = _lock(Path(entry.path))
                 log.info("remove %s, which a dead process left", entry.path)
                 _remove(Path(entry.path), lock)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import re
 import shutil
 import time
 from pathlib import Path
 
+from hpk.flock import try_lock
 from hpk.model.errors import HpkError
 from hpk.model.ids import SlurmJobId
 from hpk.slurm.cli import CliBackend
@@ -76,10 +76,10 @@ async def sweep(paths: HpkPaths, backend: CliBackend) -> None:
         except OSError:
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            began_s = os.fstat(fd).st_mtime
-            await take_away(backend, directory, None, began_s)
-        except (BlockingIOError, HpkError):
+            if try_lock(fd):
+                began_s = os.fstat(fd).st_mtime
+                await take_away(backend, directory, None, began_s)
+        except HpkError:
             continue
         finally:
             os.close(fd)

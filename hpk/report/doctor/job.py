@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import secrets
@@ -20,6 +19,7 @@ from pathlib import Path
 from bootstrap.binaries import Reporter
 from hpk.config.schema import Config
 from hpk.durable import private_directory, write_atomically
+from hpk.flock import open_lock, try_lock
 from hpk.model.errors import HpkError, ParseError
 from hpk.model.ids import SlurmJobId
 from hpk.model.job import JobObservation
@@ -83,9 +83,9 @@ class DoctorJob:
         private_directory(self._directory.parent)
         await sweep(self._paths, self._backend)
         private_directory(self._directory)
-        owner = os.open(self._directory / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        owner = open_lock(self._directory / "owner")
         try:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(owner)
             tokens = Tokens()
             bell = Doorbell(tokens)
             async with bell.open(address):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bootstrap.host import free_port
 from hpk.durable import claim, write_atomically
+from hpk.flock import try_lock
 from hpk.model.errors import ParseError
 from hpk.report.doctor.facts import Exchange, NodeReport, Round
 from hpk.report.doctor.parsing import parse_pong, parse_report
@@ -111,7 +112,7 @@ async def converse(directory: Path, report: NodeReport, tokens: Tokens, bell: Do
     locked_here = linked_here = ""
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(lock)
         claim(directory / "claim-login", "login")
         for number in (1, 2, 3):
             if number == 3:
@@ -148,10 +149,9 @@ async def _round(directory: Path, number: int) -> Round | None:
 
 def _try_lock(fd: int) -> str:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return "done" if try_lock(fd) else errno.errorcode[errno.EAGAIN]
     except OSError as error:
         return _name(error)
-    return "done"
 
 
 def _try_link(directory: Path) -> str:
