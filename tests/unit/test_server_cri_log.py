@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from hpk.model.errors import ParseError
 from kubelet.server.backend import LogGoneError
-from kubelet.server.cri_log import MAX_LINE_BYTES, LogFilter, LogRenderer, parse_line
+from kubelet.server.cri_log import (
+    MAX_LINE_BYTES,
+    STREAMS,
+    LogFilter,
+    LogRenderer,
+    likely_run_end,
+    parse_head,
+)
 from kubelet.server.log_stream import stream_log, tail_offset
 
 LOG = (
@@ -41,20 +48,22 @@ def render(data: bytes, wanted: LogFilter, *, follow: bool = False) -> bytes:
 
 
 def test_a_line() -> None:
-    line = parse_line(b"2026-01-02T03:04:05.123456789Z stdout F text\n")
-    assert line.stream == "stdout"
-    assert not line.partial
-    assert line.content == b"text\n"
+    line = b"2026-01-02T03:04:05.123456789Z stdout F text\n"
+    head = parse_head(line)
+    assert head.stream == "stdout"
+    assert not head.partial
+    assert line[head.size :] == b"text\n"
     expected_s = int(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp())
-    assert line.time_ns == expected_s * 10**9 + 123456789
+    assert head.time_ns == expected_s * 10**9 + 123456789
 
 
 def test_a_zone_and_a_short_fraction() -> None:
-    line = parse_line(b"2026-01-02T05:04:05.5+02:00 stderr P:x a b \n")
-    assert line.timestamp == b"2026-01-02T05:04:05.500000000+02:00"
-    assert line.time_ns == parse_line(b"2026-01-02T03:04:05.5Z stderr P a\n").time_ns
-    assert line.partial
-    assert line.content == b"a b "
+    line = b"2026-01-02T05:04:05.5+02:00 stderr P:x a b \n"
+    head = parse_head(line)
+    assert head.timestamp == b"2026-01-02T05:04:05.500000000+02:00"
+    assert head.time_ns == parse_head(b"2026-01-02T03:04:05.5Z stderr P a\n").time_ns
+    assert head.partial
+    assert line[head.size :] == b"a b \n"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,7 @@ def test_a_zone_and_a_short_fraction() -> None:
 )
 def test_not_a_line(line: bytes) -> None:
     with pytest.raises(ParseError) as error:
-        parse_line(line)
+        parse_head(line)
     assert "hello" not in str(error.value)
 
 
@@ -95,7 +104,7 @@ def test_one_stream_does_not_count_the_other() -> None:
 
 
 def test_since() -> None:
-    since = parse_line(b"2026-01-02T03:04:06.000000002Z stdout F o\n").time_ns
+    since = parse_head(b"2026-01-02T03:04:06.000000002Z stdout F o\n").time_ns
     assert render(LOG, LogFilter(since_ns=since)) == b"o\nthree\n"
 
 
@@ -130,11 +139,11 @@ def test_an_endless_line_is_dropped_and_the_next_one_shown() -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_parser(data: bytes) -> None:
     try:
-        line = parse_line(data)
+        head = parse_head(data)
     except ParseError:
         return
-    assert line.stream in ("stdout", "stderr")
-    assert data.endswith(line.content) or line.partial
+    assert head.stream in ("stdout", "stderr")
+    assert 0 < head.size <= len(data)
 
 
 @given(
@@ -159,6 +168,65 @@ def test_pieces_of_any_size_render_alike(lines: list[tuple[str, bool, bytes]], p
     out = [renderer.feed(data[i : i + piece]) for i in range(0, len(data), piece)]
     assert b"".join(out) + renderer.finish() == expected
     assert renderer.bad_lines == 0
+
+
+HEADS = [
+    b"2026-01-02T03:04:05.000000001Z stdout F ",
+    b"2026-01-02T03:04:05.000000001Z stderr F ",
+    b"2026-01-02T03:04:05.000000002Z stdout F ",
+    b"2026-01-02T03:04:05.000000001Z stdout P ",
+    b"2026-01-02T03:04:05.000000001Z ",
+]
+
+
+def one_by_one(lines: list[tuple[bytes, bytes]], wanted: LogFilter) -> bytes:
+    """What is to be seen of lines, each looked at by itself: head and text."""
+    out, at_start = b"", True
+    for head, text in lines:
+        try:
+            found = parse_head(head + text)
+        except ParseError:
+            continue
+        text = (head + text)[found.size :] + (b"" if found.partial else b"\n")
+        if found.stream in wanted.streams and found.time_ns >= (wanted.since_ns or 0):
+            out += (found.timestamp + b" " if wanted.timestamps and at_start else b"") + text
+        at_start = not text or text.endswith(b"\n")
+    return out if wanted.limit_bytes is None else out[: wanted.limit_bytes]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(HEADS),
+            st.sampled_from([b"", b"x", b"x" * 5000, *HEADS]),
+            st.integers(min_value=1, max_value=40),
+        ),
+        max_size=20,
+    ),
+    st.integers(min_value=1, max_value=300_000),
+    st.builds(
+        LogFilter,
+        streams=st.sampled_from([STREAMS, frozenset({"stderr"})]),
+        since_ns=st.sampled_from([None, parse_head(HEADS[2]).time_ns]),
+        limit_bytes=st.sampled_from([None, 30, 3000]),
+        timestamps=st.booleans(),
+    ),
+)
+def test_lines_shown_together_are_shown_as_one_by_one(
+    runs: list[tuple[bytes, bytes, int]], piece: int, wanted: LogFilter
+) -> None:
+    lines = [(head, text) for head, text, count in runs for _ in range(count)]
+    data = b"".join(head + text + b"\n" for head, text in lines)
+    renderer = LogRenderer(wanted, follow=False)
+    out = [renderer.feed(data[i : i + piece]) for i in range(0, len(data), piece)]
+    assert b"".join(out) + renderer.finish() == one_by_one(lines, wanted)
+
+
+def test_lines_of_one_time_are_taken_together() -> None:
+    same = (HEADS[0] + b"x\n") * 10_000
+    for after in (b"", HEADS[1] + b"y\n", 5 * (HEADS[1] + b"y" * 5000 + b"\n")):
+        assert likely_run_end(same + after, 0, HEADS[0]) == len(same)
+        assert likely_run_end(HEADS[0] + b"x\n" + after, 0, HEADS[0]) == len(HEADS[0]) + 2
 
 
 @given(st.text(alphabet="ab\n", max_size=60), st.integers(min_value=0, max_value=12))

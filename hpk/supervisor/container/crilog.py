@@ -41,12 +41,19 @@ class LineFormer:
     def feed(self, data: bytes, time_ns: int) -> bytes:
         """The lines that ``data`` completes; what is left waits for more."""
         head = timestamp(time_ns).encode() + b" " + self.stream.encode()
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        lines = [self._cut(line, head, b"F") for line in whole]
+        data = self._rest + data
+        whole = data.rfind(b"\n") + 1
+        lines, self._rest = data[:whole], data[whole:]
+        if _has_long_line(lines):
+            out = [self._cut(line, head, b"F") for line in lines[:-1].split(b"\n")]
+        else:
+            # All at once: a container that writes much must not wait for the making of lines.
+            full = head + b" F "
+            out = [full + lines[:-1].replace(b"\n", b"\n" + full) + b"\n"] if lines else []
         while len(self._rest) >= MAX_LINE_BYTES:
             part, self._rest = self._rest[:MAX_LINE_BYTES], self._rest[MAX_LINE_BYTES:]
-            lines.append(head + b" P " + part + b"\n")
-        return b"".join(lines)
+            out.append(head + b" P " + part + b"\n")
+        return b"".join(out)
 
     def finish(self, time_ns: int) -> bytes:
         """What is left at the stream's end."""
@@ -62,6 +69,17 @@ class LineFormer:
             line = line[MAX_LINE_BYTES:]
         out.append(head + b" " + tag + b" " + line + b"\n")
         return b"".join(out)
+
+
+def _has_long_line(lines: bytes) -> bool:
+    """Whether one is longer than MAX_LINE_BYTES, without its newline."""
+    at = 0
+    while len(lines) - at > MAX_LINE_BYTES:
+        newline = lines.rfind(b"\n", at, at + MAX_LINE_BYTES + 1)
+        if newline < 0:
+            return True
+        at = newline + 1
+    return False
 
 
 class LogWriter:
