@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,9 +46,7 @@ def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[crilog.L
     monkeypatch.setattr(crilog, "MAX_FILE_BYTES", 20 * SIZE)
     monkeypatch.setattr(crilog, "MAX_FILES", 3)
     made = crilog.LogWriter(str(tmp_path / "logs" / "main" / "0.log"), lambda: None)
-    for number in range(90):
-        made.append(line(number))
-        wait_until(lambda number=number: made.end > number * SIZE)  # type: ignore[misc]
+    grow(made, 0, 90)
     yield made
     made.close()
     made.join(60)
@@ -91,6 +90,63 @@ async def test_what_was_rotated_away_is_gone_on_both_ways(
     with pytest.raises(LogGoneError) as gone:
         await on_disk(tmp_path).read(0, wait=False)
     assert gone.value.offset == first == 40 * SIZE
+
+
+def grow(log: crilog.LogWriter, first: int, beyond: int) -> None:
+    for number in range(first, beyond):
+        log.append(line(number))
+        wait_until(lambda number=number: log.end > number * SIZE)  # type: ignore[misc]
+
+
+def test_a_reader_who_comes_back_finds_what_follows_however_far_the_log_has_gone(
+    writer: crilog.LogWriter, tmp_path: Path
+) -> None:
+    offset, data = writer.read(60 * SIZE, 5 * SIZE)
+    assert (offset, data) == (60 * SIZE, b"".join(map(line, range(60, 65))))
+    grow(writer, 90, 290)
+    taken, offset = b"", 65 * SIZE
+    while offset < writer.end:
+        start, data = writer.read(offset, 7 * SIZE)
+        assert start == offset
+        offset, taken = offset + len(data), taken + data
+    assert taken == b"".join(map(line, range(65, 290)))
+    grow(writer, 290, 311)
+    assert len(list((tmp_path / "logs" / "main").iterdir())) == 3
+
+
+def test_what_is_kept_for_readers_has_its_limit(
+    writer: crilog.LogWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crilog, "MAX_READ_FILES", 5)
+    writer.read(40 * SIZE, SIZE)
+    grow(writer, 90, 201)
+    assert len(list((tmp_path / "logs" / "main").iterdir())) == 5
+
+
+def test_a_reader_who_does_not_come_back_is_not_waited_for(
+    writer: crilog.LogWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crilog, "READER_PATIENCE_S", 0.0)
+    writer.read(40 * SIZE, SIZE)
+    grow(writer, 90, 201)
+    assert len(list((tmp_path / "logs" / "main").iterdir())) == 3
+
+
+def test_a_rotation_under_a_readers_hands_gives_it_no_other_bytes(
+    writer: crilog.LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is rotated away, and another grows in its place, just before it is opened."""
+    real_open, opened = open, []
+
+    def rotate_then_open(*args: Any, **kwargs: Any) -> Any:
+        opened.append(args)
+        if len(opened) == 1:
+            grow(writer, 90, 120)
+        return real_open(*args, **kwargs)
+
+    monkeypatch.setattr(crilog, "open", rotate_then_open, raising=False)
+    assert writer.read(82 * SIZE, 3 * SIZE) == (82 * SIZE, b"".join(map(line, range(82, 85))))
+    assert len(opened) == 2
 
 
 def test_a_log_is_removed_with_all_its_files(writer: crilog.LogWriter, tmp_path: Path) -> None:

@@ -182,12 +182,12 @@ HEADS = [
 def one_by_one(lines: list[tuple[bytes, bytes]], wanted: LogFilter) -> bytes:
     """What is to be seen of lines, each looked at by itself: head and text."""
     out, at_start = b"", True
-    for head, text in lines:
+    for line in map(b"".join, lines):
         try:
-            found = parse_head(head + text)
+            found = parse_head(line)
         except ParseError:
             continue
-        text = (head + text)[found.size :] + (b"" if found.partial else b"\n")
+        text = line[found.size :] + (b"" if found.partial else b"\n")
         if found.stream in wanted.streams and found.time_ns >= (wanted.since_ns or 0):
             out += (found.timestamp + b" " if wanted.timestamps and at_start else b"") + text
         at_start = not text or text.endswith(b"\n")

@@ -25,7 +25,7 @@ from hpk.mpi.registry import LAUNCHERS
 from hpk.runtimes.base import BindMount, HoldRequest, NodeFacts
 from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor.base import termination
-from hpk.supervisor.container import crilog, output, restart
+from hpk.supervisor.container import crilog, line_former, output, restart
 from hpk.supervisor.container.start_orders import PodContext, step_signal_message, stop_signal
 from hpk.supervisor.inside import environment, memory, volumes
 from hpk.supervisor.main import parse_options
@@ -39,15 +39,15 @@ NASTY = "a b'c\"d $(touch /canary) `touch /canary` \n#SBATCH é漢 \\ ${HOME} ,=
 
 @given(st.lists(st.binary(max_size=40_000), max_size=6))
 def test_log_lines_give_back_every_byte(chunks: list[bytes]) -> None:
-    former = crilog.LineFormer("stdout")
+    former = line_former.LineFormer("stdout")
     out = b"".join(former.feed(chunk, 1) for chunk in chunks) + former.finish(2)
     assert log_texts(out) == b"".join(chunks)
     longest = max((len(line) for line in out.split(b"\n")), default=0)
-    assert longest <= crilog.MAX_LINE_BYTES + 64
+    assert longest <= line_former.MAX_LINE_BYTES + 64
 
 
 def test_timestamp_has_nine_digits_and_is_utc() -> None:
-    assert crilog.timestamp(1_000_000_007) == "1970-01-01T00:00:01.000000007Z"
+    assert line_former.timestamp(1_000_000_007) == "1970-01-01T00:00:01.000000007Z"
 
 
 def test_log_offsets_go_on_through_rotation(

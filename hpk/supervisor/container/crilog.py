@@ -1,8 +1,9 @@
-"""A container's output as CRI log lines, ``TIME STREAM F|P TEXT``.
+"""A container's log: files of lines, written to disk by a thread, and read while they are written.
 
-Lines are formed where the output is read and written to disk by a thread, so that a slow shared
-file system stalls neither the container nor the supervisor until much has piled up; a full one
-costs log lines, never the pod. Rotation as upstream's: 10 MiB a file, 5 files.
+Lines are formed where the output is read (hpk.supervisor.container.line_former), so that a slow
+shared file system stalls neither the container nor the supervisor until much has piled up; a full
+one costs log lines, never the pod. Rotation as upstream's: 10 MiB a file, 5 files; but what is just
+being read stays, for a while and up to a limit, so that who follows a fast log misses nothing.
 Source: kubernetes pkg/kubelet/logs/container_log_manager.go.
 """
 
@@ -17,69 +18,16 @@ from typing import Callable
 
 from hpk.model.log_files import rotated_name
 from hpk.supervisor.base.job_log import log
+from hpk.supervisor.container.line_former import MAX_LINE_BYTES
 
 MAX_FILE_BYTES = 10 * 1024 * 1024
 MAX_FILES = 5
-MAX_LINE_BYTES = 16 * 1024
+MAX_READ_FILES = 25
+"""As many are kept where they are being read."""
+READER_PATIENCE_S = 15.0
+"""For so long is a reader expected to come back for what follows."""
+_MANY_READERS = 1000
 MAX_QUEUED_BYTES = 8 * 1024 * 1024
-
-
-def timestamp(time_ns: int) -> str:
-    """RFC3339Nano in UTC."""
-    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
-
-
-class LineFormer:
-    """Bytes of one stream to CRI lines. A line is cut, marked P, where it is too long or where the
-    stream ends without a newline."""
-
-    def __init__(self, stream: str) -> None:
-        self.stream = stream
-        self._rest = b""
-
-    def feed(self, data: bytes, time_ns: int) -> bytes:
-        """The lines that ``data`` completes; what is left waits for more."""
-        head = timestamp(time_ns).encode() + b" " + self.stream.encode()
-        data = self._rest + data
-        whole = data.rfind(b"\n") + 1
-        lines, self._rest = data[:whole], data[whole:]
-        if _has_long_line(lines):
-            out = [self._cut(line, head, b"F") for line in lines[:-1].split(b"\n")]
-        else:
-            # All at once: a container that writes much must not wait for the making of lines.
-            full = head + b" F "
-            out = [full + lines[:-1].replace(b"\n", b"\n" + full) + b"\n"] if lines else []
-        while len(self._rest) >= MAX_LINE_BYTES:
-            part, self._rest = self._rest[:MAX_LINE_BYTES], self._rest[MAX_LINE_BYTES:]
-            out.append(head + b" P " + part + b"\n")
-        return b"".join(out)
-
-    def finish(self, time_ns: int) -> bytes:
-        """What is left at the stream's end."""
-        rest, self._rest = self._rest, b""
-        head = timestamp(time_ns).encode() + b" " + self.stream.encode()
-        return self._cut(rest, head, b"P") if rest else b""
-
-    @staticmethod
-    def _cut(line: bytes, head: bytes, tag: bytes) -> bytes:
-        out = []
-        while len(line) > MAX_LINE_BYTES:
-            out.append(head + b" P " + line[:MAX_LINE_BYTES] + b"\n")
-            line = line[MAX_LINE_BYTES:]
-        out.append(head + b" " + tag + b" " + line + b"\n")
-        return b"".join(out)
-
-
-def _has_long_line(lines: bytes) -> bool:
-    """Whether one is longer than MAX_LINE_BYTES, without its newline."""
-    at = 0
-    while len(lines) - at > MAX_LINE_BYTES:
-        newline = lines.rfind(b"\n", at, at + MAX_LINE_BYTES + 1)
-        if newline < 0:
-            return True
-        at = newline + 1
-    return False
 
 
 class LogWriter:
@@ -102,6 +50,8 @@ class LogWriter:
         self._file_bytes = 0
         self._base = 0
         self._older: list[tuple[int, str]] = []  # start offset and path of rotated files
+        self._readers: dict[int, float] = {}  # where readers go on, and since when: monotonic
+        self._is_rotating = False
         self.closed = False
         self._thread = threading.Thread(target=self._run, name=f"log {path}", daemon=True)
         self._thread.start()
@@ -144,21 +94,40 @@ class LogWriter:
     def read(self, offset: int, limit: int) -> tuple[int, bytes]:
         """Bytes from ``offset`` and where they really start, which is later if older files are
         gone."""
-        with self._condition:
-            files = [*self._older, (self._base, self.path)]
-            end = self._base + self._file_bytes
-        start, path = files[0]
-        for candidate in files:
-            if candidate[0] <= offset:
-                start, path = candidate
-        offset = min(max(offset, start), max(end, start))
-        try:
-            with open(path, "rb") as file:
-                file.seek(offset - start)
-                data = file.read(limit)
-        except FileNotFoundError:
-            return offset, b""
-        return offset, data[: max(0, end - offset)]
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: not self._is_rotating)
+                files = self._files()
+                end = self._base + self._file_bytes
+                self._readers.pop(offset, None)
+            start, path = files[0]
+            for candidate in files:
+                if candidate[0] <= offset:
+                    start, path = candidate
+            from_ = min(max(offset, start), max(end, start))
+            try:
+                with open(path, "rb") as file:
+                    file.seek(from_ - start)
+                    data = file.read(limit)[: max(0, end - from_)]
+            except FileNotFoundError:
+                data = b""
+            with self._condition:
+                if (start, path) in self._files() and not self._is_rotating:
+                    self._expect_reader(from_ + len(data))
+                    return from_, data
+
+    def _expect_reader(self, at: int) -> None:
+        now_s = time.monotonic()
+        self._readers[at] = now_s
+        if len(self._readers) > _MANY_READERS:
+            self._forget_readers(now_s)
+
+    def _forget_readers(self, now_s: float) -> None:
+        since_s = now_s - READER_PATIENCE_S
+        self._readers = {at: seen_s for at, seen_s in self._readers.items() if seen_s > since_s}
+
+    def _files(self) -> list[tuple[int, str]]:
+        return [*self._older, (self._base, self.path)]
 
     @property
     def end(self) -> int:
@@ -231,20 +200,42 @@ class LogWriter:
     def _rotate(self) -> None:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         rotated = rotated_name(self.path, stamp, self._base)
+        with self._condition:
+            self._is_rotating = True
         try:
             os.rename(self.path, rotated)
         except OSError as error:
             log("cannot rotate a container's log", path=self.path, error=error)
-            return
+            gone = []
+        else:
+            gone = self._take_rotated(rotated)
+        with self._condition:
+            self._is_rotating = False
+            self._condition.notify_all()
+        for _, path in gone:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        if self._fd < 0:
+            self._open()
+
+    def _take_rotated(self, rotated: str) -> list[tuple[int, str]]:
+        """Files that are needed no more, now that the one being written has this path."""
         os.close(self._fd)
         self._fd = -1
         with self._condition:
             self._older.append((self._base, rotated))
             self._base += self._file_bytes
             self._file_bytes = 0
-            gone = self._older[: 1 - MAX_FILES]
-            del self._older[: 1 - MAX_FILES]
-        for _, path in gone:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        self._open()
+            kept = self._kept()
+            gone = self._older[:-kept]
+            del self._older[:-kept]
+        return gone
+
+    def _kept(self) -> int:
+        """How many rotated files are needed."""
+        self._forget_readers(time.monotonic())
+        if not self._readers:
+            return MAX_FILES - 1
+        next_read = min(self._readers)
+        read_at = sum(start <= next_read for start, _ in self._files()) - 1
+        return min(MAX_READ_FILES - 1, max(MAX_FILES - 1, len(self._older) - read_at))

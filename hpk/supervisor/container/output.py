@@ -13,7 +13,8 @@ import time
 from typing import Callable, Optional
 
 from hpk.supervisor.base.loop import Watcher
-from hpk.supervisor.container.crilog import LineFormer, LogWriter
+from hpk.supervisor.container.crilog import LogWriter
+from hpk.supervisor.container.line_former import LineFormer
 
 _READ_BYTES = 64 * 1024
 _PIPE_BYTES = 1024 * 1024
