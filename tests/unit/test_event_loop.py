@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
 
 from hpk.supervisor.base.event_loop import EventLoop
@@ -38,3 +39,19 @@ def test_what_a_thread_did_comes_back_to_the_loop() -> None:
     while not found:
         loop.turn(10)
     assert found == ["done"]
+
+
+def test_a_pause_is_none_from_what_is_readable() -> None:
+    """The end of a pod once kept a processor busy until its record was on the disk."""
+    loop = EventLoop()
+    read_fd, write_fd = os.pipe()
+    loop.watch(read_fd, lambda: None)
+    os.write(write_fd, b"x")
+    began = time.monotonic()
+    loop.pause(0.2)
+    assert time.monotonic() - began >= 0.2
+    loop.post(lambda: None)
+    loop.pause(600)
+    loop.unwatch(read_fd)
+    os.close(read_fd)
+    os.close(write_fd)

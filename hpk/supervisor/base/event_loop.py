@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import threading
 from collections import deque
@@ -31,8 +32,13 @@ class EventLoop:
             self._events.popleft()()
 
     def pause(self, timeout_s: float) -> None:
-        """Wait until something is posted, and do nothing about it."""
-        self._selector.select(timeout_s)
+        """Wait until something is posted, and do nothing about it.
+
+        Whatever is watched may be readable all the while, and nobody reads it here.
+        """
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        poll.poll(timeout_s * 1000)
         self._on_wake()
 
     def post(self, event: Callable[[], None]) -> None:
