@@ -30,6 +30,7 @@ from kubelet.link.bundle import BundleBuilder
 from kubelet.link.channel import ChannelServer
 from kubelet.nodes.node import NodeHealth
 from kubelet.nodes.virtual_nodes import NodeRegistrar, VirtualNodes
+from kubelet.pod_streams import PodStreamBackend
 from kubelet.pods.pod_workers import PodWorkers
 from kubelet.pods.supervisors import Supervisors
 from kubelet.pods.worker_services import WorkerServices
@@ -116,6 +117,11 @@ class Kubelet:
             events=self._events,
         )
         self._channel = ChannelServer(settings=settings, handler=self._supervisors)
+        self._pod_streams = PodStreamBackend(
+            observations=observations,
+            attempt=self._workers.attempt,
+            session=self._channel.session,
+        )
         self._store = StoreIdentity(api, self._files, paths.kubelet / "store.json")
         self._informer = PodInformer(api, self._store, self._workers)
         self._backend = ServerBackend(

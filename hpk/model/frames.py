@@ -11,11 +11,11 @@ ones.
 Version 2: the bundle may hold hpk.model.bundle.API_PORT_MARK, for the supervisor forwards to the
 API server.
 
-Version 3: streams. The kubelet opens one (ExecOpen, AttachOpen, DialOpen) under an id that this
-connection has not had before; the supervisor answers StreamOpened when the program runs or the
-other end is connected. Bytes go in binary frames, each channel of a stream with credits of its own.
-StreamClosed is the supervisor's last word on a stream, after the end of all that it had to say;
-StreamClose the kubelet's: nobody listens any more. With the connection all its streams end.
+Version 3: streams. The kubelet opens one (ExecOpen, AttachOpen, DialOpen) under an id higher than
+any that this connection had before; the supervisor answers StreamOpened when the program runs or
+the other end is connected. Bytes go in binary frames, each channel of a stream with credits of its
+own. StreamClosed is the supervisor's last word on a stream, after the end of all that it had to
+say; StreamClose the kubelet's: nobody listens any more. With the connection all its streams end.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class StreamResize:
 
 @dataclass(frozen=True)
 class StreamClose:
-    """The client has gone: hang up on the program, or the connection; say StreamClosed then."""
+    """The client has gone: hang up on the program, or the connection, and say StreamClosed."""
 
     id: int
 

@@ -24,11 +24,14 @@ from hpk.model.frames import (
     Reject,
     Status,
     StatusAck,
+    StreamClosed,
+    StreamOpened,
     Welcome,
 )
 from hpk.model.ids import Nonce, PodUid
 from hpk.model.record import PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
+from hpk.model.stream_frames import is_stream_frame, parse_stream_frame
 from kubelet.link.bundle_keeper import BundleSource, keep_bundle_fresh
 from kubelet.link.session import Session
 from kubelet.link.tls_listener import Waiters, listen, serve_tls
@@ -38,6 +41,8 @@ log = logging.getLogger(__name__)
 _HELLO_TIMEOUT_S = 15
 _HELLO_MAX_BYTES = 64 * 1024
 _MAX_STRANGERS = 256
+_UNSENT_BYTES = 128 * 1024
+"""What the kernel may keep of ours: what comes first has to wait behind that."""
 
 
 class ChannelHandler(BundleSource, Protocol):
@@ -135,9 +140,8 @@ class ChannelServer:
             writer.write(codec.frame_bytes(refusal))
             await writer.drain()
             return None
-        session = Session(hello, writer)
-        await session.send(Welcome(protocol=hello.protocol))
-        return session
+        writer.write(codec.frame_bytes(Welcome(protocol=hello.protocol)))
+        return Session(hello, writer)
 
     async def _refusal(self, hello: Hello) -> Reject | None:
         return await self._handler.refusal(hello) or _refuse_later_protocol(hello)
@@ -150,9 +154,13 @@ class ChannelServer:
         self._handler.session_changed(session.uid, session.nonce, is_connected=True)
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(session.keep_sending())
                 while True:
-                    frame = codec.parse_frame(await _read_payload(reader, MAX_FRAME_BYTES))
-                    await self._handle(session, frame, tasks)
+                    payload = await _read_payload(reader, MAX_FRAME_BYTES)
+                    if is_stream_frame(payload):
+                        session.streams.take(parse_stream_frame(payload))
+                    else:
+                        await self._handle(session, codec.parse_frame(payload), tasks)
         except* (OSError, asyncio.IncompleteReadError):
             log.debug("supervisor hung up uid=%s", session.uid)
         except* ParseError as errors:
@@ -174,6 +182,8 @@ class ChannelServer:
                 self._keep_bundle(session, 0, tasks)
         elif isinstance(frame, LogData):
             session.take_log_data(frame)
+        elif isinstance(frame, (StreamOpened, StreamClosed)):
+            session.streams.take_word(frame)
         elif isinstance(frame, BundleRequest):
             self._keep_bundle(session, frame.id, tasks)
 
@@ -196,12 +206,14 @@ def _refuse_later_protocol(hello: Hello) -> Reject | None:
 
 
 def _notice_silence(connection: socket.socket) -> None:
-    """Let the kernel end the connection soon after the other host has gone without a word."""
+    """Let the kernel end the connection soon after the other host has gone without a word, and keep
+    little that is not sent."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
 
 async def _read_payload(reader: asyncio.StreamReader, limit: int) -> bytes:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import contextlib
 import itertools
+from collections.abc import Callable
 
 from hpk.model import codec
 from hpk.model.errors import ParseError
-from hpk.model.frames import Hello, LogCancel, LogData, LogRead, ToSupervisor
+from hpk.model.frames import (
+    STREAMS_VERSION,
+    Hello,
+    LogCancel,
+    LogData,
+    LogRead,
+    ToSupervisor,
+)
+from kubelet.link.frame_writer import FrameWriter
+from kubelet.link.stream_errors import StreamRefusedError
+from kubelet.link.streams import SessionStreams, Stream, StreamOpen
 
 
 class Session:
@@ -26,16 +36,34 @@ class Session:
         self.uid = hello.uid
         self.nonce = hello.nonce
         self.protocol = hello.protocol
-        self._writer = writer
+        self._frames = FrameWriter(writer)
         self._ids = itertools.count(1)
         self._log_reads: dict[int, asyncio.Future[LogData]] = {}
+        self.streams = SessionStreams(self._frames, self._ids)
         self.bundle_stale = asyncio.Event()
         self.bundle_keeper: asyncio.Task[None] | None = None
 
     async def send(self, frame: ToSupervisor) -> None:
-        """Send a frame; a broken connection raises ConnectionError."""
-        self._writer.write(codec.frame_bytes(frame))
-        await self._writer.drain()
+        """Send a frame, before all bytes of streams, and wait until the connection has taken it; a
+        broken one raises ConnectionError."""
+        await self._frames.send(codec.frame_bytes(frame))
+
+    async def keep_sending(self) -> None:
+        """Send what is to be sent, until cancelled; a broken connection raises ConnectionError."""
+        await self._frames.run()
+
+    async def open_stream(self, make: Callable[[int], StreamOpen]) -> Stream:
+        """Open a stream; see SessionStreams.open.
+
+        :raises StreamRefusedError: the supervisor is too old, besides.
+        """
+        if self.protocol < STREAMS_VERSION:
+            raise StreamRefusedError(
+                "the pod was started by an older hpk, whose supervisor knows no exec, attach and"
+                " port-forward",
+                remedy="start the pod again",
+            )
+        return await self.streams.open(make)
 
     async def read_log(self, path: str, offset: int, *, wait: bool) -> LogData:
         """Ask for log bytes; see LogRead."""
@@ -46,8 +74,7 @@ class Session:
             await self.send(LogRead(id=request, path=path, offset=offset, wait=wait))
             return await answer
         except asyncio.CancelledError:
-            with contextlib.suppress(OSError):
-                self._writer.write(codec.frame_bytes(LogCancel(id=request)))
+            self._frames.put(codec.frame_bytes(LogCancel(id=request)))
             raise
         finally:
             self._log_reads.pop(request, None)
@@ -59,8 +86,9 @@ class Session:
             waiting.set_result(data)
 
     def close(self) -> None:
-        """Hang up; whoever waits for an answer gets ConnectionError."""
-        self._writer.close()
+        """Hang up; whoever waits for an answer gets ConnectionError, all streams are lost."""
+        self._frames.close()
+        self.streams.lose()
         for waiting in self._log_reads.values():
             if not waiting.done():
                 waiting.set_exception(ConnectionResetError("the supervisor hung up"))

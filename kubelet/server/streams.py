@@ -9,17 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from hpk.model.errors import HpkError
 from hpk.model.frames import StreamClosed, TerminalSize
+from kubelet.link.stream_errors import StreamLostError, StreamRefusedError
 
-
-class StreamLostError(HpkError):
-    """The way to the program is gone: its supervisor hung up, or its node."""
-
-
-class StreamRefusedError(HpkError):
-    """Nothing was begun: there is no such container that runs, no way to its node, no such thing
-    asked for. The message is the client's."""
+__all__ = ["RemoteStream", "StreamBackend", "StreamLostError", "StreamRefusedError", "Streams"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

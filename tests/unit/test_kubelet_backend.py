@@ -82,7 +82,9 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
     _, writer = await asyncio.open_connection(sock=ours)
     made = Kubelet(tmp_path, reader)
     made.session = a_session(writer, PROTOCOL_VERSION)
+    sending = asyncio.ensure_future(made.session.keep_sending())
     yield made
+    sending.cancel()
     for each in (writer, their_writer):
         each.close()
         await each.wait_closed()

@@ -59,6 +59,7 @@ class Stopping:
     stop: PodStop
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def connect(self) -> None:
         hello = Hello(
@@ -68,7 +69,8 @@ class Stopping:
             job_id=SlurmJobId(7),
             token="",
         )
-        self.services.open_session = Session(hello, self.writer)
+        session = self.services.open_session = Session(hello, self.writer)
+        self.tasks.append(asyncio.ensure_future(session.keep_sending()))
 
     @property
     def file(self) -> Path:
@@ -88,7 +90,11 @@ async def stopping(tmp_path: Path) -> AsyncIterator[Stopping]:
     services = Services(paths, SharedFiles(tmp_path))
     reporter = Reporter()
     stop = PodStop(POD, cast(WorkerServices, services), cast(PodReporter, reporter))
-    yield Stopping(services, reporter, stop, reader, writer)
+    made = Stopping(services, reporter, stop, reader, writer)
+    yield made
+    for task in made.tasks:
+        task.cancel()
+    await asyncio.gather(*made.tasks, return_exceptions=True)
     for each in (writer, their_writer):
         each.close()
         await each.wait_closed()

@@ -29,12 +29,14 @@ class StreamTable(Protocol):
             any more (EPIPE, EIO) the rest of the channel goes nowhere.
         :param on_input_end: told, in the loop, that the client's input has ended and was written.
 
-        The descriptors are the table's from now on, whatever becomes of the stream.
+        The descriptors are the table's from now on, whatever becomes of the stream; they are ones
+        that can be waited for (no regular file), and made non-blocking.
         """
 
     def finish(self, closed: StreamClosed, *, cut: bool = False) -> None:
-        """The last word, said when all outputs have ended and were sent. Of a stream that was never
-        carried: at once. One that is not there any more is no error.
+        """The last word, said when all outputs have ended and were sent; of a socket that is input
+        and output, when both its directions have. Of a stream that was never carried: at once. One
+        that is not there any more is no error.
 
         :param cut: an output ends where there is nothing to be read at this moment: of a terminal
             whose program has ended, for what that left behind may hold it open for ever.
@@ -43,7 +45,8 @@ class StreamTable(Protocol):
 
 HangUp = Callable[[int], None]
 """Told, in the loop, of a stream that was carried and whose client or connection has gone; or that
-was to be carried, and had gone by then."""
+was to be carried, and had gone by then. Its descriptors are closed, nobody waits for its last word;
+one that has had it meanwhile is no error."""
 
 
 class Session(Protocol):

@@ -26,8 +26,10 @@ from hpk.model.plan import JobSpec
 from hpk.model.record import SupervisorRecord
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.shared_files import SharedFiles
+from hpk.supervisor.base.streams import HangUp
 from hpk.supervisor.link.connection import Connection, keep_alive
 from hpk.supervisor.link.control_plane import ControlPlane
+from hpk.supervisor.link.streams import Streams
 
 _SERVER_NAME = "hpk-channel"
 _CONNECT_TIMEOUT_S = 10.0
@@ -36,6 +38,8 @@ _STEADY_S = 5.0
 """How long a connection must have lasted for the next one to be tried at once."""
 _FRESH_S = 1.0
 _READ_S = 10.0
+_LOG_ANSWERS = 4
+"""As many are made before they can be sent."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,10 @@ class ChannelConfig:
         there will be none; from memory.
     :param read_log: (path, offset, limit) to (true offset, bytes, whether nothing follows them);
         raises ParseError for a path that is no log of this pod.
-    :param on_frame: takes Welcome, Reject, BundleReply, Stop; called from the channel's thread.
+    :param on_frame: takes Welcome, Reject, BundleReply, Stop and what streams are asked for; called
+        from the channel's thread.
+    :param post: has something done in the loop; called from any thread.
+    :param on_hang_up: called in the loop.
     """
 
     spec: JobSpec
@@ -57,6 +64,8 @@ class ChannelConfig:
     has_more: Callable[[str, int], bool]
     read_log: Callable[[str, int, int], tuple[int, bytes, bool]]
     on_frame: Callable[[Any], None]
+    post: Callable[[Callable[[], None]], None]
+    on_hang_up: HangUp
 
 
 class Channel:
@@ -66,6 +75,7 @@ class Channel:
         self._config = config
         self._lock = threading.Lock()
         self._outgoing: deque[Any] = deque()
+        self._answers: deque[frames.LogData] = deque()
         self._record: Optional[SupervisorRecord] = None
         self._reads: dict[int, frames.LogRead] = {}
         self._being_read = 0
@@ -74,6 +84,7 @@ class Channel:
         self._context: Any = None
         self._closing = False
         self.wake_fd, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.streams = Streams(self.wake, config.post, config.on_hang_up)
         self.is_welcome = False
         self.acked_seq = 0
         self.host_address = ""
@@ -108,7 +119,10 @@ class Channel:
     @property
     def is_idle(self) -> bool:
         """Whether nobody waits for an answer of ours."""
-        return not self.is_welcome or not (self._reads or self._being_read or self._outgoing)
+        if not self.is_welcome:
+            return True
+        waiting = self._reads or self._being_read or self._answers or self._outgoing
+        return not waiting and self.streams.is_idle
 
     def close(self, timeout_s: float) -> None:
         """End the connection and the thread."""
@@ -136,6 +150,7 @@ class Channel:
                 self._session += 1
                 self._being_read = 0
                 self._outgoing.clear()
+                self._answers.clear()
                 self._reads.clear()
             if was_welcome and time.monotonic() - started_s > _STEADY_S:
                 backoff_s = 0.1
@@ -203,12 +218,19 @@ class Channel:
 
     # What follows is called by the connection, in the channel's thread.
 
-    def take_outgoing(self) -> list[Any]:
-        """Frames that wait to be sent."""
+    def take_control(self) -> list[bytes]:
+        """Frames that wait to be sent, before any bytes of logs and streams."""
         with self._lock:
             waiting = list(self._outgoing)
             self._outgoing.clear()
-        return waiting
+        return [*map(codec.frame_bytes, waiting), *self.streams.take_control()]
+
+    def take_answer(self) -> bytes:
+        """A frame with bytes of a log; b"" where there is none."""
+        while self._being_read + len(self._answers) < _LOG_ANSWERS and self._start_read():
+            pass
+        with self._lock:
+            return codec.frame_bytes(self._answers.popleft()) if self._answers else b""
 
     def handle(self, frame: Any) -> None:
         """One frame of the kubelet's."""
@@ -230,8 +252,22 @@ class Channel:
             raise ParseError(f"the kubelet rejects this attempt: {frame.reason}")
         elif isinstance(frame, (frames.BundleReply, frames.Stop, frames.SignalContainer)):
             self._config.on_frame(frame)
+        else:
+            self._handle_stream(frame)
 
-    def start_read(self) -> bool:
+    def _handle_stream(self, frame: Any) -> None:
+        if isinstance(frame, (frames.ExecOpen, frames.AttachOpen, frames.DialOpen)):
+            opened = self.streams.open(frame)
+            if opened is not None:
+                self._config.on_frame(opened)
+        elif isinstance(frame, frames.StreamResize):
+            resized = self.streams.resize(frame)
+            if resized is not None:
+                self._config.on_frame(resized)
+        elif isinstance(frame, frames.StreamClose):
+            self.streams.hang_up(frame)
+
+    def _start_read(self) -> bool:
         """Have one log read answered that can be answered now; whether there was one."""
         for read in list(self._reads.values()):
             if not read.wait or self._config.has_more(read.path, read.offset):
@@ -260,7 +296,7 @@ class Channel:
             if read.wait and not (answer.data_base64 or answer.eof):
                 self._reads[read.id] = read  # it was rotated away in between
             else:
-                self._outgoing.append(answer)
+                self._answers.append(answer)
         self.wake()
 
     @property

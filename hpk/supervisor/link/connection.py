@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
+import select
 import socket
 from typing import Any, Protocol
 
 from hpk.model import codec, frames
 from hpk.model.errors import ParseError
+from hpk.model.stream_frames import is_stream_frame, parse_stream_frame
+from hpk.supervisor.link.streams import Streams
 
-_MAX_UNSENT_BYTES = 1024 * 1024
+_BLOCK_BYTES = 64 * 1024
+_TURN_BYTES = 256 * 1024
+"""After so many sent or received, it is looked for what else there is."""
+_UNSENT_BYTES = 128 * 1024
+"""What the kernel may keep of ours: what comes first has to wait behind that."""
+
+_TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; Python's own name for it is younger than 3.9
 
 
 class Sides(Protocol):
     """What a connection asks of the channel it belongs to."""
 
     wake_fd: int
+    streams: Streams
 
     @property
     def is_closing(self) -> bool:
         """Whether the connection is to end once all is sent."""
 
-    def take_outgoing(self) -> list[Any]:
-        """Frames that wait to be sent."""
+    def take_control(self) -> list[bytes]:
+        """Frames that wait to be sent, before any bytes of logs and streams."""
 
-    def start_read(self) -> bool:
-        """Have one log read answered that can be answered now; whether there was one."""
+    def take_answer(self) -> bytes:
+        """A frame with bytes of a log; b"" where there is none."""
 
     def handle(self, frame: Any) -> None:
         """One frame of the kubelet's."""
@@ -41,51 +50,80 @@ class Connection:
         self._sock = sock
         self._ssl = ssl
         self._received = bytearray()
-        self._unsent = bytearray()
+        self._sending = memoryview(b"")
+        self._is_blocked = False
+        self._is_logs_turn = False
 
     def serve(self, hello: bytes) -> None:
         """Until the other side ends or we close."""
-        self._unsent += hello
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._channel.wake_fd, selectors.EVENT_READ)
-            selector.register(self._sock, selectors.EVENT_READ)
-            while True:
-                self._gather()
-                self._flush()
-                if self._channel.is_closing and not self._unsent:
-                    return
-                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-                selector.modify(self._sock, events)
-                if not self._sock.pending():
-                    selector.select(5.0)
+        self._sending = memoryview(hello)
+        streams = self._channel.streams
+        with select.epoll() as poller:
+            poller.register(self._channel.wake_fd, select.EPOLLIN)
+            poller.register(self._sock, select.EPOLLIN)
+            streams.begin(poller)
+            try:
+                while self._turn(poller):
+                    pass
+            finally:
+                streams.end()
+
+    def _turn(self, poller: select.epoll) -> bool:
+        was_blocked = self._is_blocked
+        has_more = self._send()
+        if self._channel.is_closing and not self._sending and not has_more:
+            return False
+        if self._is_blocked != was_blocked:
+            out = select.EPOLLOUT if self._is_blocked else 0
+            poller.modify(self._sock, select.EPOLLIN | out)
+        is_waiting = not has_more and not self._sock.pending()
+        for fd, events in poller.poll(5.0 if is_waiting else 0):
+            if fd == self._channel.wake_fd:
                 with contextlib.suppress(BlockingIOError):
-                    os.read(self._channel.wake_fd, 4096)
-                if not self._receive():
-                    return
+                    os.read(fd, 4096)
+            elif fd != self._sock.fileno():
+                self._channel.streams.ready(fd, events)
+        return self._receive()
 
-    def _gather(self) -> None:
-        for frame in self._channel.take_outgoing():
-            self._unsent += codec.frame_bytes(frame)
-        while len(self._unsent) < _MAX_UNSENT_BYTES and self._channel.start_read():
-            pass
-
-    def _flush(self) -> None:
+    def _send(self) -> bool:
+        """Send what can be sent; whether there may be more of it."""
+        left = _TURN_BYTES
+        self._is_blocked = False
         try:
-            while self._unsent:
-                sent = self._sock.send(memoryview(self._unsent)[: 64 * 1024])
-                del self._unsent[:sent]
+            while left > 0:
+                if not self._sending:
+                    self._sending = memoryview(self._next_block())
+                    if not self._sending:
+                        return False
+                sent = self._sock.send(self._sending[:_BLOCK_BYTES])
+                self._sending = self._sending[sent:]
+                left -= sent
         except (self._ssl.SSLWantWriteError, self._ssl.SSLWantReadError):
-            pass
+            self._is_blocked = True
+            return False
+        return True
+
+    def _next_block(self) -> bytes:
+        """What comes next: whatever does not wait behind data, else data, of logs and of streams
+        by turns."""
+        control = self._channel.take_control()
+        if control:
+            return b"".join(control)
+        self._is_logs_turn = not self._is_logs_turn
+        if self._is_logs_turn:
+            return self._channel.take_answer() or self._channel.streams.next_data()
+        return self._channel.streams.next_data() or self._channel.take_answer()
 
     def _receive(self) -> bool:
+        """Take in what has come; whether more may."""
+        is_open = True
         try:
-            while True:
-                data = self._sock.recv(64 * 1024)
+            for _ in range(_TURN_BYTES // _BLOCK_BYTES):
+                data = self._sock.recv(_BLOCK_BYTES)
                 if not data:
-                    return False
-                self._received += data
-                if not self._sock.pending():
+                    is_open = False
                     break
+                self._received += data
         except (self._ssl.SSLWantReadError, self._ssl.SSLWantWriteError):
             pass
         while len(self._received) >= 4:
@@ -94,12 +132,19 @@ class Connection:
                 raise ParseError(f"channel: a frame of {size} bytes")
             if len(self._received) < 4 + size:
                 break
-            payload = bytes(self._received[4 : 4 + size])
+            with memoryview(self._received) as received:
+                payload = bytes(received[4 : 4 + size])
             del self._received[: 4 + size]
-            frame = codec.parse_frame(payload)
-            if frame is not None:
-                self._channel.handle(frame)
-        return True
+            self._take(payload)
+        return is_open
+
+    def _take(self, payload: bytes) -> None:
+        if is_stream_frame(payload):
+            self._channel.streams.take(parse_stream_frame(payload))
+            return
+        frame = codec.parse_frame(payload)
+        if frame is not None:
+            self._channel.handle(frame)
 
 
 def keep_alive(sock: socket.socket) -> None:
@@ -111,5 +156,6 @@ def keep_alive(sock: socket.socket) -> None:
         (socket.TCP_KEEPINTVL, 5),
         (socket.TCP_KEEPCNT, 4),
         (socket.TCP_USER_TIMEOUT, 30_000),
+        (_TCP_NOTSENT_LOWAT, _UNSENT_BYTES),
     ):
         sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -43,6 +43,7 @@ from hpk.supervisor.pod.pod_report import Report
 from hpk.supervisor.pod.preparing import Identity, find_tools, pod_context
 from hpk.supervisor.pod.reasons_to_stop import ReasonsToStop
 from hpk.supervisor.pod.records import RecordStore
+from hpk.supervisor.pod.streams import PodStreams
 from hpk.supervisor.process import pod_messages
 from hpk.supervisor.process.inits import Init, Inits
 
@@ -100,6 +101,8 @@ class Supervisor:
                 has_more=self._has_more,
                 read_log=self._read_log,
                 on_frame=lambda frame: self._loop.post(lambda: self._on_frame(frame)),
+                post=self._loop.post,
+                on_hang_up=self._on_hang_up,
             )
         )
         store = RecordStore(
@@ -107,6 +110,7 @@ class Supervisor:
         )
         self.network: PodNetwork = HostNetwork(self._host_ip)
         self._report = Report(identity, store, self._host, self._host_ip, self.network)
+        self._streams = PodStreams(self, self._channel.streams, self._plan.pod)
 
     # The loop.
 
@@ -320,6 +324,11 @@ class Supervisor:
             self._rejection = frame.reason
             if frame.stop:
                 self._stop(StopCause.REQUESTED, self._plan.grace_period_s)
+        else:
+            self._streams.take(frame)
+
+    def _on_hang_up(self, stream: int) -> None:
+        self._streams.hang_up(stream)
 
     def _signal_container(self, frame: frames.SignalContainer) -> None:
         log("signal a container", container=frame.container, number=frame.number)
@@ -397,6 +406,7 @@ class Supervisor:
             with contextlib.suppress(ValueError):  # closed already
                 self._loop.unwatch(init.socket.fileno())
         self._inits.end(_PODINIT_END_S)
+        self._streams.end()
         # Before any waiting: where Slurm is ending the job it may kill us at any moment.
         if self._volumes is not None and spans_nodes(self._me.env):
             with contextlib.suppress(OSError):
