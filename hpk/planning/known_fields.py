@@ -64,6 +64,7 @@ _CONTAINER: Mapping[str, Check] = {
             "runAsNonRoot": only(True, False),
             "runAsUser": anything,
             "seccompProfile": _SECCOMP,
+            "seLinuxOptions": anything,
         }
     ),
     "terminationMessagePath": anything,
@@ -115,6 +116,8 @@ SPEC: Mapping[str, Check] = {
             "runAsNonRoot": only(True, False),
             "runAsUser": anything,
             "seccompProfile": _SECCOMP,
+            "seLinuxChangePolicy": only("MountOption", "Recursive"),
+            "seLinuxOptions": anything,
             "supplementalGroups": anything,
             "supplementalGroupsPolicy": only("Strict"),
         }

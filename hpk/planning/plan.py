@@ -202,6 +202,7 @@ def _plan_container(container: PodContainer, parts: _Parts, mpi: MpiPlan | None)
         late=declared.late,
         restart_always=container.is_sidecar,
         read_only_root=security.read_only_root,
+        selinux=security.selinux,
         rights=security.rights,
         probes=plan_probes(container),
         lifecycle=plan_lifecycle(container),

@@ -13,7 +13,7 @@ from hpk.model.bundle import API_PORT_MARK, Bundle, ContainerBundle
 from hpk.model.errors import ParseError, TransientError
 from hpk.model.frames import FORWARDER_VERSION, MAX_FRAME_BYTES
 from hpk.model.ids import PodUid
-from hpk.model.plan import ContainerPlan, EnvVar, PodPlan, TokenSource
+from hpk.model.plan import ContainerPlan, EnvVar, PodPlan, TokenSource, TrustBundleSource
 from hpk.model.settings import KubeletSettings
 from hpk.planning.environment.downward import HOST_FIELDS, metadata_field
 from hpk.planning.environment.late import LateValues, references_of, resolve_container
@@ -107,6 +107,11 @@ class BundleBuilder:
                 for volume in plan.volumes
                 for token in volume.tokens
             },
+            trust_bundles={
+                source: await self._trust_bundle(source, reader)
+                for volume in plan.volumes
+                for source in volume.trust_bundles
+            },
             field=facts.field,
         )
         env = self._services(facts.protocol)
@@ -132,6 +137,13 @@ class BundleBuilder:
             return await self._tokens.get(plan.pod, plan.service_account, token)
         except TransientError as error:
             raise MountError(volume, str(error)) from error
+
+    async def _trust_bundle(self, source: TrustBundleSource, reader: Reader) -> bytes | None:
+        if source.name:
+            return await self._objects.trust_bundle(source.name, reader)
+        if source.label_selector is None:
+            return None
+        return await self._objects.trust_bundles(source.signer_name, source.label_selector, reader)
 
     def _services(self, protocol: int) -> tuple[EnvVar, ...]:
         """The supervisor's own forwarder, which stays where it is when we move."""

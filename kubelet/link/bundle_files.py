@@ -1,6 +1,7 @@
 """The files of one volume, from what was read for it. Pure.
 
-Sources: pkg/volume/projected, configmap, secret and downwardapi, whose messages these are.
+Sources: pkg/volume/projected, configmap, secret and downwardapi, pkg/kubelet/clustertrustbundle,
+whose messages these are.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from hpk.model.plan import (
     ProjectedVolume,
     SecretSource,
     TokenSource,
+    TrustBundleSource,
 )
 from kubelet.link.objects import ObjectData
 
-_LISTS = ("tokens", "config_maps", "secrets", "downward")
-_Source = TokenSource | ConfigMapSource | SecretSource | DownwardItem
+_LISTS = ("tokens", "config_maps", "secrets", "downward", "trust_bundles")
+_Source = TokenSource | ConfigMapSource | SecretSource | DownwardItem | TrustBundleSource
 
 
 class MountError(TransientError):
@@ -38,12 +40,14 @@ class VolumeValues:
 
     :param config_maps: by name, None for one that does not exist; secrets alike.
     :param tokens: by their source.
+    :param trust_bundles: PEM by their source, None where nothing is chosen.
     :param field: the value of a ``fieldPath``; raises ParseError.
     """
 
     config_maps: Mapping[str, ObjectData | None]
     secrets: Mapping[str, ObjectData | None]
     tokens: Mapping[TokenSource, str]
+    trust_bundles: Mapping[TrustBundleSource, bytes | None]
     field: Callable[[str], str]
 
 
@@ -82,11 +86,23 @@ def _contents(source: _Source, values: VolumeValues) -> Iterator[tuple[str, byte
     """Path, bytes and mode of each file of one source."""
     if isinstance(source, TokenSource):
         yield source.path, values.tokens[source].encode(), None
+    elif isinstance(source, TrustBundleSource):
+        yield source.path, _anchors(source, values), None
     elif isinstance(source, DownwardItem):
         text = source.value if source.source is None else values.field(source.source.key)
         yield source.path, text.encode(), source.mode
     else:
         yield from _keys(source, values)
+
+
+def _anchors(source: TrustBundleSource, values: VolumeValues) -> bytes:
+    found = values.trust_bundles[source]
+    if found is not None or source.optional:
+        return found or b""
+    if source.name:
+        missing = f'clustertrustbundle.certificates.k8s.io "{source.name}" not found'
+        raise ParseError(f"while getting ClusterTrustBundle: {missing}")
+    raise ParseError("combination of signerName and labelSelector matched zero ClusterTrustBundles")
 
 
 def _keys(

@@ -1,4 +1,4 @@
-"""Reads ConfigMaps and Secrets for bundles, once for all the pods that show them.
+"""Reads ConfigMaps, Secrets and trust bundles for bundles, once for all the pods that show them.
 
 What was read serves every pod that was first heard of before it was read: no pod starts with less
 than its user saw. Then each object is looked at once a minute, however many pods show it, and they
@@ -12,6 +12,8 @@ import asyncio
 import base64
 import binascii
 import logging
+import re
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +28,18 @@ _LOOK_AGAIN_S = 60.0
 _MISSING_AGAIN_S = 3.0
 _TICK_S = 1.0
 _AT_ONCE = 8
+_TRUST_BUNDLES = "clustertrustbundles"
+_SIGNERS = "clustertrustbundles of a signer"
+_KINDS = {
+    "configmaps": "configmap",
+    "secrets": "secret",
+    _TRUST_BUNDLES: "clustertrustbundle",
+    _SIGNERS: "clustertrustbundles of",
+}
+_TRUST_BUNDLES_URL = path("apis", "certificates.k8s.io", "v1", _TRUST_BUNDLES)
+_PEM = "pem"
+_PEM_COLUMNS = 64
+_PEM_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,16 @@ class ObjectReader:
         """A Secret; see config_map."""
         return await self._get(("secrets", namespace, name), reader)
 
+    async def trust_bundle(self, name: str, reader: Reader) -> bytes | None:
+        """A ClusterTrustBundle's certificates as PEM; see config_map."""
+        return _anchors(await self._get((_TRUST_BUNDLES, "", name), reader))
+
+    async def trust_bundles(
+        self, signer_name: str, label_selector: str, reader: Reader
+    ) -> bytes | None:
+        """The certificates of a signer's ClusterTrustBundles; see config_map."""
+        return _anchors(await self._get((_SIGNERS, signer_name, label_selector), reader))
+
     def forget(self, uid: PodUid) -> None:
         """The pod is gone."""
         for kept in self._kept.values():
@@ -132,18 +156,54 @@ class ObjectReader:
 
     async def _read(self, key: _Key, kept: _Kept) -> None:
         resource, namespace, name = key
-        kind = "configmap" if resource == "configmaps" else "secret"
+        kind = _KINDS[resource]
         asked_at_s = time.monotonic()
         data: ObjectData | None = None
         try:
-            found = await self._api.get(path("api", "v1", "namespaces", namespace, resource, name))
-            data = _secret(found) if kind == "secret" else _config_map(found)
+            if resource == _SIGNERS:
+                data = _trust_bundles(await self._api.get(_TRUST_BUNDLES_URL, _query(key)))
+            elif resource == _TRUST_BUNDLES:
+                found = await self._api.get(f"{_TRUST_BUNDLES_URL}{path(name)}")
+                data = _trust_bundles({"items": [found]})
+            else:
+                url = path("api", "v1", "namespaces", namespace, resource, name)
+                found = await self._api.get(url)
+                data = _secret(found) if kind == "secret" else _config_map(found)
         except ApiError as error:
             if not error.is_not_found:
                 raise TransientError(f'{kind} "{name}": {error}') from error
-        except (binascii.Error, TypeError, AttributeError) as error:
+        except (binascii.Error, KeyError, TypeError, AttributeError) as error:
             raise TransientError(f'{kind} "{name}" holds something that is no data') from error
         kept.data, kept.read_at_s = data, asked_at_s
+
+
+def _query(key: _Key) -> dict[str, str]:
+    _, signer_name, label_selector = key
+    return {"fieldSelector": f"spec.signerName={signer_name}", "labelSelector": label_selector}
+
+
+def _trust_bundles(found: Json) -> ObjectData | None:
+    """Each certificate once, without what stands around it, in an order that is not the signer's:
+    nobody shall come to rely on one. None where there are no bundles."""
+    items = found.get("items") or []
+    if not items:
+        return None
+    blocks = {
+        "".join(block.split())
+        for item in items
+        for block in _PEM_BLOCK.findall(str(item["spec"]["trustBundle"]))
+    }
+    pem = "".join(
+        "-----BEGIN CERTIFICATE-----\n"
+        + "".join(f"{line}\n" for line in textwrap.wrap(block, _PEM_COLUMNS))
+        + "-----END CERTIFICATE-----\n"
+        for block in sorted(blocks)
+    )
+    return ObjectData({}, {_PEM: pem.encode()})
+
+
+def _anchors(data: ObjectData | None) -> bytes | None:
+    return None if data is None else data.files[_PEM]
 
 
 def _config_map(found: Json) -> ObjectData:

@@ -40,6 +40,7 @@ class Store:
 
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    queries: list[dict[str, str]] = field(default_factory=list)
     life_s: int = 3600
     broken: bool = False
 
@@ -53,6 +54,7 @@ class Store:
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
+        self.queries.append(dict(request.query))
         if self.broken:
             return web.json_response({"reason": "InternalError", "message": "etcd"}, status=500)
         if request.method == "POST":
@@ -227,6 +229,70 @@ async def test_of_two_sources_with_one_path_the_later_wins(server: Server) -> No
         bundle = await server.build(pod_with({"name": "p", "projected": {"sources": sources}}))
         assert files(bundle)["k"] == (winner, 0o644)
         assert files(bundle)["only"] == (b"c", 0o644)
+
+
+_BUNDLES = "/apis/certificates.k8s.io/v1/clustertrustbundles"
+
+
+def _certificate(word: str) -> str:
+    body = base64.b64encode(word.encode() * 40).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+
+
+def _trusting(**source: Any) -> dict[str, Any]:
+    sources = [{"clusterTrustBundle": {"path": "ca.pem", **source}}]
+    return pod_with({"name": "v", "projected": {"sources": sources}})
+
+
+async def test_trust_bundles_are_one_file_with_each_certificate_once(server: Server) -> None:
+    a, b = _certificate("a"), _certificate("b")
+    server.store.objects[_BUNDLES] = {
+        "items": [{"spec": {"trustBundle": f"a comment\n{b}{a}"}}, {"spec": {"trustBundle": a}}]
+    }
+    server.store.objects[f"{_BUNDLES}/one"] = {"spec": {"trustBundle": a}}
+    one = files(await server.build(_trusting(name="one")))["ca.pem"][0].decode()
+    assert (one.count("BEGIN"), "".join(one.split())) == (1, "".join(a.split()))
+    expressions = [
+        {"key": "k", "operator": "In", "values": ["y", "x"]},
+        {"key": "n", "operator": "DoesNotExist"},
+    ]
+    selector = {"matchLabels": {"b": "2", "a": "1"}, "matchExpressions": expressions}
+    chosen = await server.build(_trusting(signerName="x.test/s", labelSelector=selector))
+    text = files(chosen)["ca.pem"][0].decode()
+    assert (text.count("BEGIN"), a[30:60] in text, b[30:60] in text) == (2, True, True)
+    assert server.store.queries[-1] == {
+        "fieldSelector": "spec.signerName=x.test/s",
+        "labelSelector": "a=1,b=2,k in (x,y),!n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            {"name": "no"},
+            "while getting ClusterTrustBundle:"
+            ' clustertrustbundle.certificates.k8s.io "no" not found',
+        ),
+        # Nothing chosen, everything chosen of none: upstream tells them apart alike.
+        (
+            {"signerName": "x.test/s"},
+            "combination of signerName and labelSelector matched zero ClusterTrustBundles",
+        ),
+        (
+            {"signerName": "x.test/s", "labelSelector": {}},
+            "combination of signerName and labelSelector matched zero ClusterTrustBundles",
+        ),
+    ],
+)
+async def test_trust_bundles_that_are_not_there(
+    server: Server, source: dict[str, Any], message: str
+) -> None:
+    server.store.objects[_BUNDLES] = {"items": []}
+    with pytest.raises(MountError, match=message):
+        await server.build(_trusting(**source))
+    optional = await server.build(_trusting(**source, optional=True))
+    assert files(optional) == {"ca.pem": (b"", 0o644)}
 
 
 @pytest.mark.parametrize(

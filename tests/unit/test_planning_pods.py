@@ -58,7 +58,11 @@ UNSUPPORTED_SPEC: list[tuple[str, Any, str]] = [
     ("dnsConfig", {"nameservers": ["1.1.1.1"]}, "spec.dnsConfig"),
     ("dnsPolicy", "None", "spec.dnsPolicy"),
     ("os", {"name": "windows"}, "spec.os.name"),
-    ("securityContext", {"fsGroup": 1}, "spec.securityContext.fsGroup"),
+    (
+        "securityContext",
+        {"fsGroup": 1, "runAsGroup": 2},
+        "spec.securityContext.fsGroup",
+    ),
     (
         "affinity",
         {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}},
@@ -89,8 +93,8 @@ UNSUPPORTED_SPEC: list[tuple[str, Any, str]] = [
     ),
     (
         "volumes",
-        [{"name": "v", "projected": {"sources": [{"clusterTrustBundle": {"name": "s"}}]}}],
-        "spec.volumes[0].projected.sources[0].clusterTrustBundle",
+        [{"name": "v", "projected": {"sources": [{"podCertificate": {"signerName": "s"}}]}}],
+        "spec.volumes[0].projected.sources[0].podCertificate",
     ),
     (
         "initContainers",

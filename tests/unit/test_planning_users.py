@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpk.model.rights import CAPABILITIES, DEFAULT_CAPABILITIES, Rights
+from hpk.supervisor.inside.selinux import check_selinux
+from hpk.supervisor.inside.sub_path import VolumeError
 from tests.planning import a_pod, plan, refusal
 
 
@@ -22,6 +25,10 @@ from tests.planning import a_pod, plan, refusal
         ("root", {"runAsUser": 5, "runAsGroup": 6, "fsGroup": 6, "runAsNonRoot": True}, {}, (5, 6)),
         ("root", {"runAsNonRoot": True}, {"runAsNonRoot": False}, (0, 0)),
         ("web", {"runAsNonRoot": True, "supplementalGroups": [102]}, {}, (101, 102)),
+        ("web", {"fsGroup": 2000}, {}, (101, 2000)),
+        ("root", {"runAsUser": 5, "fsGroup": 7}, {}, (5, 7)),
+        ("root", {"fsGroup": 7, "supplementalGroups": [7]}, {"runAsUser": 5}, (5, 7)),
+        ("root", {"fsGroup": 0}, {}, (0, 0)),
     ],
 )
 def test_users(
@@ -51,7 +58,7 @@ def test_users(
         ),
         (
             "web",
-            {"fsGroup": 2000},
+            {"fsGroup": 2000, "runAsGroup": 7},
             "UnsupportedField",
             "spec.securityContext.fsGroup",
             "set runAsGroup to 2000",
@@ -80,6 +87,32 @@ def rights(own: dict[str, Any], pod_context: dict[str, Any] | None = None) -> Ri
         spec={"securityContext": pod_context or {}},
     )
     return plan(made).containers[0].rights
+
+
+@pytest.mark.parametrize(
+    ("own", "pod_context", "asks"),
+    [
+        ({}, {}, False),
+        ({"seLinuxOptions": {}}, {}, False),
+        ({"seLinuxOptions": {"level": "s0"}}, {}, True),
+        ({}, {"seLinuxOptions": {"type": "t"}}, True),
+    ],
+)
+def test_a_context_of_selinux(
+    own: dict[str, Any], pod_context: dict[str, Any], asks: bool, tmp_path: Path
+) -> None:
+    made = a_pod(
+        container={"name": "web", "securityContext": own}, spec={"securityContext": pod_context}
+    )
+    (container,) = plan(made).containers
+    assert container.selinux is asks
+    check_selinux(container, str(tmp_path / "not-there"))
+    if asks:
+        with pytest.raises(VolumeError, match="this node runs SELinux") as caught:
+            check_selinux(container, str(tmp_path))
+        assert caught.value.reason == "CreateContainerError"
+    else:
+        check_selinux(container, str(tmp_path))
 
 
 ALL_BUT_CHOWN = tuple(name for name in CAPABILITIES if name != "CHOWN")

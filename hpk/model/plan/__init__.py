@@ -18,6 +18,7 @@ from hpk.model.plan.volumes import (
     ProjectedVolume,
     SecretSource,
     TokenSource,
+    TrustBundleSource,
     VolumeMount,
 )
 
@@ -44,5 +45,6 @@ __all__ = [
     "SecretSource",
     "SupervisorSettings",
     "TokenSource",
+    "TrustBundleSource",
     "VolumeMount",
 ]

@@ -72,6 +72,7 @@ class ContainerPlan:
     :param restart_always: of an init container: a sidecar (``restartPolicy: Always``).
     :param read_only_root: ``securityContext.readOnlyRootFilesystem``.
     :param rights: what ``securityContext`` and the Pod's leave its programs.
+    :param selinux: it asks for an SELinux context of its own (``seLinuxOptions``).
     :param probes: none for an init container that is no sidecar.
     """
 
@@ -94,3 +95,4 @@ class ContainerPlan:
     rights: Rights = DEFAULT_RIGHTS
     probes: ContainerProbes = NO_PROBES
     lifecycle: Lifecycle = NO_LIFECYCLE
+    selinux: bool = False

@@ -58,6 +58,22 @@ class SecretSource:
 
 
 @dataclass(frozen=True)
+class TrustBundleSource:
+    """``clusterTrustBundle`` of a projected volume: one by its name, or those of a signer.
+
+    :param name: "" where ``signer_name`` chooses.
+    :param label_selector: among the signer's, as a request to the API server spells it; "" for all
+        of them, None for none, as upstream has it.
+    """
+
+    path: str
+    name: str
+    signer_name: str
+    label_selector: Optional[str]
+    optional: bool
+
+
+@dataclass(frozen=True)
 class DownwardItem:
     """A field of the Pod as a file.
 
@@ -88,6 +104,7 @@ class ProjectedVolume:
     downward: tuple[DownwardItem, ...] = ()
     secrets: tuple[SecretSource, ...] = ()
     order: tuple[str, ...] = ()
+    trust_bundles: tuple[TrustBundleSource, ...] = ()
 
 
 @dataclass(frozen=True)

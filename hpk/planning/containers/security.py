@@ -25,6 +25,7 @@ from hpk.planning.base.fields import (
     get_object,
     get_text,
     get_texts,
+    is_absent,
 )
 from hpk.planning.containers.users import MAX_ID, resolve_user
 from hpk.planning.environment.late import CONFIG_ERROR
@@ -40,6 +41,7 @@ class Security:
     gid: int
     read_only_root: bool
     rights: Rights
+    selinux: bool
 
 
 def plan_security(pod: JsonObject, container: PodContainer, image: ImagePlan) -> Security:
@@ -53,6 +55,8 @@ def plan_security(pod: JsonObject, container: PodContainer, image: ImagePlan) ->
     if asked_gid is not None:
         user = f"{user.partition(':')[0]}:{asked_gid}"
     uid, gid = resolve_user(image, container.path, user)
+    if uid != 0 and asked_gid is None:
+        gid = _volumes_group(pod, gid)
     if uid == 0 and _non_root(pod, container):
         what = "container's runAsUser breaks non-root policy"
         if asked_uid is None:
@@ -68,7 +72,21 @@ def plan_security(pod: JsonObject, container: PodContainer, image: ImagePlan) ->
         gid=gid,
         read_only_root=own.get("readOnlyRootFilesystem") is True,
         rights=_rights(pod, own, container.path),
+        selinux=any(
+            not is_absent(context.get("seLinuxOptions"))
+            for context in (own, get_object(get_object(pod, "spec", ""), "securityContext", "spec"))
+        ),
     )
+
+
+def _volumes_group(pod: JsonObject, gid: int) -> int:
+    """The one group of a container that names none: the Pod's fsGroup, which its volumes are for.
+
+    Elsewhere fsGroup comes beside the gid. Root keeps his: he gives files to root's group.
+    """
+    context = get_object(get_object(pod, "spec", ""), "securityContext", "spec")
+    asked = get_integer(context, "fsGroup", "spec.securityContext", None)
+    return gid if asked is None else asked
 
 
 def check_groups(pod: JsonObject, containers: Iterable[ContainerPlan]) -> None:

@@ -9,6 +9,7 @@ from hpk.model.plan import (
     ProjectedVolume,
     SecretSource,
     TokenSource,
+    TrustBundleSource,
 )
 from hpk.planning.base.fields import (
     INVALID,
@@ -20,11 +21,11 @@ from hpk.planning.base.fields import (
     get_relative_path,
     get_text,
 )
-from hpk.planning.volumes import config_map, downward_api, secret
+from hpk.planning.volumes import config_map, downward_api, secret, trust_bundle
 from hpk.planning.volumes.base import VolumeContext, default_mode
 
 DEFAULT_EXPIRATION_S = 3600
-_KINDS = ("configMap", "downwardAPI", "secret", "serviceAccountToken")
+_KINDS = ("clusterTrustBundle", "configMap", "downwardAPI", "secret", "serviceAccountToken")
 
 
 def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> ProjectedVolume:
@@ -33,6 +34,7 @@ def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> Pr
     config_maps: list[ConfigMapSource] = []
     secrets: list[SecretSource] = []
     downward: list[DownwardItem] = []
+    trust_bundles: list[TrustBundleSource] = []
     order: list[str] = []
     for source_path, source in get_objects(volume, "sources", path):
         kind = _kind(source, source_path)
@@ -47,6 +49,9 @@ def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> Pr
         elif kind == "secret":
             secrets.append(secret.plan_source(content, kind_path))
             order.append("secrets")
+        elif kind == "clusterTrustBundle":
+            trust_bundles.append(trust_bundle.plan_source(content, kind_path))
+            order.append("trust_bundles")
         else:
             items = downward_api.plan_items(context.downward, content, kind_path)
             downward.extend(items)
@@ -59,6 +64,7 @@ def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> Pr
         downward=tuple(downward),
         secrets=tuple(secrets),
         order=tuple(order),
+        trust_bundles=tuple(trust_bundles),
     )
 
 

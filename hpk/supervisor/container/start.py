@@ -36,6 +36,7 @@ from hpk.supervisor.container.start_orders import PodContext, RankFailures
 from hpk.supervisor.container.stopping import Stopping
 from hpk.supervisor.inside import environment
 from hpk.supervisor.inside.localdir import clear_away
+from hpk.supervisor.inside.selinux import check_selinux
 from hpk.supervisor.inside.sub_path import CONFIG_ERROR, VolumeError
 from hpk.supervisor.probes.hooks import Hook
 from hpk.supervisor.probes.prober import Prober
@@ -137,19 +138,27 @@ class ContainerStart:
             self._try_open()
 
     def _try_open(self) -> None:
+        try:
+            check_selinux(self.plan)
+        except VolumeError as error:
+            self._waits(error)
+            return
         if self.plan.mpi is None and not self._hold_id:
             if self._bundle is None and self._pod.volumes.waits_for_bundle(self.plan):
                 return
             try:
                 self._open_runtime()
             except VolumeError as error:
-                self._owner.waits(error.reason, str(error))
-                self._again_mono_s = time.monotonic() + _VOLUMES_AGAIN_S
+                self._waits(error)
                 return
             except (OSError, ParseError, PermanentError) as error:
                 self._fail(f"cannot prepare the container: {error}")
                 return
         self._try_run()
+
+    def _waits(self, error: VolumeError) -> None:
+        self._owner.waits(error.reason, str(error))
+        self._again_mono_s = time.monotonic() + _VOLUMES_AGAIN_S
 
     def _open_runtime(self) -> None:
         # Where a volume is not there yet nothing has been opened: it is tried again.
