@@ -76,8 +76,10 @@ scale: setup ## measure N pods (make scale N=3000), and write it into docs/bench
 	HPK_TEST_LAB=hpk-lab-scale .venv/bin/python -m tests.bench.scale $(N)
 	@$(STEP) "Slurm lab down" $(HPK) lab --name hpk-lab-scale down
 
-conformance: ## Kubernetes' own conformance tests (not built yet)
-	@echo "conformance: not built yet, see docs/decisions.md" >&2; exit 1
+FOCUS ?= [Conformance]
+AGAIN ?=
+conformance: setup ## Kubernetes' own conformance tests (make conformance FOCUS='[sig-node]' AGAIN=failed)
+	.venv/bin/python -m tests.conformance --document --focus '$(FOCUS)' $(if $(AGAIN),--again $(AGAIN))
 
 clean: ## remove what was made in the checkout
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -68,7 +68,19 @@ async def ensure_all(
             f"[binaries.sha256] names what is no program of ours: {', '.join(unknown)}",
             remedy=f"the programs are {', '.join(sorted(_KNOWN))}",
         )
-    places, wanted = Places.of(paths), [_KNOWN[name] for name in names]
+    stored = await ensure_programs(paths, config, reporter, [_KNOWN[name] for name in names])
+    reporter.done("programs", f"{len(stored)} at their versions, checksums verified")
+    return stored
+
+
+async def ensure_programs(
+    paths: HpkPaths, config: BinariesConfig, reporter: Reporter, wanted: Sequence[Program]
+) -> dict[str, Stored]:
+    """All these programs, whether or not they are among ours, verified.
+
+    :raises PermanentError: one is damaged, or can neither be downloaded nor built.
+    """
+    places = Places.of(paths)
     reporter.step("programs", "verifying checksums")
     found = dict(
         zip(
@@ -87,7 +99,6 @@ async def ensure_all(
             here = await _bring(places, program, config, downloader, reporter)
             reporter.done(program.name, f"{program.version} ({here.path})")
         stored[program.name] = here
-    reporter.done("programs", f"{len(stored)} at their versions, checksums verified")
     return stored
 
 
@@ -102,7 +113,7 @@ async def find(places: Places, program: Program) -> Stored | None:
 
 async def _find_on_path(program: Program) -> Stored | None:
     path = shutil.which(program.name)
-    if path is None:
+    if path is None or not program.version_argv:
         return None
     with contextlib.suppress(HpkError, OSError):
         done = await subproc.run([path, *program.version_argv], timeout_s=10)

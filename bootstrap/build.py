@@ -70,8 +70,9 @@ def build_argv(
     """
     return [
         "go",
-        "build",
+        "test" if program.is_test else "build",
         f"-C={source}",
+        *(["-c", "-vet=off"] if program.is_test else []),
         "-v",
         "-trimpath",
         "-buildvcs=false",

@@ -25,14 +25,16 @@ class Program:
     """One upstream program.
 
     :param version: with its leading ``v``.
-    :param module: directory in bootstrap/gobuild that builds it.
+    :param module: directory in bootstrap/gobuild that builds it, or the absolute path of another.
     :param package: Go package within that module.
+    :param is_test: the package's tests are the program (``go test -c``).
     :param url: official release; ``{version}``, ``{plain}`` (no v) and ``{arch}`` are filled in;
         "" where upstream releases no such program and it can only be built.
     :param checksum_url: published SHA-256, alone or in a list of ``SHA  NAME`` lines; asked of
         upstream alone, never of a mirror.
     :param member: path of the program in a tar archive, "" where the release is the bare program.
-    :param version_argv: arguments that make it print its version.
+    :param version_argv: arguments that make it print its version; () where nothing does, and none
+        on PATH can be told from another.
     :param upstream: Go module whose directory holds ``links``; "" without any.
     :param links: symbolic links of that module, as (link, its target), relative to the module's
         directory. Go's module archives leave links out, so a build has to put them back.
@@ -42,6 +44,7 @@ class Program:
     version: str
     module: str
     package: str
+    is_test: bool = False
     url: str = ""
     checksum_url: str = ""
     member: str = ""
@@ -72,9 +75,20 @@ def architecture() -> str:
     return _ARCHITECTURES[machine]
 
 
-def _kubernetes(name: str, version_argv: tuple[str, ...] = ("--version",)) -> Program:
+def kubernetes_ldflags() -> tuple[str, ...]:
+    """What a program of Kubernetes is linked with, to know its own version."""
     major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
     stamp = "k8s.io/component-base/version"
+    return (
+        "-s",
+        "-w",
+        f"-X {stamp}.gitVersion={KUBERNETES_VERSION}",
+        f"-X {stamp}.gitMajor={major}",
+        f"-X {stamp}.gitMinor={minor}",
+    )
+
+
+def _kubernetes(name: str, version_argv: tuple[str, ...] = ("--version",)) -> Program:
     url = "https://dl.k8s.io/release/{version}/bin/linux/{arch}/" + name
     return Program(
         name=name,
@@ -83,13 +97,7 @@ def _kubernetes(name: str, version_argv: tuple[str, ...] = ("--version",)) -> Pr
         package=f"k8s.io/kubernetes/cmd/{name}",
         url=url,
         checksum_url=f"{url}.sha256",
-        ldflags=(
-            "-s",
-            "-w",
-            f"-X {stamp}.gitVersion={KUBERNETES_VERSION}",
-            f"-X {stamp}.gitMajor={major}",
-            f"-X {stamp}.gitMinor={minor}",
-        ),
+        ldflags=kubernetes_ldflags(),
         version_argv=version_argv,
     )
 

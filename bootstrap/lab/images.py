@@ -12,10 +12,11 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from bootstrap.binaries import Reporter, ensure_all
-from bootstrap.lab.definitions import DIRECTORY, Definition
+from bootstrap.lab.definitions import DIRECTORY, Configuration, Content, Definition
 from hpk import subproc
 from hpk.config.load import load_config
 from hpk.flock import wait_for_lock
@@ -88,18 +89,21 @@ async def _build(definition: Definition, target: Path, reporter: Reporter) -> No
         elif definition.content.empty:
             await asyncio.to_thread(_write_skeleton, base)
         else:
-            await _debian(definition, base)
+            await make_debian(definition.content, base)
         programs = await _compile(definition, work)
         programs |= await _upstream(definition, reporter)
         await asyncio.to_thread(_write_extra, definition, programs, extra)
-        await _umoci(definition, layout, (base, extra))
+        await make_layout(definition.config, layout, (base, extra))
         layout.replace(target)
     finally:
         await asyncio.to_thread(shutil.rmtree, work, True)
 
 
-async def _debian(definition: Definition, target: Path) -> None:
-    content = definition.content
+async def make_debian(content: Content, target: Path) -> None:
+    """Write a Debian with the content's packages into a tar archive.
+
+    :raises PermanentError: it cannot be made.
+    """
     await _run(
         [
             "mmdebstrap",
@@ -189,8 +193,12 @@ def _add(tar: tarfile.TarFile, name: str, mode: int, data: bytes) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-async def _umoci(definition: Definition, layout: Path, layers: tuple[Path, ...]) -> None:
-    image, config = f"--image={layout}:{_TAG}", definition.config
+async def make_layout(config: Configuration, layout: Path, layers: Sequence[Path]) -> None:
+    """Make an OCI layout of one image out of tar archives, the lowest first.
+
+    :raises PermanentError: it cannot be made.
+    """
+    image = f"--image={layout}:{_TAG}"
     await _run(["umoci", "init", f"--layout={layout}"])
     await _run(["umoci", "new", image])
     for layer in layers:

@@ -8,7 +8,6 @@ from pathlib import Path
 from bootstrap.binaries import Reporter
 from bootstrap.lab import definitions, images
 from bootstrap.lab.daemons import wait_until
-from bootstrap.lab.definitions import Definition
 from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN, REGISTRY
 from hpk import subproc
@@ -36,24 +35,36 @@ async def ensure_images(machine: Machine, cache: Path, reporter: Reporter) -> tu
     :raises PermanentError: an image cannot be made or the registry refuses it.
     """
 
+    found = []
+    for definition in definitions.load_all():
+        layout = await images.ensure(cache, definition, reporter)
+        name = f"{definition.name}:{definition.tag}"
+        found.append(await ensure_pushed(machine, cache, layout, name, reporter))
+    return tuple(found)
+
+
+async def ensure_pushed(
+    machine: Machine, cache: Path, layout: Path, name: str, reporter: Reporter
+) -> Image:
+    """The image of an OCI layout, in the registry as ``NAME:TAG``; pushed where it is not there.
+
+    :raises PermanentError: the registry refuses it.
+    """
+
     async def answers() -> bool:
         return (await _curl(machine, "")).exit_code == 0
 
     await wait_until("the registry answers", answers)
-    found = []
-    for definition in definitions.load_all():
-        layout = await images.ensure(cache, definition, reporter)
-        digest = images.manifest_digest(layout)
-        reference = f"{REGISTRY}/{definition.name}:{definition.tag}"
-        if await _digest_in_registry(machine, definition) != digest:
-            # Labs share the storage: where several miss the image, one pushes it.
-            async with wait_for_lock(cache / "lab-registry.lock"):
-                if await _digest_in_registry(machine, definition) != digest:
-                    reporter.step(definition.name, "pushing to the registry")
-                    await _push(machine, layout, definition)
-        reporter.done(definition.name, f"{reference} {digest[:19]}")
-        found.append(Image(reference=reference, digest=digest))
-    return tuple(found)
+    digest = images.manifest_digest(layout)
+    if await _digest_in_registry(machine, name) != digest:
+        # Labs share the storage: where several miss the image, one pushes it.
+        async with wait_for_lock(cache / "lab-registry.lock"):
+            if await _digest_in_registry(machine, name) != digest:
+                reporter.step(name, "pushing to the registry")
+                await _push(machine, layout, name)
+    reference = f"{REGISTRY}/{name}"
+    reporter.done(name, f"{reference} {digest[:19]}")
+    return Image(reference=reference, digest=digest)
 
 
 async def _curl(machine: Machine, path: str, *words: str) -> subproc.Completed:
@@ -61,8 +72,9 @@ async def _curl(machine: Machine, path: str, *words: str) -> subproc.Completed:
     return await machine.run(LOGIN, [*base, *words, f"https://{REGISTRY}/v2/{path}"])
 
 
-async def _digest_in_registry(machine: Machine, definition: Definition) -> str:
-    path = f"{definition.name}/manifests/{definition.tag}"
+async def _digest_in_registry(machine: Machine, name: str) -> str:
+    repository, _, tag = name.rpartition(":")
+    path = f"{repository}/manifests/{tag}"
     answer = await _curl(machine, path, "--head", "--header", f"Accept: {_MANIFEST}")
     for line in answer.stdout.splitlines():
         field, _, value = line.partition(":")
@@ -71,10 +83,10 @@ async def _digest_in_registry(machine: Machine, definition: Definition) -> str:
     return ""
 
 
-async def _push(machine: Machine, layout: Path, definition: Definition) -> None:
+async def _push(machine: Machine, layout: Path, name: str) -> None:
     # skopeo runs outside the lab's file systems, where the layout is, but in its network.
     address = f"{machine.lab.login.address}:{REGISTRY.split(':')[1]}"
-    target = f"docker://{address}/{definition.name}:{definition.tag}"
+    target = f"docker://{address}/{name}"
     argv = [
         *("skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests"),
         f"--dest-cert-dir={machine.lab.etc / 'ssl/registry'}",
@@ -90,6 +102,6 @@ async def _push(machine: Machine, layout: Path, definition: Definition) -> None:
     )
     if done.exit_code != 0:
         raise PermanentError(
-            f"pushing {definition.name} to {REGISTRY}: {done.stderr.strip()[-1500:]}",
+            f"pushing {name} to {REGISTRY}: {done.stderr.strip()[-1500:]}",
             remedy="see /var/log/docker-registry.err on the login host",
         )
