@@ -20,6 +20,7 @@ from kubelet.server.backend import AccessRequest, LogSource, LogUnavailableError
 from kubelet.server.server import KubeletServer
 from tests.certificates import Authority
 from tests.kubelet_settings import free_port, kubelet_settings
+from tests.local_streams import LocalStreams
 
 LOG = b"2026-01-02T03:04:05.000000001Z stdout F one\n2026-01-02T03:04:06.000000001Z stderr F two\n"
 
@@ -141,6 +142,13 @@ class Running:
     clients: Authority
     serving: Authority
     server: KubeletServer
+    streams: LocalStreams
+
+    def allow_streams(self) -> None:
+        """To the user that stands for the API server."""
+        for verb in ("create", "get"):
+            for node in self.backend.node_names():
+                self.backend.rights.add(("api-server", verb, "proxy", node))
 
     @property
     def url(self) -> str:
@@ -182,11 +190,13 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         for node in backend.node_names():
             backend.rights.add(("api-server", "get", subresource, node))
     server = KubeletServer()
-    await server.start(settings, backend)
+    streams = LocalStreams()
+    await server.start(settings, backend, streams)
     try:
-        yield Running(backend, settings, clients, serving, server)
+        yield Running(backend, settings, clients, serving, server, streams)
     finally:
         await server.stop()
+        await streams.stop()
 
 
 async def get(running: Running, path: str, user: str = "api-server") -> tuple[int, str]:

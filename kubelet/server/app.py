@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hpk.model.errors import HpkError
-from kubelet.server.authorization import Authorizer, Question, question_for
+from kubelet.server.authorization import Authorizer, describe, question_for
 from kubelet.server.backend import KubeletBackend
 from kubelet.server.container_logs import LogLostError, container_logs_router
 from kubelet.server.healthz import healthz_router
@@ -67,13 +67,6 @@ class AuthorizationGate:
                 return None
         except HpkError as error:
             log.warning("cannot authorize a request: %s", error, extra={"user": peer.user})
-            return PlainTextResponse(f"Authorization error ({_describe(peer, question)})", 500)
+            return PlainTextResponse(f"Authorization error ({describe(peer, question)})", 500)
         log.info("refuse a request", extra={"user": peer.user, "path": scope["path"]})
-        return PlainTextResponse(f"Forbidden ({_describe(peer, question)})\n", 403)
-
-
-def _describe(peer: Peer, question: Question) -> str:
-    subresources = " ".join(question.subresources)
-    return (
-        f"user={peer.user}, verb={question.verb}, resource=nodes, subresource(s)=[{subresources}]"
-    )
+        return PlainTextResponse(f"Forbidden ({describe(peer, question)})\n", 403)

@@ -77,6 +77,14 @@ def _is_under(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(prefix + "/")
 
 
+def describe(peer: Peer, question: Question) -> str:
+    """Who wanted what, in upstream's words."""
+    subresources = " ".join(question.subresources)
+    return (
+        f"user={peer.user}, verb={question.verb}, resource=nodes, subresource(s)=[{subresources}]"
+    )
+
+
 class Authorizer:
     """Answers questions through the API server and remembers the answers for a while."""
 

@@ -14,7 +14,7 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kubelet.server.peer import Peer, peer_of
@@ -49,14 +49,22 @@ def wants_upgrade(head: bytes) -> bool:
     )
 
 
-def answer(transport: asyncio.Transport, status: str, message: str) -> None:
+def answer(
+    transport: asyncio.Transport,
+    status: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+) -> None:
     """Answer a request in plain text and end the connection."""
     body = message.encode()
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    lines = (
+        f"HTTP/1.1 {status}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
     )
-    transport.write(head.encode() + body)
+    transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
     transport.close()
 
 

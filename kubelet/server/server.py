@@ -24,9 +24,10 @@ from kubelet.link.tls_listener import listen, serve_tls
 from kubelet.server.app import PEER_STATE, make_app
 from kubelet.server.authorization import Authorizer
 from kubelet.server.backend import KubeletBackend
-from kubelet.server.exec_signal import serve_exec
 from kubelet.server.front_door import MAX_HEAD_BYTES, FrontDoor, Upgrade
 from kubelet.server.peer import Peer
+from kubelet.server.streaming.serve import Kubelet, serve_upgrade
+from kubelet.server.streams import StreamBackend
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ async def _guarded(upgrade: Upgrade, serving: Coroutine[None, None, None]) -> No
     try:
         await serving
     except Exception:
-        log.exception("exec failed")
+        log.exception("an upgraded connection failed")
     finally:
         if not upgrade.transport.is_closing():
             upgrade.transport.abort()
@@ -100,9 +101,15 @@ class KubeletServer:
         self._unread: set[asyncio.Transport] = set()
         self._upgrades: set[asyncio.Task[None]] = set()
 
-    async def start(self, settings: KubeletSettings, backend: KubeletBackend) -> None:
+    async def start(
+        self,
+        settings: KubeletSettings,
+        backend: KubeletBackend,
+        streams: StreamBackend | None = None,
+    ) -> None:
         """Listen on ``settings.address:settings.port``.
 
+        :param streams: serves exec, attach and port-forward.
         :raises PermanentError: a certificate or key cannot be read, or the address is none.
         :raises TransientError: the port is taken.
         """
@@ -112,6 +119,7 @@ class KubeletServer:
         context = tls_context(settings)
         # One for all ways in: what was decided, and a right that was taken back, holds on each.
         authorizer = Authorizer(backend.review_access)
+        kubelet = Kubelet(backend=backend, streams=streams, authorizer=authorizer)
         config = Config(
             make_app(backend, authorizer),
             log_config=None,
@@ -129,7 +137,7 @@ class KubeletServer:
             return H11Protocol(config, self._state, {PEER_STATE: peer})
 
         def on_upgrade(upgrade: Upgrade) -> None:
-            task = asyncio.create_task(_guarded(upgrade, serve_exec(upgrade, backend, authorizer)))
+            task = asyncio.create_task(_guarded(upgrade, serve_upgrade(upgrade, kubelet)))
             self._upgrades.add(task)
             task.add_done_callback(self._upgrades.discard)
 

@@ -1,194 +1,336 @@
-"""exec over the kubelet API: a signal to a running container, and nothing else."""
+"""exec and attach over SPDY/3.1: real TLS, real programs, a client of the tests' own."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import socket
-import ssl
-import struct
-import zlib
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from kubelet.server import spdy
 from kubelet.server.exec_signal import signal_of
+from kubelet.server.streaming import command_spdy
 from tests.kubelet_api import Running, get, raw
+from tests.spdy_client import SpdyClient, upgrade_head, upgraded
+
+V4 = "v4.channel.k8s.io"
 
 
-async def test_an_upgrade_is_refused_clearly(running: Running) -> None:
-    running.backend.rights.add(("api-server", "create", "proxy", "main"))
-    context = running.context(running.clients.issue("api-server"))
-    answer = await raw(
-        running,
-        context,
-        b"POST /exec/default/web/main?command=id HTTP/1.1\r\nHost: x\r\n"
-        b"connection:keep-alive,  Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n",
+def exec_path(*command: str, streams: str = "output=1&error=1", where: str = "web/main") -> str:
+    words = "&".join(f"command={quote(word, safe='')}" for word in command)
+    return f"/exec/default/{where}?{words}&{streams}"
+
+
+async def open_streams(client: SpdyClient, *kinds: str) -> dict[str, int]:
+    return {kind: await client.open(streamtype=kind) for kind in kinds}
+
+
+async def read_status(client: SpdyClient, streams: dict[str, int]) -> dict[str, Any]:
+    """The Status, once all streams that the server sends on have ended."""
+    outputs = {number for kind, number in streams.items() if kind not in ("stdin", "resize")}
+    await client.wait(lambda: outputs <= client.ended)
+    return dict(json.loads(client.received[streams["error"]]))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("where", ["web/main", "web/uid-of-web/main"])
+async def test_a_program_s_outputs_come_apart_and_its_exit_code_as_a_status(
+    running: Running, method: str, where: str
+) -> None:
+    running.allow_streams()
+    path = exec_path("sh", "-c", "echo out; echo 'err \"$1\"' >&2; exit 17", where=where)
+    async with upgraded(running, path, "v5.channel.k8s.io", V4, method=method) as client:
+        assert b"\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n" in client.head
+        streams = await open_streams(client, "error", "stdout", "stderr")
+        status = await read_status(client, streams)
+        assert client.received[streams["stdout"]] == b"out\n"
+        assert client.received[streams["stderr"]] == b'err "$1"\n'
+        assert (status["status"], status["reason"]) == ("Failure", "NonZeroExitCode")
+        assert status["details"] == {"causes": [{"reason": "ExitCode", "message": "17"}]}
+        await client.wait(lambda: client.goaway)
+    assert running.streams.opened[0].is_closed.is_set()
+
+
+async def test_success(running: Running) -> None:
+    running.allow_streams()
+    async with upgraded(running, exec_path("true"), V4) as client:
+        streams = await open_streams(client, "error", "stdout", "stderr")
+        assert (await read_status(client, streams))["status"] == "Success"
+
+
+async def test_arguments_are_those_that_were_sent(running: Running) -> None:
+    running.allow_streams()
+    nasty = ["a b", "'\"`$(id)`", "line\nbreak", "", "-n", "ü…", "a&b=c;d+e%20f"]
+    path = exec_path("printf", "<%s>", *nasty)
+    async with upgraded(running, path, V4) as client:
+        streams = await open_streams(client, "error", "stdout", "stderr")
+        await read_status(client, streams)
+        assert client.received[streams["stdout"]].decode() == "".join(f"<{w}>" for w in nasty)
+
+
+async def test_input_ends_when_the_client_ends_it(running: Running) -> None:
+    running.allow_streams()
+    path = exec_path("cat", streams="input=1&output=1")
+    async with upgraded(running, path, V4) as client:
+        streams = await open_streams(client, "error", "stdin", "stdout")
+        block = bytes(range(256)) * 128
+        for _ in range(64):
+            await client.write(streams["stdin"], block)
+        await client.write(streams["stdin"], b"", fin=True)
+        assert (await read_status(client, streams))["status"] == "Success"
+        assert client.received[streams["stdout"]] == block * 64
+
+
+async def test_a_program_that_does_not_read_its_input_ends_all_the_same(running: Running) -> None:
+    running.allow_streams()
+    path = exec_path("sh", "-c", "exec <&-; echo done", streams="input=1&output=1")
+    async with upgraded(running, path, V4) as client:
+        streams = await open_streams(client, "error", "stdin", "stdout")
+        await client.wait(lambda: len(client.replies) == 3)
+        for _ in range(64):
+            await client.write(streams["stdin"], bytes(32 * 1024))
+        assert (await read_status(client, streams))["status"] == "Success"
+        await client.wait(lambda: client.goaway)
+
+
+async def test_a_program_that_is_not_there(running: Running) -> None:
+    running.allow_streams()
+    async with upgraded(running, exec_path("no-such-program"), V4) as client:
+        streams = await open_streams(client, "error", "stdout", "stderr")
+        await client.wait(lambda: streams["error"] in client.ended)
+        status = json.loads(client.received[streams["error"]])
+    assert (status["status"], status["reason"], status["code"]) == ("Failure", "InternalError", 500)
+    assert status["message"] == (
+        "Internal error occurred: error executing command in container:"
+        ' exec: "no-such-program": executable file not found in $PATH'
     )
-    assert answer.startswith(b"HTTP/1.1 501 ")
-    assert b"exec" in answer
 
 
-def exec_head(query: str, container: str = "web/main") -> bytes:
-    return (
-        f"POST /exec/default/{container}?{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-        "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v5.channel.k8s.io\r\n"
-        "X-Stream-Protocol-Version: v4.channel.k8s.io\r\n"
-        "X-Stream-Protocol-Version: channel.k8s.io\r\n\r\n"
-    ).encode()
+async def test_the_supervisor_is_lost_meanwhile(running: Running) -> None:
+    running.allow_streams()
+    async with upgraded(running, exec_path("sleep", "600"), V4) as client:
+        streams = await open_streams(client, "error", "stdout", "stderr")
+        await client.wait(lambda: len(client.replies) == 3)
+        while not running.streams.opened:
+            await asyncio.sleep(0)
+        running.streams.opened[0].lost.set()
+        await client.wait(lambda: streams["error"] in client.ended)
+        status = json.loads(client.received[streams["error"]])
+        assert "the supervisor hung up" in status["message"]
 
 
-def stream_frames(*kinds: str) -> list[bytes]:
-    """What a client sends to open streams, one after the other."""
-    packer = zlib.compressobj(zdict=spdy.dictionary())
-    frames = []
-    for number, kind in enumerate(kinds):
-        pairs = struct.pack(">II", 1, 10) + b"streamtype" + struct.pack(">I", len(kind))
-        block = packer.compress(pairs + kind.encode()) + packer.flush(zlib.Z_SYNC_FLUSH)
-        body = struct.pack(">IIH", 2 * number + 1, 0, 0) + block
-        frames.append(struct.pack(">HHI", 0x8003, spdy.SYN_STREAM, len(body)) + body)
-    return frames
+async def test_a_terminal_and_its_sizes(running: Running) -> None:
+    running.allow_streams()
+    script = "trap 'stty size' WINCH; tty >/dev/null && echo ready; read line; stty size; exit 3"
+    path = exec_path("sh", "-c", script, streams="input=1&output=1&error=1&tty=1")
+    async with upgraded(running, path, V4) as client:
+        streams = await open_streams(client, "error", "stdin", "stdout", "resize")
+        out = client.received.setdefault(streams["stdout"], bytearray())
+        await client.wait(lambda: b"ready" in out)
+        await client.write(streams["resize"], b'{"Width":101,"He')
+        await client.write(streams["resize"], b'ight":33}\n{"width":80,"height":25}')
+        await client.wait(lambda: b"25 80" in out)
+        await client.write(streams["stdin"], b"go\r")
+        status = await read_status(client, streams)
+        assert status["details"]["causes"][0]["message"] == "3"
 
 
-async def read_ends(reader: asyncio.StreamReader, count: int) -> tuple[list[int], dict[int, bytes]]:
-    """The streams that were answered, and the last data of each."""
-    replies: list[int] = []
-    ends: dict[int, bytes] = {}
-    while len(ends) < count:
-        first, second = struct.unpack(">II", await reader.readexactly(8))
-        payload = await reader.readexactly(second & 0xFFFFFF)
-        if first >> 31:
-            assert first & 0xFFFF == spdy.SYN_REPLY
-            replies.append(struct.unpack_from(">I", payload)[0])
-        else:
-            assert second >> 24 == spdy.FIN
-            ends[first] = payload
-    return replies, ends
+@pytest.mark.parametrize(
+    "sizes", [b"[" * 3000, b'{"Width":-1,"Height":2}', b'{"Width":"a"}', b"null", b'{"Width":1e9}']
+)
+async def test_sizes_that_are_none_do_no_harm(running: Running, sizes: bytes) -> None:
+    running.allow_streams()
+    path = exec_path("sh", "-c", "read line", streams="input=1&output=1&tty=1")
+    async with upgraded(running, path, V4) as client:
+        streams = await open_streams(client, "error", "stdin", "stdout", "resize")
+        await client.write(streams["resize"], sizes)
+        await client.write(streams["stdin"], b"go\r")
+        assert (await read_status(client, streams))["status"] == "Success"
+
+
+@pytest.mark.parametrize("protocol", ["v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"])
+async def test_older_protocols_tell_failures_as_text(running: Running, protocol: str) -> None:
+    running.allow_streams()
+    for script, expected in (("exit 17", b"exit code 17"), ("true", b"")):
+        path = exec_path("sh", "-c", script, streams="output=1")
+        async with upgraded(running, path, protocol) as client:
+            await open_streams(client, "error", "stdout")
+            await client.wait(lambda client=client: client.ended == {1, 3})  # type: ignore[misc]
+            assert bytes(client.received[1]).endswith(expected)
+            assert bool(client.received[1]) == bool(expected)
+
+
+async def test_attach_joins_the_program_and_tells_no_exit_code(running: Running) -> None:
+    running.allow_streams()
+    running.streams.program = ("sh", "-c", "read line; echo got $line; exit 3")
+    path = "/attach/default/web/main?input=1&output=1&error=1"
+    async with upgraded(running, path, V4) as client:
+        streams = await open_streams(client, "error", "stdin", "stdout", "stderr")
+        await client.write(streams["stdin"], b"this\n")
+        assert (await read_status(client, streams))["status"] == "Success"
+        assert client.received[streams["stdout"]] == b"got this\n"
+    assert running.streams.calls[0][:3] == ("attach", "uid-of-web", "main")
+
+
+async def test_a_client_that_hangs_up_ends_the_program(running: Running) -> None:
+    running.allow_streams()
+    async with upgraded(running, exec_path("sleep", "600"), V4) as client:
+        await open_streams(client, "error", "stdout", "stderr")
+        while not running.streams.opened:
+            await asyncio.sleep(0)
+    await running.streams.opened[0].is_closed.wait()
+
+
+async def test_a_client_that_opens_no_streams_is_not_waited_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_spdy, "STREAMS_TIMEOUT_S", 0.05)
+    running.allow_streams()
+    async with upgraded(running, exec_path("id"), V4) as client:
+        await client.open(streamtype="error")
+        await client.wait_over()
+    assert running.streams.opened == []
+
+
+@pytest.mark.parametrize("kinds", [("error", "error"), ("error", "other"), ("stdin",)])
+async def test_streams_that_were_not_asked_for_are_refused(
+    running: Running, kinds: tuple[str, ...]
+) -> None:
+    running.allow_streams()
+    async with upgraded(running, exec_path("true", streams="output=1"), V4) as client:
+        for kind in kinds:
+            refused = await client.open(streamtype=kind)
+        await client.wait(lambda: client.resets == {refused: 3})
+        kinds_left = {"error", "stdout"} - set(kinds)
+        for kind in sorted(kinds_left):
+            await client.open(streamtype=kind)
+        await client.wait(lambda: client.goaway)
+
+
+async def test_what_comes_while_an_exec_is_authorized_waits(running: Running) -> None:
+    running.allow_streams()
+    running.backend.may_create.clear()
+    context = running.context(running.clients.issue("api-server"))
+    reader, writer = await asyncio.open_connection("localhost", running.settings.port, ssl=context)
+    client = SpdyClient(reader, writer)
+    writer.write(upgrade_head(exec_path("kill", "-15", "1"), V4))
+    for kind in ("error", "stdout", "stderr"):
+        writer.write(client.syn_stream({"streamtype": kind})[1])
+        await get(running, "/healthz")  # by when this piece has arrived
+    running.backend.may_create.set()
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    client.start()
+    status = await read_status(client, {"error": 1, "stdout": 3, "stderr": 5})
+    assert status["status"] == "Success"
+    await client.stop()
+    assert len([r for r in running.backend.reviews if r.verb == "create"]) == 1
+    assert running.backend.signals == [("uid-of-web", "main", 15)]
+
+
+async def test_an_exec_needs_the_right_to_the_node(running: Running) -> None:
+    context = running.context(running.clients.issue("somebody"))
+    head = upgrade_head(exec_path("kill", "-9", "1"), V4)
+    answer = await raw(running, context, head)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"Forbidden (user=somebody, verb=create, resource=nodes, subresource(s)=[proxy])" in (
+        answer
+    )
+    running.backend.api_down = True
+    context = running.context(running.clients.issue("somebody-else"))
+    assert (await raw(running, context, head)).startswith(b"HTTP/1.1 500 ")
+    assert running.backend.signals == [] and running.streams.calls == []
+
+
+@pytest.mark.parametrize(
+    ("path", "protocol", "status", "message"),
+    [
+        ("/exec/default/web/absent?command=id&output=1", V4, 500, 'container not found ("absent")'),
+        ("/exec/default/web/other-uid/main?command=id&output=1", V4, 500, "container not found"),
+        ("/exec/default/queued/main?command=id&output=1", V4, 500, 'container not found ("main")'),
+        ("/exec/default/absent/main?command=id&output=1", V4, 404, "pod does not exist"),
+        ("/attach/default/absent/main?output=1", V4, 404, "pod does not exist"),
+        ("/portForward/default/absent", "portforward.k8s.io", 404, "pod does not exist"),
+        ("/portForward/default/web/other-uid", "portforward.k8s.io", 404, "pod not found"),
+        ("/exec/default/web/main?command=id", V4, 400, "you must specify at least 1 of stdin"),
+        ("/exec/default/web/main?command=id&error=1&tty=1", V4, 400, "at least 1 of stdin"),
+        ("/exec/default/web/main?command=id&output=true", V4, 400, "at least 1 of stdin"),
+        ("/exec/default/web/main?output=1", V4, 400, "you must specify a command"),
+        ("/exec/default/web/main?command=a%00b&output=1", V4, 400, "you must specify a command"),
+        ("/exec/default/web/main?command=%ff&output=1", V4, 400, "malformed query"),
+        ("/exec/default/web/main?command=id&output=1", "v9.channel.k8s.io", 403, "v9.channel"),
+        ("/exec/default/web/main?command=id&output=1", "", 400, "no valid protocols"),
+        ("/exec/default/web", V4, 404, "page not found"),
+        ("/exec/default/web/a/b/c", V4, 404, "page not found"),
+        ("/exec/default/../web/main", V4, 404, "page not found"),
+        ("/exec/default/web%2F..%2Fqueued/main", V4, 404, "page not found"),
+        ("/exec/default/%2e%2e/main", V4, 404, "page not found"),
+        ("/exec/default/web/main%0d%0aX:y", V4, 404, "page not found"),
+        ("/exec/default/WEB/main", V4, 404, "page not found"),
+        ("//exec/default/web/main", V4, 404, "page not found"),
+        ("/run/default/web/main", V4, 404, "page not found"),
+    ],
+)
+async def test_what_is_refused_before_anything_begins(
+    running: Running, path: str, protocol: str, status: int, message: str
+) -> None:
+    running.allow_streams()
+    context = running.context(running.clients.issue("api-server"))
+    answer = await raw(running, context, upgrade_head(path, protocol))
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    assert message.encode() in answer
+    assert running.streams.calls == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST PATH HTTP/1.1\r\nConnection: Upgrade\r\nContent-Length: 5\r\n\r\nhello",
+        b"POST PATH HTTP/1.1\r\nConnection: Upgrade\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST PATH HTTP/1.1\r\nConnection: Upgrade\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"POST PATH HTTP/1.1\r\nConnection: Upgrade\r\nX: a\r\n folded\r\n\r\n",
+        b"POST PATH HTTP/1.1\r\nConnection: Upgrade\r\nX : a\r\n\r\n",
+        b"POST PATH HTTP/1.1\r\nConnection: Upgrade\r\nX: a\x00b\r\n\r\n",
+        b"POST PATH HTTP/1.1\r\nConnection: Upgrade\r\nX: a\rY: b\r\n\r\n",
+        b"POST PATH HTTP/1.1\nConnection: Upgrade\n\n",
+        b"POST  PATH HTTP/1.1\r\nConnection: Upgrade\r\n\r\n",
+        b"POST http://x PATH HTTP/1.1\r\nConnection: Upgrade\r\n\r\n",
+        b"POST PATH HTTP/1.0\r\nConnection: Upgrade\r\n\r\n",
+        b"POST PATH HTTP/1.1\r\nConnection: Upgrade\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+        b"POST PATH HTTP/1.1\r\nConnection: Upgrade\r\nX:" + b" " * 50_000 + b"\x01\r\n\r\n",
+    ],
+)
+async def test_heads_that_two_readers_might_read_differently_are_refused(
+    running: Running, head: bytes
+) -> None:
+    running.allow_streams()
+    context = running.context(running.clients.issue("api-server"))
+    path = exec_path("id").encode()
+    answer = await raw(running, context, head.replace(b"PATH", path))
+    assert answer[:11] in (b"HTTP/1.1 40", b"HTTP/1.1 43"), answer
+    assert running.streams.calls == []
+
+
+async def test_other_methods_are_refused(running: Running) -> None:
+    running.backend.rights.add(("api-server", "delete", "proxy", "main"))
+    context = running.context(running.clients.issue("api-server"))
+    head = upgrade_head(exec_path("id"), V4, method="DELETE")
+    assert (await raw(running, context, head)).startswith(b"HTTP/1.1 405 ")
 
 
 @pytest.mark.parametrize("lost", [False, True])
 async def test_an_exec_of_kill_signals_the_containers_main_process(
     running: Running, lost: bool
 ) -> None:
-    running.backend.rights.add(("api-server", "create", "proxy", "main"))
+    running.allow_streams()
     running.backend.lost = lost
-    context = running.context(running.clients.issue("api-server"))
-    reader, writer = await asyncio.open_connection("localhost", running.settings.port, ssl=context)
-    query = "command=/var/run/argo/argoexec&command=kill&command=15&command=1&output=1&error=1"
-    writer.write(exec_head(query))
-    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-    for frame in stream_frames("error", "stdout", "stderr"):
-        writer.write(frame)
-    replies, ends = await read_ends(reader, 3)
-    assert replies == [1, 3, 5]
-    assert (ends[3], ends[5]) == (b"", b"")
-    assert json.loads(ends[1])["status"] == ("Failure" if lost else "Success")
+    path = exec_path("/var/run/argo/argoexec", "kill", "15", "1")
+    async with upgraded(running, path, V4) as client:
+        streams = await open_streams(client, "error", "stdout", "stderr")
+        await client.wait(lambda: streams["error"] in client.ended)
+        status = json.loads(client.received[streams["error"]])["status"]
+        assert status == ("Failure" if lost else "Success")
     assert running.backend.signals == ([] if lost else [("uid-of-web", "main", 15)])
-    writer.close()
-
-
-async def test_what_comes_while_an_exec_is_authorized_waits_and_starts_no_other(
-    running: Running,
-) -> None:
-    running.backend.rights.add(("api-server", "create", "proxy", "main"))
-    running.backend.may_create.clear()
-    context = running.context(running.clients.issue("api-server"))
-    reader, writer = await asyncio.open_connection("localhost", running.settings.port, ssl=context)
-    frames = stream_frames("error", "stdout", "stderr")
-    head = exec_head("command=kill&command=-15&command=1&output=1&error=1")
-    for piece in (head + frames[0], frames[1], frames[2]):
-        writer.write(piece)
-        await get(running, "/healthz")  # by when this piece has arrived
-    running.backend.may_create.set()
-    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-    replies, ends = await read_ends(reader, 3)
-    assert (replies, json.loads(ends[1])["status"]) == ([1, 3, 5], "Success")
-    assert len([r for r in running.backend.reviews if r.verb == "create"]) == 1
-    assert running.backend.signals == [("uid-of-web", "main", 15)]
-    writer.close()
-
-
-@pytest.mark.parametrize("with_eof", [False, True])
-async def test_an_exec_that_is_refused_ends_whatever_was_sent_meanwhile(
-    running: Running, with_eof: bool
-) -> None:
-    running.backend.may_create.clear()
-    context = running.context(running.clients.issue("somebody"))
-    reader, writer = await asyncio.open_connection("localhost", running.settings.port, ssl=context)
-    writer.write(exec_head("command=kill&command=-9&command=1"))
-    await get(running, "/healthz")
-    writer.write(b"x" * 100_000)
-    if with_eof:
-        writer.close()
-    await get(running, "/healthz")
-    running.backend.may_create.set()
-    with contextlib.suppress(ConnectionError):
-        assert with_eof or (await reader.read()).startswith(b"HTTP/1.1 403 ")
-    while running.server._upgrades:
-        await asyncio.sleep(0)
-    assert running.backend.signals == []
-    writer.close()
-    with contextlib.suppress(ssl.SSLError, ConnectionError):
-        await writer.wait_closed()
-
-
-async def test_a_signal_needs_the_right_to_the_node(running: Running) -> None:
-    context = running.context(running.clients.issue("somebody"))
-    answer = await raw(running, context, exec_head("command=kill&command=-9&command=1"))
-    assert answer.startswith(b"HTTP/1.1 403 ")
-    assert running.backend.signals == []
-
-
-@pytest.mark.parametrize(
-    ("container", "status", "message"),
-    [
-        ("web/absent", 500, b'container not found ("absent")'),
-        ("web/uid-of-its-predecessor/main", 500, b'container not found ("main")'),
-        ("queued/main", 500, b'container not found ("main")'),
-        ("absent/main", 404, b"pod does not exist"),
-        ("web/uid-of-web/main", 101, b""),
-    ],
-)
-async def test_only_a_running_container_of_this_very_pod_can_be_signalled(
-    running: Running, container: str, status: int, message: bytes
-) -> None:
-    running.backend.rights |= {("api-server", "create", "proxy", n) for n in ("main", "debug")}
-    context = running.context(running.clients.issue("api-server"))
-    reader, writer = await asyncio.open_connection("localhost", running.settings.port, ssl=context)
-    writer.write(exec_head("command=kill&command=-15&command=1", container))
-    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 %d " % status)
-    if status != 101:
-        assert await reader.read() == message
-    writer.close()
-    assert running.backend.signals == []
-
-
-@pytest.mark.parametrize("kinds", [("error", "error", "stdout"), ("error", "other")])
-async def test_streams_that_no_exec_has_end_it(running: Running, kinds: tuple[str, ...]) -> None:
-    running.backend.rights.add(("api-server", "create", "proxy", "main"))
-    context = running.context(running.clients.issue("api-server"))
-    head = exec_head("command=kill&command=-15&command=1&output=1")
-    answer = await raw(running, context, head + b"".join(stream_frames(*kinds)))
-    assert answer.startswith(b"HTTP/1.1 101 ")
-    assert running.backend.signals == []
-
-
-async def test_a_client_that_only_sends_pings_does_not_make_us_keep_the_answers() -> None:
-    ours, silent = socket.socketpair()
-    ping = struct.pack(">HHI", 0x8003, spdy.PING, 100_000) + bytes(100_000)
-    with silent:
-        _, writer = await asyncio.open_connection(sock=ours)
-        reader = asyncio.StreamReader()
-        reader.feed_data(ping * 100)
-        reader.feed_eof()
-        task = asyncio.ensure_future(spdy.Connection(reader, writer).accept_stream())
-        await asyncio.sleep(0)  # nothing but a full connection makes the task wait
-        assert not task.done()
-        assert writer.transport.get_write_buffer_size() < 2 * len(ping)
-        writer.transport.abort()
-        with pytest.raises(ConnectionError):
-            await task
 
 
 @pytest.mark.parametrize(

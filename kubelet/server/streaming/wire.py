@@ -1,0 +1,82 @@
+"""The bytes of one connection that has left HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Protocol
+
+from kubelet.server.front_door import Upgrade
+from kubelet.server.streaming.client_stream import ClientGoneError
+
+_READ_BYTES = 64 * 1024
+_UNSENT_BYTES = 64 * 1024
+"""What may wait to be sent before a sender waits; the kernel and TLS hold as much again."""
+
+
+class Wire(Protocol):
+    """What a codec reads its frames from and writes them to."""
+
+    async def read(self) -> bytes:
+        """Some bytes; b"" when the client sends no more.
+
+        :raises ClientGoneError: the connection is broken.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, after those of earlier calls. To be followed by drain."""
+
+    async def drain(self) -> None:
+        """Until the client has taken enough of what was written.
+
+        :raises ClientGoneError: the connection is broken.
+        """
+
+    def abort(self) -> None:
+        """End the connection at once; whoever waits for it is told."""
+
+
+class TlsWire:
+    """The connection that an Upgrade hands over."""
+
+    def __init__(self, upgrade: Upgrade, rest: bytes) -> None:
+        """
+        :param rest: what the client had sent after the head of its request.
+        """
+        loop = asyncio.get_running_loop()
+        self._reader = asyncio.StreamReader(limit=_READ_BYTES, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(self._reader, loop=loop)
+        transport = upgrade.transport
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        transport.resume_reading()  # before the reader has a reason to pause it
+        self._writer = asyncio.StreamWriter(transport, protocol, self._reader, loop)
+        if rest:
+            self._reader.feed_data(rest)
+
+    async def read(self) -> bytes:
+        """See Wire."""
+        try:
+            return await self._reader.read(_READ_BYTES)
+        except (OSError, ssl.SSLError) as error:
+            raise ClientGoneError(f"the client's connection is lost: {error}") from error
+
+    def write(self, data: bytes) -> None:
+        """See Wire."""
+        self._writer.write(data)
+
+    async def drain(self) -> None:
+        """See Wire."""
+        try:
+            await self._writer.drain()
+        except (OSError, ssl.SSLError) as error:
+            raise ClientGoneError(f"the client's connection is lost: {error}") from error
+
+    def abort(self) -> None:
+        """See Wire."""
+        self._writer.transport.abort()
+
+    def close(self) -> None:
+        """Send what is still to be sent, then end the connection."""
+        self._writer.close()
