@@ -5,6 +5,7 @@ Only what tests of the kubelet need of it: a Pod's status subresource, events, a
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator
@@ -23,7 +24,8 @@ _MERGE_KEYS = {"conditions": "type", "hostIPs": "ip", "podIPs": "ip"}
 @dataclass
 class PodApi:
     """``pods`` by name, ``events`` by name; ``patches`` are the statuses that were sent,
-    ``deletions`` the names, ``event_writes`` how often an Event was made or changed."""
+    ``deletions`` the names, ``event_writes`` how often an Event was made or changed. While ``hold``
+    is not set, no status is answered; ``held`` are waiting."""
 
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -33,6 +35,11 @@ class PodApi:
     version: int = 100
     store: str = "store-1"
     store_refusal: int = 403
+    hold: asyncio.Event = field(default_factory=asyncio.Event)
+    held: int = 0
+
+    def __post_init__(self) -> None:
+        self.hold.set()
 
     def add(self, name: str, status: dict[str, Any]) -> dict[str, Any]:
         """A Pod, as a watch shows it."""
@@ -65,6 +72,9 @@ class PodApi:
             return web.json_response({"metadata": {"uid": self.store}})
         if parts[-1] == "status" and request.method == "PATCH":
             assert request.content_type == "application/strategic-merge-patch+json"
+            self.held += 1
+            await self.hold.wait()
+            self.held -= 1
             return self._patch_status(parts[-2], await request.json())
         if parts[-2] == "pods" and request.method == "DELETE":
             self.deletions.append(parts[-1])

@@ -6,12 +6,12 @@ import logging
 
 from hpk.journal import Attempt
 from hpk.model.plan import ContainerPlan, PodPlan
-from hpk.model.record import ContainerPhase, SupervisorRecord
 from kubelet.api.apiserver import Json
 from kubelet.api.meta_time import rfc3339_now
 from kubelet.evidence.observations import Observation
 from kubelet.evidence.outcome import Outcome
 from kubelet.pods.actions import PodView
+from kubelet.pods.container_events import ContainerEvents
 from kubelet.pods.pod_state import PodState
 from kubelet.status.container_statuses import Waiting
 from kubelet.status.events import EventRecorder
@@ -30,9 +30,7 @@ class PodReporter:
         self._state = state
         self._queue_reason = ""
         self._waiting_told = Waiting()
-        self._started: set[str] = set()
-        self._backed_off: dict[str, str] = {}
-        self._told: dict[tuple[str, str, str], int] = {}
+        self._containers = ContainerEvents(events)
 
     async def report(self, pod: Json, view: PodView) -> None:
         """The status of a pod that was submitted."""
@@ -46,9 +44,7 @@ class PodReporter:
             self._events.normal(pod, "SlurmJobPending", waiting.message)
         self._queue_reason = waiting.reason
         if view.seen.record is not None:
-            self._report_starts(pod, view.seen.record)
-            self._report_back_offs(pod, view.seen.record)
-            self._report_events(pod, view.seen.record)
+            self._containers.report(pod, view.seen.record)
         await self._write(pod, view.attempt, view.seen, outcome, waiting)
 
     async def report_waiting(
@@ -82,54 +78,7 @@ class PodReporter:
 
     def stopping(self, pod: Json) -> None:
         """Its containers are told to stop."""
-        for container in pod["spec"]["containers"]:
-            self._events.normal(pod, "Killing", f"Stopping container {container['name']}")
-
-    def _report_starts(self, pod: Json, record: SupervisorRecord) -> None:
-        status = pod.get("status") or {}
-        # One that waits has an id before it starts.
-        reported = {
-            str(state.get("containerID") or "").rpartition("/")[2]
-            for field in ("initContainerStatuses", "containerStatuses")
-            for container in status.get(field) or []
-            for state in (
-                {} if "waiting" in (container.get("state") or {}) else container,
-                (container.get("lastState") or {}).get("terminated") or {},
-            )
-        }
-        for container in (*record.init_containers, *record.containers):
-            if container.state.started_at_s is None or container.container_id in self._started:
-                continue
-            self._started.add(container.container_id)
-            if container.container_id not in reported:
-                message = f"Started container {container.name} on {record.host}"
-                self._events.normal(pod, "Started", message)
-
-    def _report_back_offs(self, pod: Json, record: SupervisorRecord) -> None:
-        """In the words of pkg/kubelet/kuberuntime (doBackOff), once for each time."""
-        meta = pod["metadata"]
-        full_name = f"{meta['name']}_{meta['namespace']}({meta['uid']})"
-        waiting = {
-            container.name: container.last_container_id
-            for container in (*record.init_containers, *record.containers)
-            if container.state.phase is ContainerPhase.WAITING
-            and container.state.reason == "CrashLoopBackOff"
-        }
-        for name, last_id in waiting.items():
-            if self._backed_off.get(name) != last_id:
-                message = f"Back-off restarting failed container {name} in pod {full_name}"
-                self._events.warning(pod, "BackOff", message, container=name)
-        self._backed_off = waiting
-
-    def _report_events(self, pod: Json, record: SupervisorRecord) -> None:
-        """What the supervisor saw since it was last heard; all of it by a new kubelet."""
-        told = {}
-        for event in record.events:
-            key = (event.container, event.reason, event.message)
-            told[key] = event.count
-            if self._told.get(key) != event.count:
-                self._events.observed(pod, event)
-        self._told = told
+        self._containers.stopping(self._statuses.latest(pod))
 
     async def _write(
         self,

@@ -1,61 +1,58 @@
-"""Events about Pods, with upstream's reasons; repeated ones are counted, not repeated.
+"""Events about Pods, with upstream's reasons, written when nothing more urgent is to be done.
 
-Each Pod may say so much at once and then one thing in five minutes, as upstream has it; so no pod
-that crashes in a loop pushes out what others have to say. Events are best effort: a lost one never
-stops a pod. Source: client-go/tools/record, events_cache.go.
+Events are best effort: a lost one never stops a pod, and none delays its status. What repeats is
+kubelet.status.event_correlator's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from hpk.model.record import ContainerEvent
 from kubelet.api.apiserver import ApiError, ApiServer, Json, path
 from kubelet.api.meta_time import rfc3339, rfc3339_now
+from kubelet.status.event_correlator import COMBINED, EventCorrelator, event_name
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 4096
 _MOST_WAITING = 20_000
+_MOST_MINOR = 100
 _WRITERS = 4
-BURST = 25
-_REFILL_S = 300.0
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """How much a Pod may still say. ``at_s`` is monotonic."""
-
-    left: float
-    at_s: float
 
 
 class EventRecorder:
     """Queues events and writes them in the background.
 
-    One that waits already is brought up to date where it stands.
+    One that waits already is brought up to date where it stands. Minor ones, that tell what is to
+    be seen elsewhere too, come last, and where a hundred of them wait no more are taken: a pod by
+    itself has them all, a thousand at once do not cost the API server a thousand writes of each.
     """
 
     def __init__(self, api: ApiServer, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._api = api
-        self._clock_s = clock_s
+        self._correlator = EventCorrelator(clock_s)
         self._waiting: OrderedDict[str, Json] = OrderedDict()
+        self._minor: OrderedDict[str, Json] = OrderedDict()
         self._writing: set[str] = set()
         self._changed = asyncio.Event()
-        self._counts: OrderedDict[str, int] = OrderedDict()
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def normal(self, pod: Mapping[str, Any], reason: str, message: str) -> None:
-        """Something that was to be expected."""
-        self._put(_event(pod, "Normal", reason, message))
+    def normal(
+        self,
+        pod: Mapping[str, Any],
+        reason: str,
+        message: str,
+        *,
+        container: str = "",
+        is_minor: bool = False,
+    ) -> None:
+        """Something that was to be expected; about one container, where that is named."""
+        self._put(_event(pod, "Normal", reason, message, container), is_minor=is_minor)
 
     def warning(
         self, pod: Mapping[str, Any], reason: str, message: str, *, container: str = ""
@@ -74,42 +71,22 @@ class EventRecorder:
         }
         self._put(made, is_whole=True)
 
-    def _put(self, event: Json, *, is_whole: bool = False) -> None:
+    def _put(self, event: Json, *, is_whole: bool = False, is_minor: bool = False) -> None:
         """Have the event written.
 
         :param is_whole: its count says it all; else it is one more.
         """
+        queue, most = (self._minor, _MOST_MINOR) if is_minor else (self._waiting, _MOST_WAITING)
+        event = self._correlator.correlate(event, is_whole=is_whole)
         name = event["metadata"]["name"]
-        if not is_whole:
-            event["count"] = self._counts.get(name, 0) + 1
-        waiting = self._waiting.get(name)
+        waiting = queue.get(name)
         if waiting is not None:
             event["firstTimestamp"] = waiting["firstTimestamp"]
-        elif (
-            not self._may_say(event["involvedObject"]["uid"]) or len(self._waiting) >= _MOST_WAITING
-        ):
+        elif len(queue) >= most or not self._correlator.may_tell(event):
             return
-        self._remember(name, event["count"])
-        self._waiting[name] = event
+        self._correlator.told(event)
+        queue[name] = event
         self._changed.set()
-
-    def _may_say(self, uid: str) -> bool:
-        now_s = self._clock_s()
-        bucket = self._buckets.pop(uid, None) or _Bucket(float(BURST), now_s)
-        bucket.left = min(float(BURST), bucket.left + (now_s - bucket.at_s) / _REFILL_S)
-        bucket.at_s = now_s
-        allowed = bucket.left >= 1
-        bucket.left -= 1 if allowed else 0
-        self._buckets[uid] = bucket
-        if len(self._buckets) > _REMEMBERED:
-            self._buckets.popitem(last=False)
-        return allowed
-
-    def _remember(self, name: str, count: int) -> None:
-        self._counts[name] = count
-        self._counts.move_to_end(name)
-        if len(self._counts) > _REMEMBERED:
-            self._counts.popitem(last=False)
 
     async def run(self) -> None:
         """Write events as they come, until cancelled."""
@@ -119,7 +96,7 @@ class EventRecorder:
 
     async def _write_all(self) -> None:
         while True:
-            event = self._next()
+            event = self._next(self._waiting) or self._next(self._minor)
             if event is None:
                 self._changed.clear()
                 await self._changed.wait()
@@ -134,30 +111,32 @@ class EventRecorder:
                 self._writing.discard(name)
                 self._changed.set()
 
-    def _next(self) -> Json | None:
+    def _next(self, queue: OrderedDict[str, Json]) -> Json | None:
         """The oldest that waits and is not being written in an earlier version."""
-        for name in self._waiting:
+        for name in queue:
             if name not in self._writing:
-                return self._waiting.pop(name)
+                return queue.pop(name)
         return None
 
     async def _write(self, event: Json) -> None:
         name, namespace = event["metadata"]["name"], event["metadata"]["namespace"]
         collection = path("api", "v1", "namespaces", namespace, "events")
         patch = {"count": event["count"], "lastTimestamp": event["lastTimestamp"]}
+        if event["message"].startswith(COMBINED):
+            patch["message"] = event["message"]
         if event["count"] > 1:
             with contextlib.suppress(ApiError):
-                await self._api.merge_patch(f"{collection}/{name}", patch)
+                await self._api.merge_patch(f"{collection}/{name}", patch, is_urgent=False)
                 return
         try:
-            await self._api.create(collection, event)
+            await self._api.create(collection, event, is_urgent=False)
         except ApiError as error:
             if not error.is_conflict:
                 raise
             # Told before, by a kubelet whose count we do not know.
             if event["count"] == 1:
                 del patch["count"]
-            await self._api.merge_patch(f"{collection}/{name}", patch)
+            await self._api.merge_patch(f"{collection}/{name}", patch, is_urgent=False)
 
 
 def _event(
@@ -165,8 +144,7 @@ def _event(
 ) -> Json:
     meta = pod["metadata"]
     now = rfc3339_now()
-    about = "\n".join((meta["uid"], reason, message, *([container] if container else [])))
-    key = hashlib.sha256(about.encode()).hexdigest()[:16]
+    node = pod["spec"].get("nodeName", "")
     involved = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -178,21 +156,21 @@ def _event(
         init = any(c["name"] == container for c in pod["spec"].get("initContainers") or [])
         field = "initContainers" if init else "containers"
         involved["fieldPath"] = f"spec.{field}{{{container}}}"
-    return {
+    event = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {
-            "name": f"{meta['name'][:200].rstrip('-.')}.{key}",
-            "namespace": meta["namespace"],
-        },
+        "metadata": {"namespace": meta["namespace"]},
         "involvedObject": involved,
         "reason": reason,
         "message": message[:1024],
         "type": kind,
-        "source": {"component": "kubelet", "host": pod["spec"].get("nodeName", "")},
+        "source": {"component": "kubelet", "host": node},
         "reportingComponent": "kubelet",
-        "reportingInstance": pod["spec"].get("nodeName", ""),
+        "reportingInstance": node,
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,
     }
+    name = event_name(event, reason, message, *([container] if container else []))
+    event["metadata"]["name"] = name
+    return event
