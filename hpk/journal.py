@@ -153,7 +153,7 @@ def begin_attempt(paths: HpkPaths, old: PodJournal | None, pod: PodRef, nonce: N
     with _lock_of(pod.uid):
         if read_pod(paths, pod.uid) != old:
             raise JournalChangedError(f"the journal of {pod} has changed meanwhile")
-        line = _line(pod, Step.INTENT, nonce=nonce, again=again)
+        line = _line(pod, Step.INTENT, nonce=nonce, again=again, at_s=attempt.intent_at_s)
         if old is None or not old.attempts:
             append_line(paths.journal(pod.uid), line, sync=True)
             return attempt
@@ -169,10 +169,11 @@ def _line(
     nonce: Nonce | None = None,
     placement: Placement | None = None,
     again: int = 0,
+    at_s: float | None = None,
 ) -> str:
     entry: dict[str, object] = {
         "step": step.value,
-        "at_s": time.time(),
+        "at_s": time.time() if at_s is None else at_s,
         "namespace": pod.namespace,
         "name": pod.name,
     }

@@ -18,13 +18,13 @@ from hpk.images.convert import Converter
 from hpk.images.errors import ERR_IMAGE_NEVER_PULL, ERR_IMAGE_PULL, ImageError
 from hpk.images.local import LocalImages, is_local
 from hpk.images.progress import Progress, Tell
+from hpk.images.recent import Recent
 from hpk.images.reference import Reference, parse_reference
 from hpk.images.registry import Registry, Resolved
 from hpk.images.settings import ImageSettings, image_settings
 from hpk.images.single_flight import FlightEndedError, SingleFlight
 from hpk.images.slots import Slots
 from hpk.images.store import ImageStore, Listed, Meaning
-from hpk.images.tags import Tags
 from hpk.images.threads import in_thread, wholly
 from hpk.model.errors import PermanentError
 from hpk.model.plan import ImagePlan
@@ -48,7 +48,7 @@ class ImageManager:
         self._settings = settings or image_settings(load_config(paths).images)
         self._store = ImageStore(paths)
         self._registry = Registry(insecure=self._settings.insecure_registries)
-        self._tags = Tags(self._registry.current_digest)
+        self._looks: Recent[ImagePlan] = Recent()
         self._converter = Converter(
             runtime_path=self._settings.runtime_path,
             scratch=self._settings.scratch or Path(tempfile.gettempdir()),
@@ -81,16 +81,18 @@ class ImageManager:
                 f"imagePullPolicy {pull_policy!r} is not known",
                 remedy="choose Always, IfNotPresent or Never",
             )
-        if pull_policy != "Always" or parsed.digest:
-            plan = await in_thread(self._cached, reference, parsed)
+        try:
+            plan = await self._looks.get(
+                f"{pull_policy} {reference}",
+                lambda: self._look(reference, parsed, asks=pull_policy == "Always"),
+            )
             if plan is not None:
                 return plan
-        if pull_policy == "Never":
-            raise ImageError(
-                ERR_IMAGE_NEVER_PULL,
-                f'Container image "{reference}" is not present with pull policy of Never',
-            )
-        try:
+            if pull_policy == "Never":
+                raise ImageError(
+                    ERR_IMAGE_NEVER_PULL,
+                    f'Container image "{reference}" is not present with pull policy of Never',
+                )
             return await self._pull(reference, parsed, tell)
         except FlightEndedError as error:
             raise ImageError(
@@ -107,20 +109,27 @@ class ImageManager:
         """End conversions under way and let go of connections."""
         await self._builds.close()
         await self._files.close()
-        await self._tags.close()
+        await self._looks.close()
         await self._registry.close()
 
     def listing(self) -> tuple[Listed, ...]:
         """What the cache holds."""
         return self._store.listing()
 
+    async def _look(self, spelled: str, parsed: Reference, *, asks: bool) -> ImagePlan | None:
+        """The image, if it is here and what the reference means.
+
+        :param asks: a tag's meaning is the registry's to say.
+        """
+        if asks and parsed.tag:
+            return await self._unmoved(spelled, parsed)
+        return await in_thread(self._cached, spelled, parsed)
+
     def _cached(self, spelled: str, parsed: Reference) -> ImagePlan | None:
         meaning = self._store.meaning(parsed)
         return None if meaning is None else self._store.plan(spelled, parsed, meaning)
 
     async def _pull(self, spelled: str, parsed: Reference, tell: Tell) -> ImagePlan:
-        if parsed.tag and (plan := await self._unmoved(spelled, parsed)) is not None:
-            return plan
         resolved = await self._registry.resolve(parsed)
         await in_thread(self._store.prepare)
         meaning = Meaning(
@@ -146,7 +155,7 @@ class ImageManager:
         before = await in_thread(self._store.meaning, parsed)
         if before is None:
             return None
-        digest = await self._tags.current_digest(parsed)
+        digest = await self._registry.current_digest(parsed)
         if digest is None:
             return None
         known = await in_thread(self._store.meaning, parsed.with_digest(digest))

@@ -32,7 +32,7 @@ from hpk.planning.volumes.mounts import plan_mounts
 def admit_pod(pod: JsonObject, site: SiteSettings) -> None:
     """Pass, or say what of the Pod cannot run here.
 
-    Needs no image and no Slurm: what depends on them is refused by hpk.planning.plan.plan_pod.
+    Needs no image and no Slurm: what depends on them is refused by hpk.planning.plan.
 
     :raises AdmissionError: reason ``UnsupportedField``, ``InvalidField`` or ``InvalidAnnotation``.
     """

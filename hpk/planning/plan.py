@@ -64,6 +64,17 @@ def plan_pod(
     :raises AdmissionError: the Pod can never run here as it is written.
     """
     admit_pod(pod, site)
+    return plan_admitted_pod(pod, images=images, partition=partition, site=site)
+
+
+def plan_admitted_pod(
+    pod: JsonObject,
+    *,
+    images: Mapping[str, ImagePlan],
+    partition: Partition,
+    site: SiteSettings,
+) -> PodPlan:
+    """The same for a Pod that `admit_pod` has just passed: to pass it is half of the work."""
     annotations = read_annotations(pod)
     mpi = plan_mpi(annotations, site)
     spec = get_object(pod, "spec", "")

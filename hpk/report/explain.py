@@ -16,7 +16,7 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ImagePlan, PodPlan
 from hpk.planning.admission import admit_pod
 from hpk.planning.job.site import SiteSettings
-from hpk.planning.plan import plan_pod
+from hpk.planning.plan import plan_admitted_pod
 from hpk.render import directive, render_script, script_options
 from hpk.report.explain_containers import explain_container, explain_volume
 from hpk.report.explanation import Explanation, OptionLine, Refusal
@@ -57,7 +57,7 @@ def explain(source: PodSource, given: Surroundings) -> Explanation:
             for kind in ("initContainers", "containers")
             for one in source.pod["spec"].get(kind) or ()
         }
-        plan = plan_pod(source.pod, images=images, partition=partition, site=given.site)
+        plan = plan_admitted_pod(source.pod, images=images, partition=partition, site=given.site)
         return _explained(source, name, plan, given)
     except HpkError as error:
         refusal = Refusal(

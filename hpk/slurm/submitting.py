@@ -106,17 +106,24 @@ async def _lock(directory: Path) -> int:
 
 async def _open(directory: Path) -> tuple[int, int]:
     """Empty files for sbatch's answer, which is locked, and for its words."""
-    answer = await _lock(directory)
+    fds = await asyncio.to_thread(_try_open, directory)
+    while fds is None:
+        await asyncio.sleep(_LOCK_POLL_S)
+        fds = await asyncio.to_thread(_try_open, directory)
+    return fds
+
+
+def _try_open(directory: Path) -> tuple[int, int] | None:
+    answer, is_ours = _try_lock(directory / _ANSWER)
     try:
-        return answer, await asyncio.to_thread(_empty, answer, directory / _WORDS)
+        if is_ours:
+            os.ftruncate(answer, 0)
+            return answer, os.open(directory / _WORDS, _WORDS_FLAGS, 0o600)
     except BaseException:
         os.close(answer)
         raise
-
-
-def _empty(answer: int, words: Path) -> int:
-    os.ftruncate(answer, 0)
-    return os.open(words, _WORDS_FLAGS, 0o600)
+    os.close(answer)
+    return None
 
 
 def _try_lock(path: Path) -> tuple[int, bool]:

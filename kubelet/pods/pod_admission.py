@@ -14,7 +14,7 @@ from hpk.model.errors import AdmissionError, PermanentError, TransientError
 from hpk.model.ids import PodRef
 from hpk.model.plan import PodPlan
 from hpk.planning.admission import admit_pod
-from hpk.planning.plan import plan_pod
+from hpk.planning.plan import plan_admitted_pod
 from kubelet.api.apiserver import Json
 from kubelet.back_off import doubled_s
 from kubelet.pods.pod_images import PodImages
@@ -89,7 +89,9 @@ class PodAdmission:
             if images is None:
                 await self._reporter.report_waiting(pod, self._images.waiting)
                 return self._images.again_s
-            plan = plan_pod(planned, images=images, partition=partition, site=self._services.site)
+            plan = plan_admitted_pod(
+                planned, images=images, partition=partition, site=self._services.site
+            )
         except AdmissionError as error:
             return await self._refuse(pod, error.reason, str(error))
         return await self._submit(pod, plan)
@@ -128,7 +130,7 @@ class PodAdmission:
         self._refusals = 0
         log.info("pod submitted pod=%s uid=%s job=%s", self._ref, self._ref.uid, attempt.job_id)
         self._state.planned(attempt, plan)
-        self._reporter.submitted(pod, attempt, plan)
+        self._reporter.submitted(attempt, plan.partition)
         return 0
 
     async def _refuse(self, pod: Json, reason: str, message: str) -> float | None:

@@ -57,6 +57,7 @@ class PodImages:
         self._failures = 0
         self._failed_at_s = 0.0
         self._again_at_s = 0.0
+        self._told_pulling = False
         self.waiting = Waiting()
 
     @property
@@ -78,6 +79,7 @@ class PodImages:
             # A cached image takes no time worth a round of its own.
             await asyncio.wait([self._task], timeout=_AT_ONCE_S)
             if self._task is not None:
+                self._told_pulling = True
                 self._events.normal(pod, "Pulling", f"Pulling image {_names(pod)}")
         if self._task is None and time.monotonic() >= self._failed_at_s + _FAILURE_SHOWN_S:
             self._back_off(pod)
@@ -113,9 +115,11 @@ class PodImages:
             pull_policy=container.get("imagePullPolicy", "IfNotPresent"),
             tell=lambda text: self._tell(f'image "{reference}": {text}'),
         )
-        self._events.normal(
-            pod, "Pulled", f'Container image "{reference}" is ready as {image.image_id}'
-        )
+        # Of what is here already the status tells; an Event for it was one of four of each Pod.
+        if self._told_pulling:
+            self._events.normal(
+                pod, "Pulled", f'Container image "{reference}" is ready as {image.image_id}'
+            )
         return image
 
     def _failed(self, pod: Json, error: ImageError) -> None:

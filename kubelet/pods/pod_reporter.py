@@ -29,6 +29,7 @@ class PodReporter:
         self._events = events
         self._state = state
         self._queue_reason = ""
+        self._submitted = ""
         self._waiting_told = Waiting()
         self._containers = ContainerEvents(events)
 
@@ -40,8 +41,13 @@ class PodReporter:
             self._events.warning(pod, outcome.reason, outcome.message)
         waiting = queue_waiting(view.seen.job)
         is_new = waiting.reason != self._queue_reason and not _shows(pod, waiting)
-        if is_new and waiting.message:
-            self._events.normal(pod, "SlurmJobPending", waiting.message)
+        told = waiting.message if is_new else ""
+        if self._submitted:
+            # One Event with Slurm's first word, if that has come.
+            told, self._submitted = "; ".join(filter(None, (self._submitted, told))), ""
+            self._events.normal(pod, "SlurmJobSubmitted", told)
+        elif told:
+            self._events.normal(pod, "SlurmJobPending", told)
         self._queue_reason = waiting.reason
         if view.seen.record is not None:
             self._containers.report(pod, view.seen.record)
@@ -71,10 +77,9 @@ class PodReporter:
         self._events.warning(pod, reason, message)
         await self._statuses.update(pod, rejected_status(pod, reason, message, rfc3339_now()))
 
-    def submitted(self, pod: Json, attempt: Attempt, plan: PodPlan) -> None:
-        """The pod is a Slurm job now."""
-        message = f"Submitted as Slurm job {attempt.job_id} to partition {plan.partition}"
-        self._events.normal(pod, "SlurmJobSubmitted", message)
+    def submitted(self, attempt: Attempt, partition: str) -> None:
+        """The pod is a Slurm job now; the next report says so."""
+        self._submitted = f"Submitted as Slurm job {attempt.job_id} to partition {partition}"
 
     def stopping(self, pod: Json) -> None:
         """Its containers are told to stop."""

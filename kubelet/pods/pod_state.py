@@ -22,7 +22,7 @@ from hpk.model.ids import Nonce, PodRef
 from hpk.model.plan import PodPlan
 from hpk.statefs import HpkPaths
 from kubelet.shared_files import SharedFiles
-from kubelet.submission.submitter import Submitter
+from kubelet.submission.submitter import Submitted, Submitter
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +86,12 @@ class PodState:
         self._settled.set()
 
     @contextlib.asynccontextmanager
-    async def submission(self) -> AsyncIterator[None]:
+    async def submission(self) -> AsyncIterator[Submitted]:
         """While a submission is under way, or looked for, the journal knows more; then it is read
-        again, at the latest by the next `load`."""
+        again, at the latest by the next `load`, unless what it gives was told all of it."""
         self._settled.clear()
         try:
-            yield
+            yield self._submitted
         finally:
             with contextlib.suppress(OSError):
                 await self.load()
@@ -137,6 +137,11 @@ class PodState:
         if self.journal is not None:
             self.journal = _with_step(self.journal, step, nonce)
         return True
+
+    def _submitted(self, journal: PodJournal, token: str) -> None:
+        self.journal = journal
+        self._tokens = {journal.attempts[-1].nonce: _hash(token)}
+        self._settled.set()
 
     def _read(self) -> tuple[PodJournal | None, dict[Nonce, bytes]]:
         journal = read_pod(self._paths, self._ref.uid)

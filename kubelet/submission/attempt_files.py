@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from hpk.durable import private_directory, write_atomically, write_new
-from hpk.journal import Attempt, JournalChangedError, PodJournal, begin_attempt, read_pod
+from hpk.journal import JournalChangedError, PodJournal, begin_attempt, read_pod
 from hpk.model import codec
 from hpk.model.ids import JobName, Nonce, PodRef
 from hpk.model.layout import AttemptLayout
@@ -44,8 +44,11 @@ class AttemptFiles:
     settings: SupervisorSettings
     zipapp: Path
 
-    def prepare(self, pod: PodRef, plan: PodPlan) -> Attempt:
-        """Files first, then the journalled intent; sbatch may run when this returns."""
+    def prepare(self, pod: PodRef, plan: PodPlan) -> tuple[PodJournal, str]:
+        """Files first, then the journalled intent; sbatch may run when this returns.
+
+        :returns: the journal as it is now, of this attempt alone, and the attempt's token.
+        """
         journal = read_pod(self.paths, pod.uid)
         nonce = _refused(journal)
         is_new = nonce is None or not Path(self.paths.attempt(pod.uid, nonce).token).exists()
@@ -53,12 +56,14 @@ class AttemptFiles:
             nonce = Nonce(secrets.token_hex(8))
             layout = self.paths.attempt(pod.uid, nonce)
             private_directory(Path(layout.root))
-            write_new(layout.token, secrets.token_hex(32).encode(), sync=True)
+            token = secrets.token_hex(32)
+            write_new(layout.token, token.encode(), sync=True)
             for path, text in self._texts(pod, plan, nonce, layout).items():
                 # Of the script Slurm keeps a copy.
                 write_new(path, text.encode(), sync=path != layout.script)
         else:
             layout = self.paths.attempt(pod.uid, nonce)
+            token = Path(layout.token).read_text().strip()
             for path, text in self._texts(pod, plan, nonce, layout).items():
                 write_atomically(path, text)
         try:
@@ -70,7 +75,8 @@ class AttemptFiles:
         for old in journal.attempts if journal is not None else ():
             if old.nonce != nonce:
                 remove_attempt(self.paths.attempt(pod.uid, old.nonce))
-        return attempt
+        deleted = journal is not None and journal.deleted
+        return PodJournal(pod=pod, attempts=(attempt,), deleted=deleted), token
 
     def _texts(
         self, pod: PodRef, plan: PodPlan, nonce: Nonce, layout: AttemptLayout

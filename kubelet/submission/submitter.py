@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpk.durable import claim, private_directory
-from hpk.journal import Attempt, Step, record_step
+from hpk.journal import Attempt, PodJournal, Step, record_step
 from hpk.model import codec
 from hpk.model.errors import ParseError, PermanentError, TransientError
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
@@ -38,7 +38,8 @@ from kubelet.submission.slots import Slots
 
 log = logging.getLogger(__name__)
 
-UnderWay = Callable[[], AbstractAsyncContextManager[None]]
+Submitted = Callable[[PodJournal, str], None]
+UnderWay = Callable[[], AbstractAsyncContextManager[Submitted]]
 REVOKED_BY_KUBELET = "revoked by the kubelet\n"
 T = TypeVar("T")
 
@@ -88,7 +89,8 @@ class Submitter:
         """Start a new attempt, or the one that was refused once more.
 
         :param created: the Pod's creationTimestamp.
-        :param under_way: entered for as long as the Pod's journal may change.
+        :param under_way: entered for as long as the Pod's journal may change; what it gives is told
+            the journal and the attempt's token, once they are known.
         :raises PermanentError: Slurm refuses it for good.
         :raises NotYourTurnError: Slurm takes no more for now; the Pod's worker is called.
         :raises TransientError: not now; nothing of the attempt is in Slurm, unless the reason is
@@ -101,15 +103,17 @@ class Submitter:
             async with self._slots.taken(created):
                 scopes = (_EVERYBODY, limit_scope(plan))
                 self._gate.enter(pod.uid, scopes, created, now_s=time.monotonic())
-                async with under_way():
-                    return await self._submit(pod, plan, created)
+                async with under_way() as submitted:
+                    journal, token = await self._submit(pod, plan, created)
+                    submitted(journal, token)
+                    return journal.attempts[-1]
         finally:
             self._call_next()
 
-    async def _submit(self, pod: PodRef, plan: PodPlan, created: str) -> Attempt:
+    async def _submit(self, pod: PodRef, plan: PodPlan, created: str) -> tuple[PodJournal, str]:
         try:
             await self._learn_kill_wait()
-            attempt = await self._sbatch(pod, plan)
+            submitted = await self._sbatch(pod, plan)
         except TransientError as error:
             judged = self._judge(pod, plan, error, created)
             if judged is error:
@@ -120,10 +124,11 @@ class Submitter:
             raise
         self._gate.accepted(pod.uid, now_s=time.monotonic())
         self._refusals.forget(pod.uid)
-        return attempt
+        return submitted
 
-    async def _sbatch(self, pod: PodRef, plan: PodPlan) -> Attempt:
-        attempt = await self._in_turn(pod, self._files.prepare, pod, plan)
+    async def _sbatch(self, pod: PodRef, plan: PodPlan) -> tuple[PodJournal, str]:
+        journal, token = await self._in_turn(pod, self._files.prepare, pod, plan)
+        attempt = journal.attempts[-1]
         layout = self._paths.attempt(pod.uid, attempt.nonce)
         try:
             job_id = await self._slurm.submit(Path(layout.script), directory=Path(layout.root))
@@ -131,7 +136,8 @@ class Submitter:
             if error.reason != UNKNOWN:
                 await self._record(pod, Step.REFUSED, attempt.nonce)
             raise
-        return await self._submitted(attempt, job_id)
+        attempt = await self._submitted(attempt, job_id)
+        return dataclasses.replace(journal, attempts=(attempt,)), token
 
     def _judge(
         self, pod: PodRef, plan: PodPlan, error: TransientError, created: str

@@ -28,8 +28,8 @@ def test_a_queued_pod_shows_slurms_reason_until_it_runs(cluster: Cluster) -> Non
         f"Slurm job {job} is queued: JobHeldUser"
         in cluster.kubectl("describe", "pod", "held").stdout
     )
-    told = [e["message"] for e in cluster.events("held") if e["reason"] == "SlurmJobPending"]
-    assert told == [waiting["message"]]
+    told = [e["message"] for e in cluster.events("held") if e["reason"] == "SlurmJobSubmitted"]
+    assert told == [f"Submitted as Slurm job {job} to partition main; {waiting['message']}"]
     refused = cluster.kubectl("logs", "held", check=False)
     assert 'container "main" in pod "held" is waiting to start: SlurmJobHeldUser' in refused.stderr
     cluster.run(["scontrol", "release", str(job)])

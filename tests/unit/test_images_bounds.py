@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from hpk.images.manager import ImageSettings
-from hpk.images.reference import Reference, parse_reference
-from hpk.images.tags import Tags
+from hpk.images.recent import Recent
 from kubelet.api.apiserver import ApiServer
 from kubelet.pods.pod_images import PodImages
 from kubelet.status.events import EventRecorder
@@ -160,23 +159,27 @@ async def test_a_pod_that_goes_ends_the_conversion_that_it_alone_waited_for(
     )
 
 
-async def test_a_thousand_pods_of_one_tag_ask_its_registry_once() -> None:
-    asked: list[Reference] = []
+async def test_a_thousand_pods_of_one_image_look_for_it_once() -> None:
+    asked: list[str] = []
     answered = asyncio.Event()
 
-    async def ask(reference: Reference) -> str:
-        asked.append(reference)
-        await answered.wait()
-        return f"sha256:{len(asked)}"
+    def looker(key: str) -> Callable[[], Coroutine[Any, Any, str | None]]:
+        async def look() -> str | None:
+            asked.append(key)
+            await answered.wait()
+            return f"{key}-{len(asked)}" if key != "absent" else None
 
-    tags = Tags(ask, fresh_s=3600)
-    one, other = parse_reference("a.example/app:1"), parse_reference("a.example/app:2")
-    waiting = [asyncio.create_task(tags.current_digest(one)) for _ in range(1000)]
+        return look
+
+    recent: Recent[str] = Recent(fresh_s=3600)
+    waiting = [asyncio.create_task(recent.get("one", looker("one"))) for _ in range(1000)]
     await asyncio.sleep(0)
     answered.set()
-    assert set(await asyncio.gather(*waiting)) == {"sha256:1"}
-    assert await tags.current_digest(one) == "sha256:1"
-    assert await tags.current_digest(other) == "sha256:2"
-    assert asked == [one, other]
-    always = Tags(ask, fresh_s=0)
-    assert [await always.current_digest(one) for _ in range(2)] == ["sha256:3", "sha256:4"]
+    assert set(await asyncio.gather(*waiting)) == {"one-1"}
+    assert await recent.get("one", looker("one")) == "one-1"
+    assert await recent.get("other", looker("other")) == "other-2"
+    assert asked == ["one", "other"]
+    assert [await recent.get("absent", looker("absent")) for _ in range(2)] == [None, None]
+    assert len(asked) == 4, "what is not there is looked for by each"
+    always: Recent[str] = Recent(fresh_s=0)
+    assert [await always.get("one", looker("one")) for _ in range(2)] == ["one-5", "one-6"]

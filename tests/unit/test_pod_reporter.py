@@ -86,3 +86,31 @@ async def test_why_a_pod_waits_is_told_once_though_the_kubelet_is_another(
     told = {e["message"] for e in pods.events.values() if e["reason"] != "Marker"}
     assert told == {"Slurm job 7 is queued: JobHeldUser", "Slurm job 7 is queued: Resources"}
     assert pods.event_writes == 4, "these and the markers, each once"
+
+
+async def test_a_submission_and_slurms_first_word_are_one_event(
+    served: tuple[PodApi, ApiServer],
+) -> None:
+    pods, api = served
+    pods.add("web", {"phase": "Pending"})
+    events = EventRecorder(api)
+    reporter = PodReporter(statuses=StatusManager(api), events=events, state=cast(PodState, None))
+    view = queued("JobHeldUser")
+    assert view.attempt is not None
+    reporter.submitted(view.attempt, "main")
+    writing = asyncio.ensure_future(events.run())
+    for reason in ("JobHeldUser", "Resources"):
+        await reporter.report(pods.watched("web"), queued(reason))
+    async with asyncio.timeout(60):
+        while len(pods.events) < 2:
+            await asyncio.sleep(0.01)
+    writing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await writing
+    assert {(e["reason"], e["message"]) for e in pods.events.values()} == {
+        (
+            "SlurmJobSubmitted",
+            "Submitted as Slurm job 7 to partition main; Slurm job 7 is queued: JobHeldUser",
+        ),
+        ("SlurmJobPending", "Slurm job 7 is queued: Resources"),
+    }

@@ -93,3 +93,18 @@ async def test_while_a_submission_is_under_way_the_journal_knows_more(
         submit(paths)
     assert await state.wait_settled(0.01)
     assert state.takes_token(NONCE, "secret")
+
+
+async def test_a_submission_that_tells_what_it_wrote_is_not_read_again(
+    state: PodState, paths: HpkPaths
+) -> None:
+    await state.load()
+    async with state.submission() as submitted:
+        submit(paths)
+        journal = read_pod(paths, POD.uid)
+        assert journal is not None
+        shutil.rmtree(paths.home)
+        submitted(journal, "secret")
+    assert await state.wait_settled(0.01)
+    assert state.journal == journal
+    assert state.takes_token(NONCE, "secret")

@@ -6,14 +6,14 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpk.durable import private_directory
-from hpk.journal import Attempt, begin_attempt, read_pod
+from hpk.journal import Attempt, PodJournal, begin_attempt, read_pod
 from hpk.model.errors import HpkError, PermanentError, TransientError
 from hpk.model.ids import PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, Partition
@@ -26,7 +26,7 @@ from kubelet.submission.attempt_files import remove_attempt
 from kubelet.submission.gate import NotYourTurnError
 from kubelet.submission.repeated import OVER_S, TIMES, RepeatedRefusals
 from kubelet.submission.slots import Slots
-from kubelet.submission.submitter import Submitter
+from kubelet.submission.submitter import Submitted, Submitter
 from tests.planning import a_pod, plan
 
 ONE = PodUid("0a1b")
@@ -154,7 +154,7 @@ class Kubelet:
         """One try of one pod's worker."""
         pod = PodRef("ns", f"p-{uid}", uid)
         try:
-            attempt = await self.submitter.submit(pod, PLAN, created=uid, under_way=self._under_way)
+            attempt = await self.submitter.submit(pod, PLAN, created=uid, under_way=self.under_way)
         except NotYourTurnError:
             self.waiting.append(uid)
         else:
@@ -162,9 +162,16 @@ class Kubelet:
             self.jobs[uid] = attempt.job_id
 
     @asynccontextmanager
-    async def _under_way(self) -> AsyncIterator[None]:
+    async def under_way(self) -> AsyncIterator[Submitted]:
+        """As a pod's state counts its submissions."""
         self.entered += 1
-        yield
+        yield self.told
+
+    def told(self, journal: PodJournal, token: str) -> None:
+        """What a pod's state is told is what it would read."""
+        assert journal == read_pod(self.paths, journal.pod.uid)
+        layout = self.paths.attempt(journal.pod.uid, journal.attempts[-1].nonce)
+        assert token == Path(layout.token).read_text()
 
     def _called(self, uid: PodUid) -> None:
         self.called.append(uid)
@@ -275,7 +282,7 @@ async def test_what_slurm_did_not_answer_is_recovered_or_revoked_and_leaves_one_
     for _ in range(5):
         while True:
             try:
-                await kubelet.submitter.submit(pod, PLAN, created="0", under_way=nullcontext)
+                await kubelet.submitter.submit(pod, PLAN, created="0", under_way=kubelet.under_way)
             except NotYourTurnError:
                 await asyncio.sleep(0.01)
             except TransientError as error:
@@ -321,7 +328,7 @@ async def test_files_that_are_made_late_do_not_wipe_the_job_that_was_submitted_a
     def submit() -> asyncio.Future[Attempt]:
         submitter = kubelet.submitter
         return asyncio.ensure_future(
-            submitter.submit(pod, PLAN, created="0", under_way=nullcontext)
+            submitter.submit(pod, PLAN, created="0", under_way=kubelet.under_way)
         )
 
     try:
@@ -359,7 +366,7 @@ async def test_an_attempt_is_revoked_after_what_was_begun_for_its_pod_and_not_be
     files = SharedFiles(tmp_path)
     kubelet = Kubelet(tmp_path, Slurm(room=1), files=files)
     pod = PodRef("ns", "p", ONE)
-    attempt = await kubelet.submitter.submit(pod, PLAN, created="0", under_way=nullcontext)
+    attempt = await kubelet.submitter.submit(pod, PLAN, created="0", under_way=kubelet.under_way)
     begun, answers = threading.Event(), threading.Event()
 
     def hang() -> None:
