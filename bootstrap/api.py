@@ -63,6 +63,14 @@ class TlsClient:
         sent = {"Content-Type": "application/json", **(headers or {})}
         return self._request("POST", path, json.dumps(body).encode(), sent, 10)
 
+    def delete(self, path: str, body: Any) -> tuple[int, bytes]:
+        """Status and body of a DELETE with its options.
+
+        :raises TransientError: there is no answer.
+        """
+        sent = {"Content-Type": "application/json"}
+        return self._request("DELETE", path, json.dumps(body).encode(), sent, 10)
+
     def patch(self, path: str, body: Any, *, content_type: str) -> tuple[int, bytes]:
         """Status and body of a PATCH.
 

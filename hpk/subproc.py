@@ -203,3 +203,17 @@ async def _kill_group(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
+
+
+async def run_in_terminal(argv: Sequence[str]) -> int:
+    """Give the terminal to a program until it ends; its exit code.
+
+    :raises PermanentError: there is no such program, or we may not run it.
+    """
+    log.debug("run %s", shlex.join(argv))
+    environment = base_environment({"TERM": os.environ.get("TERM", "dumb")})
+    try:
+        process = await asyncio.create_subprocess_exec(*argv, env=environment)
+    except OSError as error:
+        raise PermanentError(f"{argv[0]}: {error.strerror}") from error
+    return await process.wait()

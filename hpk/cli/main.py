@@ -27,6 +27,7 @@ _COMMANDS = {
     "script": "hpk.cli.script",
     "setup": "hpk.cli.setup",
     "status": "hpk.cli.status",
+    "top": "hpk.cli.top",
     "up": "hpk.cli.up",
     "why": "hpk.cli.why",
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import time
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from hpk.report.ps import PsRow, read_rows
+from hpk.report.times import moment, span
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths
 
@@ -53,22 +53,10 @@ def _cells(row: PsRow) -> list[str]:
         "" if row.job_id is None else str(row.job_id),
         row.state,
         row.reason,
-        "" if row.start_time_s is None else _moment(row.start_time_s),
+        "" if row.start_time_s is None else moment(row.start_time_s),
         row.nodes,
-        _span(row.elapsed_s),
-        _span(row.time_left_s),
+        span(row.elapsed_s),
+        span(row.time_left_s),
         "" if row.cpu_hours is None else f"{row.cpu_hours:.2f}",
         "" if not row.gpu_hours else f"{row.gpu_hours:.2f}",
     ]
-
-
-def _moment(at_s: float) -> str:
-    return time.strftime("%m-%d %H:%M:%S", time.localtime(at_s))
-
-
-def _span(span_s: int | None) -> str:
-    if span_s is None:
-        return ""
-    days, rest = divmod(span_s, 86400)
-    text = f"{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"
-    return f"{days}-{text}" if days else text

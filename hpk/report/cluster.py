@@ -1,10 +1,11 @@
 """What commands read of a home's cluster: Pods and Events from the API server, journals from disk.
 
-Only reads. Blocks: the API server answers in milliseconds or is down.
+Blocks: the API server answers in milliseconds or is down.
 """
 
 from __future__ import annotations
 
+import http
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from hpk.statefs import HpkPaths
 
 Json = dict[str, Any]
 
+_METRICS = "/apis/metrics.k8s.io/v1beta1"
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
@@ -56,6 +58,51 @@ class Cluster:
         items = self._client.get_json(path).get("items") or []
         return items[0] if items else None
 
+    def nodes(self) -> list[Json]:
+        """The virtual nodes."""
+        return list(self._client.get_json("/api/v1/nodes").get("items") or ())
+
+    def pod_metrics(self, namespace: str | None) -> list[Json]:
+        """metrics.k8s.io/v1beta1 PodMetrics.
+
+        :raises TransientError: metrics-server does not answer (yet).
+        """
+        where = "" if namespace is None else f"/namespaces/{quote(namespace, safe='')}"
+        return list(self._client.get_json(f"{_METRICS}{where}/pods").get("items") or ())
+
+    def node_metrics(self) -> list[Json]:
+        """metrics.k8s.io/v1beta1 NodeMetrics.
+
+        :raises TransientError: metrics-server does not answer (yet).
+        """
+        return list(self._client.get_json(f"{_METRICS}/nodes").get("items") or ())
+
+    def log(self, pod: Json, container: str, *, tail: int) -> str:
+        """The last lines of a container's log.
+
+        :raises TransientError: there is none, in the API server's words.
+        """
+        path = f"{_path_of(pod)}/log?container={quote(container, safe='')}&tailLines={tail}"
+        status, body = self._client.get(path, accept="*/*", timeout_s=10)
+        text = body.decode(errors="replace")
+        if status != http.HTTPStatus.OK:
+            raise TransientError(f"no log of {container}: {text[:500]}")
+        return text
+
+    def delete(self, pod: Json) -> None:
+        """Delete a Pod as `kubectl delete` does, this one and none that has its name by now.
+
+        :raises TransientError: the API server refuses or does not answer.
+        """
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": pod["metadata"]["uid"]},
+        }
+        status, said = self._client.delete(_path_of(pod), body)
+        if status not in (http.HTTPStatus.OK, http.HTTPStatus.ACCEPTED, http.HTTPStatus.NOT_FOUND):
+            raise TransientError(f"the Pod is not deleted: {said[:500].decode(errors='replace')}")
+
     def events(self, pod: Json) -> list[Json]:
         """The Events about a Pod, oldest first."""
         meta = pod["metadata"]
@@ -63,6 +110,12 @@ class Cluster:
         path = f"/api/v1/namespaces/{quote(meta['namespace'], safe='')}/events"
         items = self._client.get_json(f"{path}?fieldSelector={selector}").get("items") or []
         return sorted(items, key=_event_time)
+
+
+def _path_of(pod: Json) -> str:
+    meta = pod["metadata"]
+    namespace, name = quote(meta["namespace"], safe=""), quote(meta["name"], safe="")
+    return f"/api/v1/namespaces/{namespace}/pods/{name}"
 
 
 def read_table(table: Json) -> list[PrintedPod]:
