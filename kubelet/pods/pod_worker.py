@@ -38,7 +38,7 @@ _BEGIN_AGAIN_MOST = 3
 """How often a pod that does not always restart is submitted again when its jobs break down before
 it has begun."""
 _WRITE_AGAIN_S = 5.0
-_FIRST_WORD_S = 3.0
+_FIRST_WORD_S = 6.0
 """How long a pod that was just submitted waits for Slurm's first word about its job, to write one
 status instead of two."""
 _BATCH_S = 0.1
@@ -209,7 +209,7 @@ class PodWorker:
                 written &= await self._stop.stop(self.pod, view.attempt, actions.stop)
         try:
             first_word_s = self._first_word_s(view)
-            if self._has_object and not first_word_s and _is_worth_telling(view, actions):
+            if self._has_object and not first_word_s and self._is_worth_telling(view, actions):
                 await self._reporter.report(self.pod, view)
         finally:
             if actions.cancel and view.attempt is not None:
@@ -290,6 +290,16 @@ class PodWorker:
             message += f"; the last line of its output was: {said}"
         await self._admission.begin_again(self.pod, outcome.reason, message, after_s=after_s)
 
+    def _is_worth_telling(self, view: PodView, actions: Actions) -> bool:
+        """Whether the status says anything that lasts: not right before a deleted Pod's job is
+        cancelled, whose end will be told; nor right before the object itself goes, where nothing
+        has run and no finalizer keeps it for somebody who wants to know."""
+        if view.attempt is None and view.is_over:
+            return False
+        if actions.finish_deletion and view.seen.record is None:
+            return bool(self.pod["metadata"].get("finalizers"))
+        return not (actions.cancel and view.deletion is not None and view.outcome is None)
+
     # What is left of it
 
     async def _forget(self) -> None:
@@ -300,11 +310,3 @@ class PodWorker:
         directory = self._services.paths.pod_dir(self.ref.uid)
         await self._services.files.do_in_turn(self.ref.uid, partial(remove_tree, directory))
         log.info("pod gone pod=%s uid=%s", self.ref, self.ref.uid)
-
-
-def _is_worth_telling(view: PodView, actions: Actions) -> bool:
-    """Whether the status says anything that lasts: not right before a deleted Pod's job is
-    cancelled, whose end will be told."""
-    if view.attempt is None and view.is_over:
-        return False
-    return not (actions.cancel and view.deletion is not None and view.outcome is None)

@@ -310,6 +310,27 @@ async def test_what_came_in_the_list_that_also_showed_our_own_write_is_news(worl
         await world.shown(copy.deepcopy(world.api.pods[name]))
 
 
+@pytest.mark.parametrize("finalizers", [[], ["example.com/counts"]])
+async def test_the_end_of_a_deleted_pod_that_never_ran_is_told_to_whom_it_is_kept_for(
+    world: World, finalizers: list[str]
+) -> None:
+    run(world)
+    await world.until(lambda: world.worker.state.current is not None)
+    world.see(JobState.PENDING)
+    await world.until(lambda: world.conditions().get("Initialized"))
+    await world.looked()
+    patches = len(world.api.patches)
+    pod = world.api.pods[world.worker.ref.name]
+    pod["metadata"] |= {"deletionTimestamp": "x", "deletionGracePeriodSeconds": 5}
+    pod["metadata"]["finalizers"] = finalizers
+    world.watched()
+    await world.until(lambda: world.slurm.cancelled)
+    world.see(JobState.CANCELLED)
+    await world.until(lambda: world.api.deletions)
+    assert len(world.api.patches) - patches == len(finalizers)
+    assert world.status["phase"] == ("Failed" if finalizers else "Pending")
+
+
 async def test_what_the_kubelet_cancelled_keeps_the_reason_it_did_it_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
