@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bootstrap.lab import control, daemons
 from bootstrap.lab.layout import LOGIN
-from tests.chaos.world import World
+from tests.chaos.world import Process, World
 
 Undo = Callable[[], None]
 
@@ -79,26 +79,27 @@ def slurmdbd_killed(world: World) -> Harm | None:
 
 def supervisor_killed(world: World) -> Harm | None:
     """kill -9 of a pod's supervisor; its job dies with it."""
-    found = world.supervisors()
-    if not found:
-        return None
-    chosen = world.rng.choice(found)
-    assert chosen.job is not None
-    world.kills(chosen.job)
-    chosen.kill()
-    return Harm(what=f"job {chosen.job} on {chosen.host}")
+    killed = _kill_one(world, world.supervisors())
+    return Harm(what=f"job {killed.job} on {killed.host}") if killed else None
 
 
 def job_process_killed(world: World) -> Harm | None:
     """kill -9 of any process of any job: podinit, a runtime, a FUSE server, a container."""
-    found = [p for p in world.user_processes(*world.compute) if p.job is not None]
+    killed = _kill_one(world, [p for p in world.user_processes(*world.compute) if p.job])
+    if killed is None:
+        return None
+    return Harm(what=f"{' '.join(killed.argv)[:60]!r} of job {killed.job} on {killed.host}")
+
+
+def _kill_one(world: World, found: Sequence[Process]) -> Process | None:
+    """One of a job's processes, that has been killed."""
     if not found:
         return None
     chosen = world.rng.choice(found)
     assert chosen.job is not None
     world.kills(chosen.job)
     chosen.kill()
-    return Harm(what=f"{' '.join(chosen.argv)[:60]!r} of job {chosen.job} on {chosen.host}")
+    return chosen
 
 
 def node_died(world: World) -> Harm | None:
