@@ -148,7 +148,7 @@ class Kubelet:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         server = KubeletServer()
-        await server.start(self._settings, self._backend)
+        await server.start(self._settings, self._backend, self._pod_streams)
         runner = asyncio.ensure_future(self._run_loops())
         stopper = asyncio.ensure_future(stop.wait())
         await asyncio.wait([runner, stopper], return_when=asyncio.FIRST_COMPLETED)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from hpk.model.errors import ParseError
-from kubelet.server.streaming import client_stream, command_spdy, spdy, spdy_headers
+from kubelet.server.streaming import client_stream, command_spdy, spdy_headers, wire
 from kubelet.server.streaming.spdy_frames import Data, FrameReader, SynStream
 from kubelet.server.streaming.spdy_headers import DICTIONARY, HeaderPacker, HeaderUnpacker
 from tests.kubelet_api import Running, get
@@ -213,7 +213,7 @@ async def test_a_client_that_only_sends_pings_does_not_make_us_keep_the_answers(
 async def test_an_idle_connection_is_ended(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spdy, "IDLE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(wire, "IDLE_TIMEOUT_S", 0.05)
     running.allow_streams()
     async with upgraded(running, exec_path("sleep", "600"), V4) as client:
         await open_streams(client, "error", "stdout", "stderr")

@@ -34,3 +34,13 @@ async def all_of(*coroutines: Coroutine[Any, Any, None]) -> None:
     """Until all of them have returned, or one raises; the others are then cancelled."""
     async with background(*coroutines) as tasks:
         await asyncio.gather(*tasks)
+
+
+async def while_running(task: asyncio.Task[None], coroutine: Coroutine[Any, Any, None]) -> None:
+    """Until the coroutine returns or raises; where the task ends before, until then, with its
+    exception."""
+
+    async def wait() -> None:
+        await asyncio.shield(task)
+
+    await first_of(coroutine, wait())

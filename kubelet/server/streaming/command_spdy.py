@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from kubelet.server.streaming.background import background, first_of
+from kubelet.server.streaming.background import background, while_running
 from kubelet.server.streaming.client_stream import ClientGoneError
 from kubelet.server.streaming.remote_command import CommandStreams, RemoteCommand
 from kubelet.server.streaming.spdy import SpdyConnection, SpdyStream
@@ -71,14 +71,10 @@ async def serve_command(wire: Wire, protocol: str, wanted: Streams, command: Rem
 
     connection = SpdyConnection(wire, on_stream)
     async with background(connection.serve()) as (serving,):
-        await first_of(work(), _gone(serving))
+        await while_running(serving, work())
         for stream in streams.values():
             stream.inbox.drop()  # nobody reads it any more, and it must not keep us from its end
         await _part(connection, serving)
-
-
-async def _gone(serving: asyncio.Task[None]) -> None:
-    await asyncio.shield(serving)
 
 
 async def _part(connection: SpdyConnection, serving: asyncio.Task[None]) -> None:

@@ -25,7 +25,9 @@ _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_HEADER_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _UID = re.compile(r"[0-9A-Za-z]([-0-9A-Za-z]{0,126}[0-9A-Za-z])?")
-_ONCE = frozenset({"host", "content-length", "upgrade", "sec-websocket-key"})
+_ONCE = frozenset(
+    {"host", "content-length", "upgrade", "sec-websocket-key", "sec-websocket-version"}
+)
 
 
 class RequestRefusedError(HpkError):

@@ -15,9 +15,21 @@ from kubelet.server import exec_signal
 from kubelet.server.authorization import Authorizer, describe, question_for
 from kubelet.server.backend import ContainerNotFoundError, KubeletBackend
 from kubelet.server.front_door import Upgrade, answer
-from kubelet.server.streaming import command_spdy, port_forward
+from kubelet.server.streaming import (
+    command_spdy,
+    command_websocket,
+    port_forward,
+    port_forward_websocket,
+    tunnel,
+)
 from kubelet.server.streaming.client_stream import ClientGoneError
-from kubelet.server.streaming.handshake import agree_on_spdy, spdy_answer
+from kubelet.server.streaming.handshake import (
+    agree_on_spdy,
+    agree_on_websocket,
+    is_websocket,
+    spdy_answer,
+    websocket_answer,
+)
 from kubelet.server.streaming.remote_command import RemoteCommand
 from kubelet.server.streaming.request import (
     EXEC,
@@ -28,7 +40,7 @@ from kubelet.server.streaming.request import (
     wanted_streams,
 )
 from kubelet.server.streaming.wire import TlsWire
-from kubelet.server.streams import RemoteStream, StreamBackend
+from kubelet.server.streams import RemoteStream, StreamBackend, Streams
 
 log = logging.getLogger(__name__)
 
@@ -77,26 +89,54 @@ async def _serve(upgrade: Upgrade, rest: bytes, request: Request, kubelet: Kubel
     if request.method not in ("GET", "POST"):
         raise RequestRefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "405: Method Not Allowed")
     if request.endpoint == PORT_FORWARD:
-        uid = _find_pod(request, kubelet)["metadata"]["uid"]
-        streams = _streams(kubelet)
-        protocol = agree_on_spdy(request, port_forward.PROTOCOLS)
-        target = port_forward.Target(
-            pod=request.pod, uid=uid, dial=lambda port: streams.open_dial(uid, port)
-        )
-        wire = _begin(upgrade, rest, protocol)
-        await port_forward.PortForward(wire, target).serve()
-        return
+        await _serve_port_forward(upgrade, rest, request, kubelet)
+    else:
+        await _serve_command(upgrade, rest, request, kubelet)
+
+
+async def _serve_command(upgrade: Upgrade, rest: bytes, request: Request, kubelet: Kubelet) -> None:
     wanted = wanted_streams(request)
-    command = _command(request, kubelet)
-    protocol = agree_on_spdy(request, command_spdy.PROTOCOLS)
-    wire = _begin(upgrade, rest, protocol)
-    await command_spdy.serve_command(wire, protocol, wanted, command)
+    command = _command(request, wanted, kubelet)
+    if is_websocket(request):
+        protocol = agree_on_websocket(request, command_websocket.PROTOCOLS)
+        wire = _begin(upgrade, rest, websocket_answer(request, protocol))
+        channels = command_websocket.PROTOCOLS[protocol]
+        await command_websocket.serve_command(wire, channels, wanted, command)
+    else:
+        protocol = agree_on_spdy(request, command_spdy.PROTOCOLS)
+        wire = _begin(upgrade, rest, spdy_answer(protocol))
+        await command_spdy.serve_command(wire, protocol, wanted, command)
     wire.close()
 
 
-def _begin(upgrade: Upgrade, rest: bytes, protocol: str) -> TlsWire:
+async def _serve_port_forward(
+    upgrade: Upgrade, rest: bytes, request: Request, kubelet: Kubelet
+) -> None:
+    uid = _find_pod(request, kubelet)["metadata"]["uid"]
+    streams = _streams(kubelet)
+    target = port_forward.Target(
+        pod=request.pod, uid=uid, dial=lambda port: streams.open_dial(uid, port)
+    )
+    if not is_websocket(request):
+        protocol = agree_on_spdy(request, port_forward.PROTOCOLS)
+        wire = _begin(upgrade, rest, spdy_answer(protocol))
+        await port_forward.PortForward(wire, target).serve()
+    elif tunnel.PROTOCOL in request.tokens("sec-websocket-protocol"):
+        protocol = agree_on_websocket(request, (tunnel.PROTOCOL,))
+        wire = _begin(upgrade, rest, websocket_answer(request, protocol))
+        await tunnel.serve_tunnel(wire, target)
+    else:
+        ports = port_forward_websocket.wanted_ports(request)
+        protocol = agree_on_websocket(request, port_forward_websocket.PROTOCOLS)
+        wire = _begin(upgrade, rest, websocket_answer(request, protocol))
+        channels = port_forward_websocket.PROTOCOLS[protocol]
+        await port_forward_websocket.serve_ports(wire, channels, ports, target)
+        wire.close()
+
+
+def _begin(upgrade: Upgrade, rest: bytes, head: bytes) -> TlsWire:
     wire = TlsWire(upgrade, rest)
-    wire.write(spdy_answer(protocol))
+    wire.write(head)
     return wire
 
 
@@ -117,8 +157,7 @@ def _no_container(request: Request) -> RequestRefusedError:
     )
 
 
-def _command(request: Request, kubelet: Kubelet) -> RemoteCommand:
-    wanted = wanted_streams(request)
+def _command(request: Request, wanted: Streams, kubelet: Kubelet) -> RemoteCommand:
     uid = _find_pod(request, kubelet)["metadata"]["uid"]
     if not kubelet.backend.is_running(uid, request.container):
         raise _no_container(request)

@@ -10,7 +10,6 @@ Source: SPDY draft 3.1; k8s.io/streaming, httpstream/spdy; moby/spdystream.
 from __future__ import annotations
 
 import asyncio
-import logging
 import struct
 from collections.abc import Callable, Mapping
 
@@ -31,13 +30,10 @@ from kubelet.server.streaming.spdy_frames import (
     reset_frame,
 )
 from kubelet.server.streaming.spdy_headers import HeaderPacker
-from kubelet.server.streaming.wire import Wire
-
-log = logging.getLogger(__name__)
+from kubelet.server.streaming.wire import IdleWatch, Wire
 
 MAX_STREAMS = 1024
 """Of one connection, open at once: 512 forwarded connections."""
-IDLE_TIMEOUT_S = 4 * 3600.0  # upstream's streaming-connection-idle-timeout
 _DATA_BYTES = 32 * 1024
 
 
@@ -104,8 +100,7 @@ class SpdyConnection:
         self._next = 1
         """The lowest number that the client may give to a stream."""
         self._is_over = False
-        self._last_frame_at = 0.0
-        self._idle: asyncio.TimerHandle | None = None
+        self._idle = IdleWatch(wire)
 
     async def serve(self) -> None:
         """Read frames until the client has gone; then all streams have ended.
@@ -113,12 +108,11 @@ class SpdyConnection:
         :raises ClientGoneError: always: with what ended it.
         """
         reader = FrameReader()
-        self._note_life()
-        self._look_whether_idle()
+        self._idle.begin()
         try:
             while data := await self._wire.read():
                 for frame in reader.feed(data):
-                    self._note_life()
+                    self._idle.note_life()
                     if isinstance(frame, GoAway):
                         raise ClientGoneError("the client has said goodbye")
                     await self._take(frame)
@@ -138,7 +132,7 @@ class SpdyConnection:
             raise ClientGoneError("the client has gone")
         self._wire.write(frame)
         await self._wire.drain()
-        self._note_life()
+        self._idle.note_life()
 
     async def go_away(self) -> None:
         """Say that all is over: the client will hang up.
@@ -166,22 +160,9 @@ class SpdyConnection:
 
     def _end(self) -> None:
         self._is_over = True
-        if self._idle is not None:
-            self._idle.cancel()
+        self._idle.end()
         for stream in tuple(self._streams.values()):
             self._forget(stream)
-
-    def _note_life(self) -> None:
-        self._last_frame_at = asyncio.get_running_loop().time()
-
-    def _look_whether_idle(self) -> None:
-        loop = asyncio.get_running_loop()
-        left_s = self._last_frame_at + IDLE_TIMEOUT_S - loop.time()
-        if left_s > 0:
-            self._idle = loop.call_later(left_s, self._look_whether_idle)
-        else:
-            log.info("end a connection that has been idle")
-            self._wire.abort()
 
     async def _take(self, frame: Frame) -> None:
         if isinstance(frame, SynStream):

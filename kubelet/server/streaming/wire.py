@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import Protocol
 
 from kubelet.server.front_door import Upgrade
 from kubelet.server.streaming.client_stream import ClientGoneError
 
+log = logging.getLogger(__name__)
+
 _READ_BYTES = 64 * 1024
 _UNSENT_BYTES = 64 * 1024
 """What may wait to be sent before a sender waits; the kernel and TLS hold as much again."""
+IDLE_TIMEOUT_S = 4 * 3600.0  # upstream's streaming-connection-idle-timeout
 
 
 class Wire(Protocol):
@@ -80,3 +84,35 @@ class TlsWire:
     def close(self) -> None:
         """Send what is still to be sent, then end the connection."""
         self._writer.close()
+
+
+class IdleWatch:
+    """Ends a connection on which nothing has come or gone for long."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._last_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Watch from now on."""
+        self.note_life()
+        self._look()
+
+    def note_life(self) -> None:
+        """Something has come or gone."""
+        self._last_at = asyncio.get_running_loop().time()
+
+    def end(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        left_s = self._last_at + IDLE_TIMEOUT_S - loop.time()
+        if left_s > 0:
+            self._timer = loop.call_later(left_s, self._look)
+        else:
+            log.info("end a connection that has been idle")
+            self._wire.abort()
