@@ -6,7 +6,6 @@ that names the path. Unknown fields are skipped, so that a newer writer can be r
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from enum import Enum
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hpk.model.errors import ParseError
 from hpk.model.frames import FRAME_TYPES, MAX_FRAME_BYTES
+from hpk.model.frozen import field_names, is_dataclass, optional_names
 
 T = TypeVar("T")
 
@@ -22,10 +22,10 @@ def encode(value: Any) -> Any:
     """A dataclass, tuple or scalar as what json.dumps takes."""
     if isinstance(value, Enum):
         return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
+    if is_dataclass(type(value)):
+        return {name: encode(getattr(value, name)) for name in field_names(value)}
     return value
 
 
@@ -58,7 +58,7 @@ def decode(cls: Any, data: Any, path: str = "$") -> Any:
         return _decode_tuple(cls, data, path)
     if hasattr(cls, "__supertype__"):
         return decode(cls.__supertype__, data, path)
-    if dataclasses.is_dataclass(cls):
+    if is_dataclass(cls):
         return _decode_dataclass(cls, data, path)
     if isinstance(cls, type) and issubclass(cls, Enum):
         try:
@@ -91,11 +91,12 @@ def _decode_dataclass(cls: Any, data: Any, path: str) -> Any:
         raise ParseError(f"{path}: expected an object, got {type(data).__name__}")
     hints = _hints(cls)
     values = {}
-    for field in dataclasses.fields(cls):
-        if field.name in data:
-            values[field.name] = decode(hints[field.name], data[field.name], f"{path}.{field.name}")
-        elif field.default is dataclasses.MISSING:
-            raise ParseError(f"{path}.{field.name}: missing")
+    optional = optional_names(cls)
+    for name in field_names(cls):
+        if name in data:
+            values[name] = decode(hints[name], data[name], f"{path}.{name}")
+        elif name not in optional:
+            raise ParseError(f"{path}.{name}: missing")
     return cls(**values)
 
 

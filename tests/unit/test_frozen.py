@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -54,11 +55,36 @@ def test_it_never_changes(kind: Any) -> None:
     assert thing == kind("a")
 
 
-def test_what_is_not_frozen_is_the_standard_librarys() -> None:
-    @frozen.dataclass
+@pytest.mark.parametrize("decorator", [frozen.dataclass, dataclasses.dataclass])
+def test_what_is_not_frozen_changes_and_has_no_hash(decorator: Any) -> None:
+    @decorator
     class Thing:
         count: int = 0
 
     thing = Thing()
     thing.count = 2
     assert thing == Thing(2)
+    assert dataclasses.replace(thing, count=3) == Thing(3)
+    with pytest.raises(TypeError):
+        hash(thing)
+
+
+def test_a_replaced_one_has_what_was_not_named() -> None:
+    assert frozen.replace(OURS("a", 2), name="b") == OURS("b", 2)
+
+
+@pytest.mark.parametrize("kind", [OURS, THEIRS])
+def test_it_is_copied_and_matched(kind: Any) -> None:
+    thing = kind("a", 2)
+    assert copy.deepcopy(thing) == thing
+    match thing:
+        case kind(name, count):
+            assert (name, count) == ("a", 2)
+
+
+def test_fields_are_told_of_both_kinds() -> None:
+    for kind in (OURS, THEIRS):
+        assert frozen.is_dataclass(kind)
+        assert frozen.field_names(kind) == ("name", "count")
+        assert frozen.optional_names(kind) == {"count"}
+    assert not frozen.is_dataclass(dict)

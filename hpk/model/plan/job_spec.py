@@ -5,9 +5,7 @@ A kubelet reads what an older one wrote, of pods that outlive it: a new field ha
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from hpk.model.frozen import dataclass
+from hpk.model.frozen import dataclass, replace
 from hpk.model.ids import Nonce
 from hpk.model.plan.pod import PodPlan
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Mapping
-from dataclasses import replace
 
 from hpk.model.bundle import Bundle
-from hpk.model.frozen import dataclass
+from hpk.model.frozen import dataclass, replace
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, MpiPlan
 from hpk.mpi.base import LaunchRequest

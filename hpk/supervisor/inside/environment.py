@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Optional
 
 from hpk.model.bundle import API_PORT_MARK, Bundle, ContainerBundle
 from hpk.model.errors import PermanentError
+from hpk.model.frozen import replace
 from hpk.model.plan import DEFAULT_PATH, ContainerPlan, EnvVar
 
 

@@ -7,9 +7,9 @@ told with whatever else changes, or after a while.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Optional
 
+from hpk.model.frozen import replace
 from hpk.model.record import ContainerEvent
 
 _KEPT = 64

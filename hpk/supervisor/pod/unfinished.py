@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
+from hpk.model.frozen import replace
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan
 from hpk.model.record import ContainerPhase, ContainerRecord

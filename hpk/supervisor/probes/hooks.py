@@ -8,9 +8,9 @@ job's log: it may hold a secret, and Events are read by many.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Callable, Optional
 
+from hpk.model.frozen import replace
 from hpk.model.handlers import Handler
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop

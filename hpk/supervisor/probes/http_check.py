@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import socket
 import time
-from dataclasses import replace
 
+from hpk.model.frozen import replace
 from hpk.model.handlers import HttpGetAction
 from hpk.supervisor.base.pod_network import PodNetwork
 from hpk.supervisor.probes.check_result import MAX_OUTPUT_BYTES, CheckResult, Outcome

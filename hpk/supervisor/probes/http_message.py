@@ -7,11 +7,10 @@ the Pod is planned.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Optional
 from urllib.parse import quote, urljoin, urlsplit
 
-from hpk.model.frozen import dataclass
+from hpk.model.frozen import dataclass, replace
 from hpk.model.handlers import HttpGetAction
 from hpk.supervisor.probes.dialing import CheckError, join
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Optional
 
-from hpk.model.frozen import dataclass
+from hpk.model.frozen import dataclass, replace
 from hpk.runtimes.base import BindMount
 from hpk.supervisor.base.paths import is_inside
 
