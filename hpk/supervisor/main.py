@@ -26,8 +26,6 @@ from hpk.supervisor.pod.preparing import Identity, program_argv
 from hpk.supervisor.pod.supervisor import Supervisor
 from hpk.supervisor.process.inits import start_inits
 from hpk.supervisor.ranks import rank_files
-from hpk.supervisor.ranks.rank import run_rank
-from hpk.supervisor.ranks.rank_keeper import PodPlace
 
 _USAGE = (
     "usage: run --attempt-dir DIR | rank --attempt-dir DIR --container NAME --restart N "
@@ -61,6 +59,10 @@ def parse_command(argv: Sequence[str]) -> Callable[[], int]:
         return lambda: run(layout)
     if name != "rank":
         raise ValueError(name)
+    # Not at the top: no pod's own supervisor needs these.
+    from hpk.supervisor.ranks.rank import run_rank
+    from hpk.supervisor.ranks.rank_keeper import PodPlace
+
     container, restart = options["container"], int(options["restart"])
     place = PodPlace(options["host"], options["disk"], options["memory"])
     return lambda: run_rank(layout, container, restart, place)

@@ -7,6 +7,8 @@ import os
 import selectors
 import signal
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -297,8 +299,35 @@ def test_the_zipapp_is_the_same_each_time_and_holds_only_the_jobs_rooms() -> Non
     assert {"__main__.py", "hpk/supervisor/main.py", "hpk/model/plan/pod.py"} <= names
     rooms = {name.split("/")[1] for name in names if name.startswith("hpk/")}
     single = ("__init__", "durable", "flock", "trees")
-    modules = {f"{name}.{kind}" for name in single for kind in ("py", "pyc")}
-    assert rooms == {"model", "mpi", "runtimes", "supervisor"} | modules
+    assert rooms == {"model", "mpi", "runtimes", "supervisor"} | {f"{name}.py" for name in single}
+
+
+def test_the_zipapp_runs_from_its_table_and_from_its_sources(tmp_path: Path) -> None:
+    """What it was not built for has no use for its byte code."""
+    import zipfile
+
+    built, plain = tmp_path / "built.pyz", tmp_path / "plain.pyz"
+    built.write_bytes(build_zipapp())
+    with zipfile.ZipFile(built) as whole, zipfile.ZipFile(plain, "w") as part:
+        for name in whole.namelist():
+            if not name.endswith(".pyc"):
+                part.writestr(name, whole.read(name))
+    for path in (built, plain):
+        argv = [sys.executable, "-I", "-S", str(path), "rank"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert "usage: run --attempt-dir DIR" in done.stderr
+
+
+def test_a_supervisor_starts_without_what_is_dear_and_hardly_ever_needed() -> None:
+    """Each of these costs a pod of `true` a hundredth or more of all it takes."""
+    dear = {"dataclasses", "inspect", "traceback", "shutil", "hashlib", "ssl", "glob", "pathlib"}
+    code = "import sys; sys.path.append(sys.argv[1]); import hpk.supervisor.main as _; "
+    code += "print(*sys.modules)"
+    root = str(Path(__file__).parents[2])
+    argv = [sys.executable, "-I", "-S", "-c", code, root]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert not dear & set(done.stdout.split())
 
 
 def wait_for(gate: threading.Event) -> None:

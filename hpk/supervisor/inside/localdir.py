@@ -9,7 +9,6 @@ No path here holds a name that a user chose.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 import stat
@@ -162,6 +161,8 @@ def _root_in(place: str, token_path: str) -> str:
     for other in _roots_in(place):
         if _make_ours(other):
             return other
+    import hashlib  # brings all of OpenSSL, and is hardly ever needed
+
     digest = hashlib.sha256(read_file(token_path)).hexdigest()
     for length in (6, 12):
         if _make_ours(f"{plain}-{digest[:length]}"):

@@ -11,12 +11,12 @@ import base64
 import binascii
 import contextlib
 import os
-import shutil
 import time
 
 from hpk.durable import write_new
 from hpk.model.bundle import BundleFile, BundleVolume
 from hpk.model.errors import ParseError
+from hpk.trees import remove_tree
 
 _DATA = "..data"
 
@@ -65,7 +65,7 @@ def write_volume(directory: str, volume: BundleVolume) -> None:
     os.replace(link, os.path.join(directory, _DATA))
     _show(directory, {path.split("/", 1)[0] for path, _, _ in files})
     if previous:
-        shutil.rmtree(os.path.join(directory, previous), ignore_errors=True)
+        remove_tree(os.path.join(directory, previous))
 
 
 def _current(directory: str) -> str:

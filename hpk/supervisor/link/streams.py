@@ -8,7 +8,6 @@ others, so the loop knows each by a number of its own, which no other has or had
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import select
 import threading
@@ -18,7 +17,7 @@ from typing import Callable, Optional, Union
 
 from hpk.model import codec, frames
 from hpk.model.errors import ParseError
-from hpk.model.frozen import dataclass
+from hpk.model.frozen import dataclass, replace
 from hpk.model.stream_frames import (
     MAX_STREAMS,
     STDIN,
@@ -226,12 +225,12 @@ class Streams:
         self._by_id[stream.id] = stream
         with self._lock:
             self._streams[stream.number] = stream
-        return dataclasses.replace(frame, id=stream.number)
+        return replace(frame, id=stream.number)
 
     def resize(self, frame: frames.StreamResize) -> Optional[frames.StreamResize]:
         """The frame as the loop is to see it; None where the stream has ended meanwhile."""
         stream = self._find(frame.id)
-        return None if stream is None else dataclasses.replace(frame, id=stream.number)
+        return None if stream is None else replace(frame, id=stream.number)
 
     def hang_up(self, frame: frames.StreamClose) -> None:
         """The client of a stream has gone."""
@@ -369,7 +368,7 @@ class Streams:
             stream.on_input_end = None
         if stream.last_word is not None and stream.is_silent:
             self._remove(stream)
-            self._say(dataclasses.replace(stream.last_word, id=stream.id))
+            self._say(replace(stream.last_word, id=stream.id))
             self._close(stream)
         elif stream.descriptors is not None:
             read, written = stream.read_fds, stream.written_fds

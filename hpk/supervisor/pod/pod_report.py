@@ -6,7 +6,6 @@ The loop's thread alone calls this. Decides nothing about the pod.
 from __future__ import annotations
 
 import time
-import traceback
 from typing import Callable, Optional
 
 from hpk.model.record import (
@@ -121,6 +120,8 @@ class Report:
 
     def fail(self, error: Exception) -> None:
         """The supervisor failed, by an error that is being handled."""
+        import traceback  # a twentieth of a start, and hardly ever needed
+
         log("the supervisor failed", trace=traceback.format_exc())
         why = f"the supervisor failed: {type(error).__name__}: {error}"
         self.cause = self.cause or StopCause.SETUP_FAILED

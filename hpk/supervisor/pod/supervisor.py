@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from functools import partial
 from typing import Any, Callable, Optional
 
@@ -302,6 +301,8 @@ class Supervisor:
         except Exception:  # whatever it asks for, the pod's containers must outlive it
             if is_vital:
                 raise
+            import traceback
+
             log(
                 "cannot do what was asked", frame=type(frame).__name__, trace=traceback.format_exc()
             )
