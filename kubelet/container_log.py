@@ -12,7 +12,7 @@ from hpk.model.errors import ParseError
 from hpk.model.frames import LOG_CHUNK_BYTES
 from hpk.model.log_files import LogFile, file_at, log_files
 from hpk.model.record import ContainerPhase, ContainerRecord, SupervisorRecord
-from kubelet.link.session import Session, decode_log_data
+from kubelet.link.session import Session
 from kubelet.server.backend import LogGoneError, LogUnavailableError
 from kubelet.shared_files import SharedFiles
 
@@ -80,11 +80,9 @@ class ContainerLog:
         self, session: Session, offset: int, *, wait: bool
     ) -> tuple[bytes, bool]:
         answer = await session.read_log(self._log_path, offset, wait=wait)
-        if answer.error:
-            raise ParseError(answer.error)
         if answer.offset > offset:
             raise LogGoneError(answer.offset)
-        return decode_log_data(answer), answer.eof
+        return answer.data, answer.eof
 
     def _read_file(self, offset: int) -> tuple[bytes, bool]:
         """Bytes from an offset, and whether no other file has what follows.

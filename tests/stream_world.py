@@ -74,7 +74,7 @@ class PodEnd:
                 token_path=layout.token,
                 control_plane=ControlPlane(str(directory / "endpoint.json"), files),
                 files=files,
-                has_more=lambda path, offset: False,
+                log_end=lambda path: 0,
                 read_log=no_log,
                 on_frame=self.frames.put,
                 post=lambda work: work(),

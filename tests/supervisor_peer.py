@@ -17,6 +17,7 @@ from hpk.model import codec, frames
 from hpk.model.bundle import Bundle, BundleFile, BundleVolume
 from hpk.model.ids import Nonce, PodRef, PodUid
 from hpk.model.layout import AttemptLayout
+from hpk.model.log_frames import LogBytes, is_log_frame, parse_log_frame
 from hpk.model.plan import (
     ContainerPlan,
     EnvVar,
@@ -49,7 +50,8 @@ class Peer:
         self.reject: frames.Reject | None = None
         self.hellos: list[frames.Hello] = []
         self.records: list[SupervisorRecord] = []
-        self.log_data: dict[int, list[frames.LogData]] = {}
+        self.log_data: dict[int, list[LogBytes]] = {}
+        self.log_errors: dict[int, str] = {}
         self._condition = threading.Condition()
         self._connection: ssl.SSLSocket | None = None
         self._send_lock = threading.Lock()
@@ -115,7 +117,9 @@ class Peer:
         ):
             while len(head := reader.read(4)) == 4:
                 payload = reader.read(int.from_bytes(head, "big"))
-                self._take(connection, codec.parse_frame(payload))
+                is_log = is_log_frame(payload)
+                frame = parse_log_frame(payload) if is_log else codec.parse_frame(payload)
+                self._take(connection, frame)
 
     def _take(self, connection: ssl.SSLSocket, frame: Any) -> None:
         with self._condition:
@@ -134,6 +138,8 @@ class Peer:
             elif isinstance(frame, frames.BundleRequest) and self.give_bundle:
                 self._send(frames.BundleReply(frame.id, self.bundle))
             elif isinstance(frame, frames.LogData):
+                self.log_errors[frame.id] = frame.error
+            elif isinstance(frame, LogBytes):
                 self.log_data.setdefault(frame.id, []).append(frame)
             self._condition.notify_all()
 
@@ -166,13 +172,12 @@ class Peer:
         data = b""
         while True:
             self.send(frames.LogRead(read_id, path, offset + len(data), wait))
-            self.wait(lambda: bool(self.log_data.get(read_id)))
+            self.wait(lambda: bool(self.log_data.get(read_id)) or read_id in self.log_errors)
+            if read_id in self.log_errors:
+                raise OSError(self.log_errors.pop(read_id))
             answer = self.log_data.pop(read_id)[0]
-            if answer.error:
-                raise OSError(answer.error)
-            chunk = base64.b64decode(answer.data_base64)
-            data += chunk
-            if answer.eof or (not wait and not chunk):
+            data += answer.data
+            if answer.eof or (not wait and not answer.data):
                 return data
 
 

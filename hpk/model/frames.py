@@ -2,7 +2,8 @@
 
 On the wire a frame is a 4-byte big-endian length and that many bytes. Those that begin with ``{``
 are JSON, an object whose ``type`` names one of the classes below; the others are the binary frames
-of hpk.model.stream_frames. A frame longer than MAX_FRAME_BYTES ends the connection.
+of hpk.model.stream_frames and hpk.model.log_frames. One longer than MAX_FRAME_BYTES ends the
+connection.
 The supervisor dials, sends Hello, and waits for Welcome or Reject. An unknown type is skipped, so
 that either side may be the newer one; a change that this cannot absorb raises PROTOCOL_VERSION. The
 kubelet speaks to supervisors of all earlier versions, for jobs outlive upgrades, and rejects later
@@ -16,6 +17,7 @@ any that this connection had before; the supervisor answers StreamOpened when th
 the other end is connected. Bytes go in binary frames, each channel of a stream with credits of its
 own. StreamClosed is the supervisor's last word on a stream, after the end of all that it had to
 say; StreamClose the kubelet's: nobody listens any more. With the connection all its streams end.
+The bytes of logs are binary, too.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class BundleRequest:
 
 @dataclass(frozen=True)
 class LogData:
-    """Answer to LogRead: raw bytes of the CRI log from ``offset``.
+    """Answer to LogRead: raw bytes of the CRI log from ``offset``. From supervisors of version 3 on
+    errors alone come this way, bytes as hpk.model.log_frames has them.
 
     :param eof: the container has ended and nothing follows these bytes.
     :param error: "" or why nothing can be read; then the data is empty and eof is set.

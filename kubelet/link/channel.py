@@ -29,6 +29,7 @@ from hpk.model.frames import (
     Welcome,
 )
 from hpk.model.ids import Nonce, PodUid
+from hpk.model.log_frames import is_log_frame, parse_log_frame
 from hpk.model.record import PodPhase, SupervisorRecord
 from hpk.model.settings import KubeletSettings
 from hpk.model.stream_frames import is_stream_frame, parse_stream_frame
@@ -157,7 +158,9 @@ class ChannelServer:
                 tasks.create_task(session.keep_sending())
                 while True:
                     payload = await _read_payload(reader, MAX_FRAME_BYTES)
-                    if is_stream_frame(payload):
+                    if is_log_frame(payload):
+                        session.take_log_bytes(parse_log_frame(payload))
+                    elif is_stream_frame(payload):
                         session.streams.take(parse_stream_frame(payload))
                     else:
                         await self._handle(session, codec.parse_frame(payload), tasks)

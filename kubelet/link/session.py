@@ -18,6 +18,7 @@ from hpk.model.frames import (
     LogRead,
     ToSupervisor,
 )
+from hpk.model.log_frames import LogBytes
 from kubelet.link.frame_writer import FrameWriter
 from kubelet.link.stream_errors import StreamRefusedError
 from kubelet.link.streams import SessionStreams, Stream, StreamOpen
@@ -38,7 +39,7 @@ class Session:
         self.protocol = hello.protocol
         self._frames = FrameWriter(writer)
         self._ids = itertools.count(1)
-        self._log_reads: dict[int, asyncio.Future[LogData]] = {}
+        self._log_reads: dict[int, asyncio.Future[LogBytes]] = {}
         self.streams = SessionStreams(self._frames, self._ids)
         self.bundle_stale = asyncio.Event()
         self.bundle_keeper: asyncio.Task[None] | None = None
@@ -65,10 +66,13 @@ class Session:
             )
         return await self.streams.open(make)
 
-    async def read_log(self, path: str, offset: int, *, wait: bool) -> LogData:
-        """Ask for log bytes; see LogRead."""
+    async def read_log(self, path: str, offset: int, *, wait: bool) -> LogBytes:
+        """Ask for log bytes; see LogRead.
+
+        :raises ParseError: it cannot be read; the supervisor says why.
+        """
         request = next(self._ids)
-        answer: asyncio.Future[LogData] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[LogBytes] = asyncio.get_running_loop().create_future()
         self._log_reads[request] = answer
         try:
             await self.send(LogRead(id=request, path=path, offset=offset, wait=wait))
@@ -80,10 +84,23 @@ class Session:
             self._log_reads.pop(request, None)
 
     def take_log_data(self, data: LogData) -> None:
-        """Hand an answer to whoever waits for it."""
+        """Hand an answer of a supervisor before version 3, or an error, to whoever waits for it."""
         waiting = self._log_reads.get(data.id)
+        if waiting is None or waiting.done():
+            return
+        try:
+            if data.error:
+                raise ParseError(data.error)  # noqa: TRY301 - the same as what is no base64
+            log = base64.b64decode(data.data_base64, validate=True)
+            waiting.set_result(LogBytes(data.id, data.offset, log, data.eof))
+        except (ParseError, binascii.Error) as error:
+            waiting.set_exception(ParseError(f"log of frame {data.id}: {error}"))
+
+    def take_log_bytes(self, frame: LogBytes) -> None:
+        """Hand an answer to whoever waits for it."""
+        waiting = self._log_reads.get(frame.id)
         if waiting is not None and not waiting.done():
-            waiting.set_result(data)
+            waiting.set_result(frame)
 
     def close(self) -> None:
         """Hang up; whoever waits for an answer gets ConnectionError, all streams are lost."""
@@ -92,14 +109,3 @@ class Session:
         for waiting in self._log_reads.values():
             if not waiting.done():
                 waiting.set_exception(ConnectionResetError("the supervisor hung up"))
-
-
-def decode_log_data(data: LogData) -> bytes:
-    """The bytes of an answer.
-
-    :raises ParseError: they are not base64.
-    """
-    try:
-        return base64.b64decode(data.data_base64, validate=True)
-    except binascii.Error as error:
-        raise ParseError(f"log data of frame {data.id}: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpk.model import codec
 from hpk.model.bundle import Bundle
+from hpk.model.errors import ParseError
 from hpk.model.frames import (
+    LOG_CHUNK_BYTES,
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
     BundleReply,
@@ -30,12 +35,12 @@ from hpk.model.frames import (
     Welcome,
 )
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
+from hpk.model.log_frames import LogBytes, log_frame_bytes, parse_log_frame
 from hpk.model.plan import EnvVar
 from hpk.model.record import SupervisorRecord
 from kubelet.link import channel as channel_module
 from kubelet.link import tls_listener
 from kubelet.link.channel import ChannelServer
-from kubelet.link.session import decode_log_data
 from kubelet.link.tls_listener import Waiters
 from tests.certificates import make_certificates
 from tests.kubelet_settings import free_port, kubelet_settings
@@ -353,6 +358,22 @@ async def test_a_supervisor_cannot_speak_for_another_pod(channel: Channel) -> No
     assert channel.kubelet.records == []
 
 
+@given(st.binary(max_size=20))
+def test_a_log_frame_is_read_or_refused(payload: bytes) -> None:
+    with contextlib.suppress(ParseError):
+        parse_log_frame(b"\4" + payload)
+
+
+def test_a_log_frame_comes_out_as_it_went_in() -> None:
+    for frame in (
+        LogBytes(2**32 - 1, 2**64 - 1, b"", eof=False),
+        LogBytes(0, 0, bytes(LOG_CHUNK_BYTES), eof=True),
+    ):
+        assert parse_log_frame(log_frame_bytes(frame)[4:]) == frame
+    with pytest.raises(ParseError):
+        parse_log_frame(log_frame_bytes(LogBytes(1, 0, bytes(LOG_CHUNK_BYTES + 1), eof=True))[4:])
+
+
 async def test_logs_are_read_through_the_session(channel: Channel) -> None:
     async with channel.dial() as (reader, writer):
         writer.write(channel.hello())
@@ -364,10 +385,21 @@ async def test_logs_are_read_through_the_session(channel: Channel) -> None:
         request = await receive(reader)
         assert isinstance(request, LogRead)
         assert (request.path, request.offset, request.wait) == ("logs/c/0.log", 10, True)
+        answer = LogBytes(request.id, 10, b"hello", eof=True)
+        writer.write(log_frame_bytes(answer))
+        assert await reading == answer
+        # As supervisors of earlier versions have it, and as all tell what is wrong:
+        reading = asyncio.ensure_future(session.read_log("logs/c/0.log", 15, wait=False))
+        request = await receive(reader)
         data = base64.b64encode(b"hello").decode()
-        answer = LogData(id=request.id, offset=10, data_base64=data, eof=True)
-        writer.write(codec.frame_bytes(answer))
-        assert decode_log_data(await reading) == b"hello"
+        writer.write(codec.frame_bytes(LogData(request.id, 15, data, eof=True)))
+        assert await reading == LogBytes(request.id, 15, b"hello", eof=True)
+        for wrong in (LogData(0, 15, "", eof=True, error="why"), LogData(0, 15, "?", eof=True)):
+            reading = asyncio.ensure_future(session.read_log("logs/c/0.log", 15, wait=False))
+            request = await receive(reader)
+            writer.write(codec.frame_bytes(dataclasses.replace(wrong, id=request.id)))
+            with pytest.raises(ParseError, match=r"why|base64"):
+                await reading
         unanswered = asyncio.ensure_future(session.read_log("logs/c/0.log", 15, wait=True))
         assert isinstance(await receive(reader), LogRead)
     with pytest.raises(ConnectionError):

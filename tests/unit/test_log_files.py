@@ -114,6 +114,32 @@ def test_a_reader_who_comes_back_finds_what_follows_however_far_the_log_has_gone
     assert len(list((tmp_path / "logs" / "main").iterdir())) == 3
 
 
+def test_what_is_being_read_is_not_rotated_away(
+    writer: crilog.LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log goes on for many files between the opening of one and the end of reading it."""
+    writer.read(60 * SIZE, 5 * SIZE)
+    real_open, opened = open, []
+
+    def open_then_rotate(*args: Any, **kwargs: Any) -> Any:
+        opened.append(real_open(*args, **kwargs))
+        if len(opened) == 1:
+            grow(writer, 90, 190)
+        return opened[-1]
+
+    monkeypatch.setattr(crilog, "open", open_then_rotate, raising=False)
+    assert writer.read(65 * SIZE, 5 * SIZE)[0] == 65 * SIZE
+    assert writer.read(70 * SIZE, SIZE) == (70 * SIZE, line(70))
+
+
+def test_of_two_readers_at_one_place_each_is_waited_for(writer: crilog.LogWriter) -> None:
+    for _ in range(2):
+        writer.read(60 * SIZE, 5 * SIZE)
+    writer.read(65 * SIZE, 15 * SIZE)
+    grow(writer, 90, 190)
+    assert writer.read(65 * SIZE, SIZE) == (65 * SIZE, line(65))
+
+
 def test_what_is_kept_for_readers_has_its_limit(
     writer: crilog.LogWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +173,15 @@ def test_a_rotation_under_a_readers_hands_gives_it_no_other_bytes(
     monkeypatch.setattr(crilog, "open", rotate_then_open, raising=False)
     assert writer.read(82 * SIZE, 3 * SIZE) == (82 * SIZE, b"".join(map(line, range(82, 85))))
     assert len(opened) == 2
+
+
+def test_a_log_that_somebody_has_removed_is_no_log_without_news(
+    writer: crilog.LogWriter, tmp_path: Path
+) -> None:
+    (tmp_path / "logs" / "main" / "0.log").unlink()
+    with pytest.raises(FileNotFoundError):
+        writer.read(82 * SIZE, SIZE)
+    assert writer.read(90 * SIZE, SIZE) == (90 * SIZE, b"")
 
 
 def test_a_log_is_removed_with_all_its_files(writer: crilog.LogWriter, tmp_path: Path) -> None:

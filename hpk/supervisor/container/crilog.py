@@ -50,7 +50,7 @@ class LogWriter:
         self._file_bytes = 0
         self._base = 0
         self._older: list[tuple[int, str]] = []  # start offset and path of rotated files
-        self._readers: dict[int, float] = {}  # where readers go on, and since when: monotonic
+        self._readers: dict[int, tuple[int, float]] = {}  # where how many go on, seen last then
         self._is_rotating = False
         self.closed = False
         self._thread = threading.Thread(target=self._run, name=f"log {path}", daemon=True)
@@ -93,38 +93,48 @@ class LogWriter:
 
     def read(self, offset: int, limit: int) -> tuple[int, bytes]:
         """Bytes from ``offset`` and where they really start, which is later if older files are
-        gone."""
+        gone.
+
+        :raises OSError: they cannot be read, or somebody else has removed them.
+        """
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: not self._is_rotating)
                 files = self._files()
                 end = self._base + self._file_bytes
-                self._readers.pop(offset, None)
             start, path = files[0]
             for candidate in files:
                 if candidate[0] <= offset:
                     start, path = candidate
             from_ = min(max(offset, start), max(end, start))
+            data, error = b"", None
             try:
-                with open(path, "rb") as file:
-                    file.seek(from_ - start)
-                    data = file.read(limit)[: max(0, end - from_)]
-            except FileNotFoundError:
-                data = b""
+                if from_ < end:
+                    with open(path, "rb") as file:
+                        file.seek(from_ - start)
+                        data = file.read(min(limit, end - from_))
+            except FileNotFoundError as missing:
+                error = missing
             with self._condition:
                 if (start, path) in self._files() and not self._is_rotating:
-                    self._expect_reader(from_ + len(data))
+                    if error is not None:
+                        raise error
+                    self._expect_reader(offset, from_ + len(data))
                     return from_, data
 
-    def _expect_reader(self, at: int) -> None:
+    def _expect_reader(self, was_at: int, at: int) -> None:
+        """Somebody has read on; not before it was done, for what is being read must stay, too."""
         now_s = time.monotonic()
-        self._readers[at] = now_s
+        count, seen_s = self._readers.pop(was_at, (0, now_s))
+        if count > 1:
+            self._readers[was_at] = count - 1, seen_s
+        self._readers[at] = self._readers.get(at, (0, 0.0))[0] + 1, now_s
         if len(self._readers) > _MANY_READERS:
             self._forget_readers(now_s)
 
     def _forget_readers(self, now_s: float) -> None:
         since_s = now_s - READER_PATIENCE_S
-        self._readers = {at: seen_s for at, seen_s in self._readers.items() if seen_s > since_s}
+        self._readers = {at: seen for at, seen in self._readers.items() if seen[1] > since_s}
 
     def _files(self) -> list[tuple[int, str]]:
         return [*self._older, (self._base, self.path)]

@@ -6,7 +6,6 @@ The kubelet may vanish and return elsewhere at any time: nothing of the pod wait
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import selectors
@@ -22,6 +21,7 @@ from hpk.model import codec, frames
 from hpk.model.errors import HpkError, ParseError
 from hpk.model.frozen import dataclass
 from hpk.model.ids import SlurmJobId
+from hpk.model.log_frames import LogBytes, log_frame_bytes
 from hpk.model.plan import JobSpec
 from hpk.model.record import SupervisorRecord
 from hpk.supervisor.base.job_log import log
@@ -46,8 +46,8 @@ _LOG_ANSWERS = 4
 class ChannelConfig:
     """Who we are and where to look for the kubelet.
 
-    :param has_more: (path, offset) to whether a read from there has an answer now: bytes, or that
-        there will be none; from memory.
+    :param log_end: path to the offset up to which a log can be read by now, beyond all offsets
+        where no more will come; from memory.
     :param read_log: (path, offset, limit) to (true offset, bytes, whether nothing follows them);
         raises ParseError for a path that is no log of this pod.
     :param on_frame: takes Welcome, Reject, BundleReply, Stop and what streams are asked for; called
@@ -61,7 +61,7 @@ class ChannelConfig:
     token_path: str
     control_plane: ControlPlane
     files: SharedFiles
-    has_more: Callable[[str, int], bool]
+    log_end: Callable[[str], int]
     read_log: Callable[[str, int, int], tuple[int, bytes, bool]]
     on_frame: Callable[[Any], None]
     post: Callable[[Callable[[], None]], None]
@@ -75,9 +75,10 @@ class Channel:
         self._config = config
         self._lock = threading.Lock()
         self._outgoing: deque[Any] = deque()
-        self._answers: deque[frames.LogData] = deque()
+        self._answers: deque[bytes] = deque()
         self._record: Optional[SupervisorRecord] = None
-        self._reads: dict[int, frames.LogRead] = {}
+        self._reads: dict[int, frames.LogRead] = {}  # the channel's thread's alone
+        self._returned: list[frames.LogRead] = []
         self._being_read = 0
         self._session = 0
         self._token = ""
@@ -121,7 +122,9 @@ class Channel:
         """Whether nobody waits for an answer of ours."""
         if not self.is_welcome:
             return True
-        waiting = self._reads or self._being_read or self._answers or self._outgoing
+        waiting = (
+            self._reads or self._returned or self._being_read or self._answers or self._outgoing
+        )
         return not waiting and self.streams.is_idle
 
     def close(self, timeout_s: float) -> None:
@@ -152,6 +155,7 @@ class Channel:
                 self._outgoing.clear()
                 self._answers.clear()
                 self._reads.clear()
+                self._returned.clear()
             if was_welcome and time.monotonic() - started_s > _STEADY_S:
                 backoff_s = 0.1
             # Spread over half of it, or all the pods of a kubelet that comes back dial in waves.
@@ -227,10 +231,14 @@ class Channel:
 
     def take_answer(self) -> bytes:
         """A frame with bytes of a log; b"" where there is none."""
+        if self._returned:
+            with self._lock:
+                returned, self._returned = self._returned, []
+            self._reads.update((read.id, read) for read in returned)
         while self._being_read + len(self._answers) < _LOG_ANSWERS and self._start_read():
             pass
         with self._lock:
-            return codec.frame_bytes(self._answers.popleft()) if self._answers else b""
+            return self._answers.popleft() if self._answers else b""
 
     def handle(self, frame: Any) -> None:
         """One frame of the kubelet's."""
@@ -269,32 +277,38 @@ class Channel:
 
     def _start_read(self) -> bool:
         """Have one log read answered that can be answered now; whether there was one."""
-        for read in list(self._reads.values()):
-            if not read.wait or self._config.has_more(read.path, read.offset):
-                del self._reads[read.id]
-                with self._lock:
-                    self._being_read += 1
-                    session = self._session
-                kind = ("log", session, read.id)
-                self._config.files.put(kind, partial(self._answer, read, session))
-                return True
-        return False
+        ends: dict[str, int] = {}
+        for read in self._reads.values():
+            if read.path not in ends:
+                ends[read.path] = self._config.log_end(read.path)
+            if not read.wait or read.offset < ends[read.path]:
+                break
+        else:
+            return False
+        del self._reads[read.id]
+        with self._lock:
+            self._being_read += 1
+            session = self._session
+        kind = ("log", session, read.id)
+        self._config.files.put(kind, partial(self._answer, read, session))
+        return True
 
     def _answer(self, read: frames.LogRead, session: int) -> None:
+        is_nothing = False
         try:
             offset, data, eof = self._config.read_log(
                 read.path, read.offset, frames.LOG_CHUNK_BYTES
             )
-            text = base64.b64encode(data).decode()
-            answer = frames.LogData(read.id, offset, text, eof)
+            is_nothing = not (data or eof)
+            answer = log_frame_bytes(LogBytes(read.id, offset, data, eof))
         except (HpkError, OSError) as error:
-            answer = frames.LogData(read.id, read.offset, "", True, str(error))
+            answer = codec.frame_bytes(frames.LogData(read.id, read.offset, "", True, str(error)))
         with self._lock:
             if session != self._session:
                 return
             self._being_read -= 1
-            if read.wait and not (answer.data_base64 or answer.eof):
-                self._reads[read.id] = read  # it was rotated away in between
+            if read.wait and is_nothing:
+                self._returned.append(read)  # it was rotated away in between
             else:
                 self._answers.append(answer)
         self.wake()

@@ -15,6 +15,9 @@ from hpk.supervisor.container.container import Container
 from hpk.supervisor.container.start_orders import PodContext
 from hpk.supervisor.pod import sequence
 
+NO_MORE = 2**63
+"""Beyond any offset in a log."""
+
 
 class PodContainers:
     """See the module's docstring; what order is right is hpk.supervisor.pod.sequence's to say."""
@@ -145,13 +148,14 @@ class PodContainers:
         for container in self:
             container.give_bundle(here if container.plan.mpi is None else bundle)
 
-    def has_more(self, path: str, offset: int) -> bool:
-        """Whether `read_log` has something to say to a reader who waits. From any thread."""
+    def log_end(self, path: str) -> int:
+        """Up to where `read_log` has something to say to a reader who waits; NO_MORE where it has
+        in any case. From any thread."""
         for container in self:
             writer = container.writer(path)
             if writer is not None:
-                return writer.closed or writer.end > offset
-        return True
+                return NO_MORE if writer.closed else writer.end
+        return NO_MORE
 
     def read_log(self, path: str, offset: int, limit: int) -> tuple[int, bytes, bool]:
         """Where the data begin, the data, and whether nothing can follow. From any thread.

@@ -37,7 +37,7 @@ from hpk.supervisor.link import forwarder
 from hpk.supervisor.link.channel import Channel, ChannelConfig
 from hpk.supervisor.link.control_plane import ControlPlane
 from hpk.supervisor.link.host_network import HostNetwork
-from hpk.supervisor.pod.pod_containers import PodContainers
+from hpk.supervisor.pod.pod_containers import NO_MORE, PodContainers
 from hpk.supervisor.pod.pod_report import Report
 from hpk.supervisor.pod.preparing import Identity, find_tools, pod_context
 from hpk.supervisor.pod.reasons_to_stop import ReasonsToStop
@@ -97,7 +97,7 @@ class Supervisor:
                 token_path=identity.layout.token,
                 control_plane=self._control_plane,
                 files=self._files,
-                has_more=self._has_more,
+                log_end=self._log_end,
                 read_log=self._read_log,
                 on_frame=lambda frame: self._loop.post(lambda: self._on_frame(frame)),
                 post=self._loop.post,
@@ -389,9 +389,9 @@ class Supervisor:
             self._containers.stop(with_hook=self._has_grace)
         self._advance()
 
-    def _has_more(self, path: str, offset: int) -> bool:
+    def _log_end(self, path: str) -> int:
         """Called by the channel's thread."""
-        return self._containers is None or self._containers.has_more(path, offset)
+        return NO_MORE if self._containers is None else self._containers.log_end(path)
 
     def _read_log(self, path: str, offset: int, limit: int) -> tuple[int, bytes, bool]:
         """Called where the shared file system may be read."""
