@@ -130,7 +130,7 @@ class ContainerLog:
         record = self._record()
         if record is None:
             return True
-        for container in (*record.init_containers, *record.containers):
+        for container in record.all_containers:
             if container.name == self._container:
                 if container.log_path != self._log_path:
                     return True

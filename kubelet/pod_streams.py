@@ -101,7 +101,7 @@ class PodStreamBackend:
         record = self._observations.get(attempt.nonce).record
         return record is not None and any(
             c.name == container and c.state.phase is ContainerPhase.RUNNING
-            for c in (*record.init_containers, *record.containers)
+            for c in record.all_containers
         )
 
 

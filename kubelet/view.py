@@ -110,7 +110,7 @@ class ServerBackend:
         record = self._observations.get(attempt.nonce).record if attempt else None
         if attempt is None or record is None:
             raise LogUnavailableError(f'container "{container}" in pod "{pod}" has no log yet')
-        containers = (*record.init_containers, *record.containers)
+        containers = record.all_containers
         log_path = next(
             (log_path_of(c, previous=previous) for c in containers if c.name == container),
             None,
@@ -159,7 +159,7 @@ class ServerBackend:
         record = self._observations.get(attempt.nonce).record
         return record is not None and any(
             c.name == container and c.state.phase is ContainerPhase.RUNNING
-            for c in (*record.init_containers, *record.containers)
+            for c in record.all_containers
         )
 
     async def review_access(self, request: AccessRequest) -> bool:

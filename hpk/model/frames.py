@@ -17,7 +17,7 @@ any that this connection had before; the supervisor answers StreamOpened when th
 the other end is connected. Bytes go in binary frames, each channel of a stream with credits of its
 own. StreamClosed is the supervisor's last word on a stream, after the end of all that it had to
 say; StreamClose the kubelet's: nobody listens any more. With the connection all its streams end.
-The bytes of logs are binary, too.
+The bytes of logs are binary, too. PodUpdate came with it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from typing import Optional, Union
 from hpk.model.bundle import Bundle
 from hpk.model.frozen import dataclass
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
+from hpk.model.plan import ContainerPlan
 from hpk.model.record import SupervisorRecord
 
 PROTOCOL_VERSION = 3
 FORWARDER_VERSION = 2
 STREAMS_VERSION = 3
+UPDATES_VERSION = 3
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 LOG_CHUNK_BYTES = 256 * 1024
 
@@ -156,6 +158,20 @@ class SignalContainer:
 
 
 @dataclass(frozen=True)
+class PodUpdate:
+    """What may change of a pod while it runs. The newest holds; sent when something has changed, in
+    each session again.
+
+    :param active_deadline_s: as PodPlan has it.
+    :param ephemeral_containers: all there are to be. One that the supervisor knows by its name
+        stays as it is.
+    """
+
+    active_deadline_s: Optional[int]
+    ephemeral_containers: tuple[ContainerPlan, ...] = ()
+
+
+@dataclass(frozen=True)
 class TerminalSize:
     """In characters."""
 
@@ -263,6 +279,7 @@ ToSupervisor = Union[
     LogRead,
     LogCancel,
     SignalContainer,
+    PodUpdate,
     ExecOpen,
     AttachOpen,
     DialOpen,
@@ -285,6 +302,7 @@ FRAME_TYPES: dict[str, type] = {
         LogRead,
         LogCancel,
         SignalContainer,
+        PodUpdate,
         ExecOpen,
         AttachOpen,
         DialOpen,

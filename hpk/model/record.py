@@ -113,6 +113,7 @@ class SupervisorRecord:
     :param seq: grows with each change, so that a late frame is never taken for news.
     :param host: Slurm's name of the node the supervisor runs on.
     :param host_ip: the address other nodes reach that node at.
+    :param ephemeral_containers: those that the kubelet has told of.
     :param events: the latest, oldest first.
     :param pod_ips: the pod's addresses, the first is its ``podIP``; () from a supervisor that knows
         no network but the node's.
@@ -134,3 +135,9 @@ class SupervisorRecord:
     init_containers: tuple[ContainerRecord, ...] = ()
     events: tuple[ContainerEvent, ...] = ()
     pod_ips: tuple[str, ...] = ()
+    ephemeral_containers: tuple[ContainerRecord, ...] = ()
+
+    @property
+    def all_containers(self) -> tuple[ContainerRecord, ...]:
+        """Of every kind."""
+        return (*self.init_containers, *self.containers, *self.ephemeral_containers)

@@ -24,7 +24,7 @@ from hpk.planning.job.mpi import plan_mpi
 from hpk.planning.job.orphan import plan_orphan_timeout
 from hpk.planning.job.runtime import plan_runtime
 from hpk.planning.job.site import SiteSettings
-from hpk.planning.known_fields import SPEC
+from hpk.planning.known_fields import EPHEMERAL_CONTAINER, SPEC
 from hpk.planning.volumes import VolumeContext, plan_volumes
 from hpk.planning.volumes.mounts import plan_mounts
 
@@ -56,6 +56,15 @@ def admit_pod(pod: JsonObject, site: SiteSettings) -> None:
         plan_probes(container)
         plan_lifecycle(container)
         plan_mounts(container, declare(container, downward), volumes)
+
+
+def admit_ephemeral(container: PodContainer) -> None:
+    """Pass, or say what of a container that is added to a running Pod cannot be.
+
+    :raises AdmissionError: as admit_pod does.
+    """
+    walk(container.spec, container.path, EPHEMERAL_CONTAINER)
+    _check_container(container)
 
 
 def _check_names(pod: JsonObject) -> None:

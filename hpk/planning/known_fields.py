@@ -82,6 +82,22 @@ _CONTAINER: Mapping[str, Check] = {
     ),
 }
 
+# What the API server lets nobody ask of one.
+_NOT_EPHEMERAL = (
+    "lifecycle",
+    "livenessProbe",
+    "ports",
+    "readinessProbe",
+    "resources",
+    "startupProbe",
+)
+EPHEMERAL_CONTAINER: Mapping[str, Check] = {
+    **{name: check for name, check in _CONTAINER.items() if name not in _NOT_EPHEMERAL},
+    # Whose processes it would see: upstream leaves it to the runtime whether it does.
+    "targetContainerName": anything,
+}
+"""Of ``spec.ephemeralContainers``, which are planned one by one."""
+
 SPEC: Mapping[str, Check] = {
     "activeDeadlineSeconds": anything,
     "affinity": one_object(

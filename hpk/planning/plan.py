@@ -19,7 +19,8 @@ from hpk.model.plan import (
     RestartPolicy,
     SbatchOption,
 )
-from hpk.planning.admission import admit_pod
+from hpk.model.resources import ContainerResources
+from hpk.planning.admission import admit_ephemeral, admit_pod
 from hpk.planning.base.containers import (
     PodContainer,
     main_container,
@@ -31,7 +32,7 @@ from hpk.planning.base.names import plan_names
 from hpk.planning.containers.lifecycle import plan_lifecycle
 from hpk.planning.containers.probes import plan_probes, refuse_exec
 from hpk.planning.containers.security import check_groups, plan_security
-from hpk.planning.environment.downward import DownwardContext
+from hpk.planning.environment.downward import DownwardContext, JobResources
 from hpk.planning.environment.environment import declare, plan_argv, plan_environment
 from hpk.planning.job.annotations import Annotation, read_annotations
 from hpk.planning.job.effective import PodResources, each_resources, pod_resources
@@ -118,6 +119,25 @@ def plan_admitted_pod(
         shares_processes=spec.get("shareProcessNamespace") is True,
         orphan_timeout_s=plan_orphan_timeout(pod, annotations),
     )
+
+
+def plan_ephemeral(
+    pod: JsonObject, container: PodContainer, image: ImagePlan, plan: PodPlan
+) -> ContainerPlan:
+    """The plan of a container that is added to a Pod which was planned before.
+
+    :param plan: of the Pod as it was made: what it was given stays.
+    :raises AdmissionError: the container can never run here as it is written.
+    """
+    admit_ephemeral(container)
+    resources = {item.name: item.resources for item in plan.all_containers}
+    resources[container.name] = ContainerResources()
+    downward = DownwardContext(pod=pod, resources=resources, job=JobResources())
+    volumes: tuple[Volume, ...] = (*plan.volumes, *plan.empty_dirs, *plan.host_paths)
+    parts = _Parts(downward, {item.name: item for item in volumes}, {container.name: image})
+    planned = _plan_container(container, parts, None)
+    check_groups(pod, (planned,))
+    return planned
 
 
 def _options(

@@ -125,7 +125,7 @@ class BundleBuilder:
         bundle = Bundle(
             volumes=tuple(volume_files(volume, values) for volume in plan.volumes),
             env=env,
-            containers=_late_containers((*plan.init_containers, *plan.containers), late),
+            containers=_late_containers(plan.all_containers, late),
         )
         _check_size(bundle)
         if any(container.error for container in bundle.containers):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState, SupervisorRecord
+from hpk.model.record import ContainerPhase, ContainerState, SupervisorRecord
 from kubelet.api.apiserver import Json
 from kubelet.status.events import EventRecorder
 
@@ -59,7 +59,7 @@ class ContainerEvents:
         full_name = f"{meta['name']}_{meta['namespace']}({meta['uid']})"
         waiting = {
             container.name: container.last_container_id
-            for container in _containers(record)
+            for container in record.all_containers
             if container.state.phase is ContainerPhase.WAITING
             and container.state.reason == "CrashLoopBackOff"
         }
@@ -80,13 +80,9 @@ class ContainerEvents:
         self._told = told
 
 
-def _containers(record: SupervisorRecord) -> tuple[ContainerRecord, ...]:
-    return (*record.init_containers, *record.containers)
-
-
 def _starts(record: SupervisorRecord) -> Iterator[tuple[str, str, ContainerState]]:
     """Each start that is known, with the container's name and the start's id; the last last."""
-    for container in _containers(record):
+    for container in record.all_containers:
         for container_id, state in (
             (container.last_container_id, container.last_state),
             (container.container_id, container.state),

@@ -33,8 +33,8 @@ _REFUSED_MOST_S = 600.0
 def without_debuggers(pod: Json) -> Json:
     """The Pod as it was made.
 
-    `kubectl debug` adds containers to a Pod that may not have been submitted yet: only they are
-    refused (kubelet.status.container_statuses, refused_debugger), never the Pod.
+    `kubectl debug` adds containers to a Pod that may not have been submitted yet: they are
+    its supervisor's to start (kubelet.pods.pod_changes), never a reason to refuse the Pod.
     """
     spec = {name: value for name, value in pod["spec"].items() if name != "ephemeralContainers"}
     return {**pod, "spec": spec}

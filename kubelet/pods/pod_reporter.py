@@ -13,7 +13,7 @@ from kubelet.evidence.outcome import Outcome
 from kubelet.pods.actions import PodView
 from kubelet.pods.container_events import ContainerEvents
 from kubelet.pods.pod_state import PodState
-from kubelet.status.container_statuses import Waiting
+from kubelet.status.container_statuses import Held, Waiting
 from kubelet.status.events import EventRecorder
 from kubelet.status.pod_status import StatusInput, compute_status, queue_waiting, rejected_status
 from kubelet.status.status_manager import StatusManager
@@ -32,6 +32,8 @@ class PodReporter:
         self._submitted = ""
         self._waiting_told = Waiting()
         self._containers = ContainerEvents(events)
+        self.ephemeral = Held()
+        """What keeps ephemeral containers from running."""
 
     async def report(self, pod: Json, view: PodView) -> None:
         """The status of a pod that was submitted."""
@@ -108,6 +110,7 @@ class PodReporter:
                 now=rfc3339_now(),
                 submitted=attempt is not None,
                 refusal=refusal,
+                ephemeral=self.ephemeral,
             )
         )
         if not await self._statuses.update(pod, status):
@@ -123,4 +126,4 @@ def _shows(pod: Json, waiting: Waiting) -> bool:
 
 
 def _containers(plan: PodPlan | None) -> tuple[ContainerPlan, ...]:
-    return (*plan.init_containers, *plan.containers) if plan else ()
+    return plan.all_containers if plan else ()

@@ -22,6 +22,7 @@ from kubelet.evidence.observations import Observation
 from kubelet.evidence.outcome import Outcome, pod_outcome
 from kubelet.pods.actions import Actions, Deletion, PodView, compute_actions
 from kubelet.pods.pod_admission import PodAdmission
+from kubelet.pods.pod_changes import PodChanges
 from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.pod_state import PodState
 from kubelet.pods.pod_stop import PodStop
@@ -72,6 +73,9 @@ class PodWorker:
             self.ref, services, self._reporter, self.state, ready=self._wake.set
         )
         self._stop = PodStop(self.ref, services, self._reporter)
+        self._changes = PodChanges(
+            self.ref, services, self.state, self._reporter, ready=self._wake.set
+        )
 
     # What happens to it
 
@@ -137,6 +141,7 @@ class PodWorker:
         if gone and self._deletion is None:
             grace_period_s = 0
         self._admission.cancel()
+        self._changes.cancel()
         self._deletion = Deletion(
             grace_period_s=grace_period_s, observed_at_s=since, object_gone=gone
         )
@@ -176,7 +181,7 @@ class PodWorker:
         2. journal an observed deletion, before anything is done about it;
         3. recover a submission nobody has the id of, launch the pod, or take back an attempt that
            never began;
-        4. watch the job; stop or cancel it;
+        4. watch the job; stop or cancel it, or tell its supervisor what has changed in the Pod;
         5. report the status;
         6. only then write down that the job has ended, so that no end goes unreported;
         7. delete the Pod object, then the pod's files.
@@ -191,6 +196,7 @@ class PodWorker:
         await self.state.load()
         view = self._view()
         actions = compute_actions(view)
+        told_again_s: float | None = None
         written = not actions.journal_delete or await self.state.record(Step.DELETE)
         if actions.recover and view.attempt is not None:
             async with self.state.submission():
@@ -207,6 +213,8 @@ class PodWorker:
             self._services.pleg.track(view.attempt)
             if actions.stop is not None:
                 written &= await self._stop.stop(self.pod, view.attempt, actions.stop)
+            elif self._has_object and view.deletion is None and view.outcome is None:
+                told_again_s = await self._changes.tell(self.pod, view.attempt)
         try:
             first_word_s = self._first_word_s(view)
             if self._has_object and not first_word_s and self._is_worth_telling(view, actions):
@@ -230,7 +238,10 @@ class PodWorker:
             return False, min(_WRITE_AGAIN_S, actions.again_s or _WRITE_AGAIN_S)
         if first_word_s:
             return False, min(first_word_s, actions.again_s or first_word_s)
-        return False, 0 if actions.mark_ended else actions.again_s
+        if actions.mark_ended:
+            return False, 0
+        times = (actions.again_s, told_again_s)
+        return False, min((item for item in times if item is not None), default=None)
 
     def _first_word_s(self, view: PodView) -> float:
         """How long to wait for what Slurm will say of a new job in a moment; 0.0 for not at all."""

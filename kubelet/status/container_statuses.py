@@ -7,7 +7,7 @@ pkg/kubelet/status/status_manager.go (TerminatePod).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hpk.model.plan import ImagePlan
@@ -35,6 +35,18 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What keeps ephemeral containers from running, by their names.
+
+    :param waiting: for an image.
+    :param refused: for good: they cannot run here as they are written.
+    """
+
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    refused: Mapping[str, Waiting] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSources:
     """What container statuses are made of.
 
@@ -55,21 +67,28 @@ class StatusSources:
     submitted: bool
 
 
-def refused_debugger(spec: Mapping[str, Any], index: int) -> Json:
-    """`kubectl debug` adds containers to a Pod that was admitted long ago: only they are refused,
-    and whoever waits for them sees why."""
-    message = f"spec.ephemeralContainers[{index}]: is not supported yet"
-    return {
-        "name": spec["name"],
-        "image": spec.get("image", ""),
-        "imageID": "",
-        "restartCount": 0,
-        "ready": False,
-        "lastState": {},
-        "state": {
-            "terminated": {"exitCode": 128, "reason": "UnsupportedField", "message": message}
-        },
-    }
+def ephemeral_statuses(given: StatusSources, held: Held) -> list[Json]:
+    """The statuses of the containers that were added to the Pod.
+
+    One that cannot run is refused alone, for its Pod was admitted long ago.
+    """
+    record = given.record
+    specs = given.spec.get("ephemeralContainers") or []
+    records = record.ephemeral_containers if record is not None else ()
+    found = _statuses(given, specs, records, given.old.get("ephemeralContainerStatuses"))
+    for status in found:
+        # They are never started again, nor asked whether they are ready.
+        status.pop("started", None)
+        if "waiting" not in status["state"] or status["name"] in {item.name for item in records}:
+            continue
+        if refused := held.refused.get(status["name"]):
+            status["state"] = {"terminated": {"exitCode": 128, **refused.as_json()}}
+        else:
+            waiting = held.waiting.get(status["name"], Waiting())
+            status["state"] = {"waiting": waiting.as_json()}
+    if given.outcome is not None:
+        _end(given, [status for status in found if status.get("containerID")], given.outcome)
+    return found
 
 
 def container_statuses(given: StatusSources) -> tuple[list[Json], list[Json]]:

@@ -16,10 +16,11 @@ from kubelet.api.meta_time import rfc3339
 from kubelet.evidence.observations import Observation
 from kubelet.evidence.outcome import Outcome
 from kubelet.status.container_statuses import (
+    Held,
     StatusSources,
     Waiting,
     container_statuses,
-    refused_debugger,
+    ephemeral_statuses,
 )
 from kubelet.status.pod_conditions import pod_conditions
 from kubelet.status.pod_phase import TERMINAL, pod_phase
@@ -33,6 +34,7 @@ class StatusInput:
     :param images: of the plan, by container name; empty before there is one.
     :param submitted: the pod is a Slurm job.
     :param refusal: why the pod cannot run here as things are, None where it can.
+    :param ephemeral: what keeps ephemeral containers from running.
     :param now: RFC 3339.
     """
 
@@ -45,6 +47,7 @@ class StatusInput:
     now: str
     submitted: bool = True
     refusal: Waiting | None = None
+    ephemeral: Held = Held()  # noqa: RUF009 - it is frozen
 
 
 def queue_waiting(job: JobObservation | None) -> Waiting:
@@ -61,19 +64,18 @@ def compute_status(given: StatusInput) -> Json:
     """The whole status of the Pod, conditions of other writers kept."""
     old: Mapping[str, Any] = given.pod.get("status") or {}
     record = given.seen.record
-    init, containers = container_statuses(
-        StatusSources(
-            spec=given.pod["spec"],
-            old=old,
-            record=record,
-            outcome=given.outcome,
-            waiting=given.waiting,
-            images=given.images,
-            runtime=given.runtime,
-            ended_at_s=given.seen.job.end_time_s if given.seen.job is not None else None,
-            submitted=given.submitted,
-        )
+    sources = StatusSources(
+        spec=given.pod["spec"],
+        old=old,
+        record=record,
+        outcome=given.outcome,
+        waiting=given.waiting,
+        images=given.images,
+        runtime=given.runtime,
+        ended_at_s=given.seen.job.end_time_s if given.seen.job is not None else None,
+        submitted=given.submitted,
     )
+    init, containers = container_statuses(sources)
     by_name = {status["name"]: status for status in (*init, *containers)}
     phase = _phase(given, old, by_name)
     status: Json = {
@@ -97,11 +99,8 @@ def compute_status(given: StatusInput) -> Json:
         status |= {name: old[name] for name in ("reason", "message") if old.get(name)}
     elif given.outcome is not None and given.outcome.reason:
         status |= {"reason": given.outcome.reason, "message": given.outcome.message}
-    debuggers = given.pod["spec"].get("ephemeralContainers") or []
-    if debuggers:
-        status["ephemeralContainerStatuses"] = [
-            refused_debugger(spec, index) for index, spec in enumerate(debuggers)
-        ]
+    if ephemeral := ephemeral_statuses(sources, given.ephemeral):
+        status["ephemeralContainerStatuses"] = ephemeral
     host_ip = record.host_ip if record is not None else ""
     pod_ips = (record.pod_ips if record is not None else ()) or (host_ip,)
     if host_ip:

@@ -147,7 +147,7 @@ async def _take_static_bash(root: Path, cache: Path) -> None:
         (await subproc.run(fetch, cwd=Path(work), timeout_s=300)).check()
         (package,) = Path(work).glob("*.deb")
         (await subproc.run(["dpkg-deb", "--extract", str(package), f"{work}/files"])).check()
-        (found,) = Path(work).glob("files/**/bash-static")
+        found = Path(work) / "files/bin/bash-static"
         (root / "bin/sh").unlink()
         shutil.copyfile(found, root / "bin/sh")
         (root / "bin/sh").chmod(0o755)

@@ -97,8 +97,11 @@ def parse_report(report: str, wanted: Sequence[str]) -> dict[str, Result]:
 
 
 def focus_of(specs: Iterable[str]) -> str:
-    """The regular expression (Go's) that these specs alone match."""
-    return "|".join("^" + _SPECIAL.sub(r"\\\1", spec) + "$" for spec in specs)
+    """The regular expression (Go's) that these specs alone match.
+
+    What it is held against begins with the suite's own name.
+    """
+    return "|".join(_SPECIAL.sub(r"\\\1", spec) + "$" for spec in specs)
 
 
 def read_results(path: Path) -> dict[str, Result]:

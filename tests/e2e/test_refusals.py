@@ -133,15 +133,24 @@ def test_what_slurm_itself_refuses_fails_with_slurms_words(shared: Cluster) -> N
 def test_a_debugger_is_refused_and_its_pod_goes_on(shared: Cluster) -> None:
     shared.create(pod("debugged", "sleep", "100000"))
     shared.wait_phase("debugged", "Running")
-    shared.kubectl("debug", "debugged", f"--image={BUSYBOX}", "-c", "probe", "--", "touch", CANARY)
+    probe = {
+        "name": "probe",
+        "image": BUSYBOX,
+        "command": ["touch", CANARY],
+        "securityContext": {"procMount": "Unmasked"},
+    }
+    shared.kubectl(
+        *("patch", "pod", "debugged", "--subresource=ephemeralcontainers", "--type=strategic"),
+        *("--patch", json.dumps({"spec": {"ephemeralContainers": [probe]}})),
+    )
 
     def refused() -> Any:
-        return shared.get("pod", "debugged")["status"].get("ephemeralContainerStatuses")
+        found = shared.get("pod", "debugged")["status"].get("ephemeralContainerStatuses")
+        return found[0]["state"].get("terminated") if found else None
 
-    (status,) = eventually(refused, what="the debugger's status")
-    assert status["name"] == "probe"
-    assert status["state"]["terminated"]["reason"] == "UnsupportedField"
-    assert status["state"]["terminated"]["message"].startswith("spec.ephemeralContainers[0]: ")
+    terminated = eventually(refused, what="the debugger's status")
+    assert terminated["reason"] == "UnsupportedField"
+    assert terminated["message"].startswith("spec.ephemeralContainers[0].securityContext.procMount")
     assert shared.get("pod", "debugged")["status"]["phase"] == "Running"
     shared.kubectl("delete", "pod", "debugged", "--grace-period=1", "--timeout=60s")
 

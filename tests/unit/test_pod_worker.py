@@ -19,7 +19,7 @@ from hpk.durable import claim, private_directory, write_atomically
 from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
 from hpk.model import codec
 from hpk.model.errors import HpkError, PermanentError
-from hpk.model.frames import Stop
+from hpk.model.frames import PodUpdate, Stop
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState, Partition
 from hpk.model.layout import AttemptLayout
@@ -107,6 +107,7 @@ class World:
     observations: Observations
     partitions: dict[str, Partition]
     worker: PodWorker
+    sessions: list[Any]
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -167,6 +168,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         slurm = Slurm(paths, lambda: (made["status"]["phase"], made["status"].get("reason")))
         observations = Observations(lambda uid: worker.nudge())
         partitions = {"main": MAIN}
+        sessions: list[Any] = []
         tasks: set[asyncio.Task[None]] = set()
 
         def spawn(coroutine: Any) -> asyncio.Task[None]:
@@ -188,12 +190,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             events=events,
             partition=partitions.get,
             knows_partitions=lambda: True,
-            session=lambda attempt: None,
+            session=lambda attempt: sessions[-1] if sessions else None,
             spawn=spawn,
         )
         worker = PodWorker(pods.watched(name), services)
         spawn(events.run())
-        yield World(pods, slurm, services, observations, partitions, worker, tasks)
+        yield World(pods, slurm, services, observations, partitions, worker, sessions, tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -502,3 +504,96 @@ async def test_how_often_a_pod_is_submitted_again_outlives_the_kubelet(
     journal = breaking.journal
     assert journal is not None
     assert [one.nonce for one in journal.attempts] == [attempt.nonce]
+
+
+class Told:
+    """A supervisor's session that keeps what it is sent."""
+
+    def __init__(self, number: int, protocol: int = 3) -> None:
+        self.number, self.protocol = number, protocol
+        self.bundle_stale = asyncio.Event()
+        self.sent: list[Any] = []
+
+    async def send(self, frame: Any) -> None:
+        self.sent.append(frame)
+
+
+async def runs(world: World, session: Any) -> None:
+    """The Pod runs, and this session tells of it."""
+    run(world)
+    await world.until(lambda: world.worker.state.current is not None)
+    world.sessions.append(session)
+    world.see(JobState.RUNNING)
+    world.observations.put_record(a_record(uid=PodUid("0a1b"), nonce=NONCE, job_id=JOB))
+    await world.looked()
+
+
+def with_spec(world: World, **fields: Any) -> dict[str, Any]:
+    """The Pod, its spec changed by somebody."""
+    name = world.worker.ref.name
+    world.api.pods[name]["spec"] |= fields
+    return world.api.change(name, {"type": "Changed", "status": str(sorted(fields.items()))})
+
+
+def ephemeral(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "image": "busybox", "command": ["sh"], **fields}
+
+
+async def test_a_changed_deadline_is_told_once_in_each_session(world: World) -> None:
+    first = Told(1)
+    await runs(world, first)
+    assert first.sent == []
+    await world.shown(with_spec(world, activeDeadlineSeconds=5))
+    for _ in range(3):
+        await world.looked()
+    assert first.sent == [PodUpdate(5)]
+    assert not first.bundle_stale.is_set()
+    second = Told(2)
+    world.sessions.append(second)
+    await world.looked()
+    assert second.sent == [PodUpdate(5)]
+
+
+async def test_a_container_that_is_added_is_planned_with_its_image_and_told(world: World) -> None:
+    session = Told(1)
+    await runs(world, session)
+    await world.shown(with_spec(world, ephemeralContainers=[ephemeral("one")]))
+    await world.until(lambda: session.sent)
+    (update,) = session.sent
+    (plan,) = update.ephemeral_containers
+    assert (plan.name, plan.argv, plan.image) == ("one", ("sh",), IMAGE)
+    assert session.bundle_stale.is_set(), "its variables are part of the bundle"
+    attempt = world.worker.state.current
+    assert attempt is not None
+    planned = await world.worker.state.plan(attempt)
+    assert planned is not None and planned.ephemeral_containers == (plan,)
+    await world.shown(with_spec(world, ephemeralContainers=[ephemeral("one"), ephemeral("two")]))
+    await world.until(lambda: len(session.sent) == 2)
+    assert [c.name for c in session.sent[1].ephemeral_containers] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fields", "reason", "part"),
+    [
+        (3, {"resources": {"limits": {"cpu": "1"}}}, "UnsupportedField", "[0].resources"),
+        (3, {"volumeMounts": [{"name": "no", "mountPath": "/x"}]}, "InvalidField", "no volume"),
+        (2, {}, "UnsupportedField", "older hpk"),
+    ],
+)
+async def test_a_container_that_cannot_be_added_is_refused_alone(
+    world: World, protocol: int, fields: dict[str, Any], reason: str, part: str
+) -> None:
+    session = Told(1, protocol)
+    await runs(world, session)
+    await world.shown(with_spec(world, ephemeralContainers=[ephemeral("one", **fields)]))
+    await world.until(lambda: world.status.get("ephemeralContainerStatuses"))
+
+    def refused() -> Any:
+        (status,) = world.status["ephemeralContainerStatuses"]
+        return status["state"].get("terminated")
+
+    world.worker.nudge()
+    await world.until(refused)
+    assert (refused()["reason"], part in refused()["message"]) == (reason, True)
+    assert world.status["phase"] != "Failed"
+    assert session.sent == []

@@ -48,8 +48,13 @@ def regular_containers(pod: JsonObject) -> tuple[PodContainer, ...]:
     return _containers(pod, "containers", is_init=False)
 
 
+def ephemeral_containers(pod: JsonObject) -> tuple[PodContainer, ...]:
+    """Those that were added to a Pod since it was made."""
+    return _containers(pod, "ephemeralContainers", is_init=False)
+
+
 def all_containers(pod: JsonObject) -> tuple[PodContainer, ...]:
-    """Every container, in the order they start."""
+    """Every container that a Pod is made with, in the order they start."""
     return init_containers(pod) + regular_containers(pod)
 
 

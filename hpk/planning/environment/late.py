@@ -44,7 +44,7 @@ def references_of(plan: PodPlan) -> tuple[frozenset[str], frozenset[str]]:
     """The ConfigMaps and the Secrets that late containers need, by name."""
     sources = [
         source
-        for container in (*plan.init_containers, *plan.containers)
+        for container in plan.all_containers
         if container.late
         for source in (*container.env_from, *(v.source for v in container.env))
         if source is not None

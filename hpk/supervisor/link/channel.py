@@ -38,6 +38,7 @@ _STEADY_S = 5.0
 """How long a connection must have lasted for the next one to be tried at once."""
 _FRESH_S = 1.0
 _READ_S = 10.0
+_FOR_THE_POD = (frames.BundleReply, frames.Stop, frames.SignalContainer, frames.PodUpdate)
 _LOG_ANSWERS = 4
 """As many are made before they can be sent."""
 
@@ -258,7 +259,7 @@ class Channel:
         elif isinstance(frame, frames.Reject):
             self._config.on_frame(frame)
             raise ParseError(f"the kubelet rejects this attempt: {frame.reason}")
-        elif isinstance(frame, (frames.BundleReply, frames.Stop, frames.SignalContainer)):
+        elif isinstance(frame, _FOR_THE_POD):
             self._config.on_frame(frame)
         else:
             self._handle_stream(frame)

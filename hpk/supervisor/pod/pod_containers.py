@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from hpk.model.bundle import Bundle
 from hpk.model.errors import ParseError
-from hpk.model.plan import PodPlan
+from hpk.model.plan import ContainerPlan, PodPlan, RestartPolicy
 from hpk.model.record import ContainerRecord
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop, Step
@@ -24,6 +24,9 @@ class PodContainers:
 
     def __init__(self, plan: PodPlan, pod: PodContext, loop: Loop) -> None:
         self._loop = loop
+        self._pod = pod
+        self._here: Optional[Bundle] = None
+        self._ephemeral: list[Container] = []
         self._init = [
             Container(
                 item,
@@ -39,11 +42,11 @@ class PodContainers:
         ]
         self._init_failed = False
         self.is_leaving = False
-        """Only sidecars are left, and they are told to end."""
+        """Only sidecars and ephemeral ones are left, and they are told to end."""
 
     def __iter__(self) -> Iterator[Container]:
         """Each, in the order they begin."""
-        return iter(self._init + self._regular)
+        return iter(self._init + self._regular + self._ephemeral)
 
     @property
     def init_records(self) -> tuple[ContainerRecord, ...]:
@@ -52,8 +55,13 @@ class PodContainers:
 
     @property
     def records(self) -> tuple[ContainerRecord, ...]:
-        """Of the others."""
+        """Of the regular ones."""
         return tuple(container.record for container in self._regular)
+
+    @property
+    def ephemeral_records(self) -> tuple[ContainerRecord, ...]:
+        """Of those that were added."""
+        return tuple(container.record for container in self._ephemeral)
 
     @property
     def is_over(self) -> bool:
@@ -68,8 +76,9 @@ class PodContainers:
 
     @property
     def exit_code(self) -> int:
-        """The first that is not 0; what sidecars end with does not count."""
-        decisive = (c.exit_code for c in self if not c.plan.restart_always)
+        """The first that is not 0; what sidecars and ephemeral ones end with does not count."""
+        all_but_ephemeral = self._init + self._regular
+        decisive = (c.exit_code for c in all_but_ephemeral if not c.plan.restart_always)
         return next((code for code in decisive if code), 0)
 
     def is_any(self, step: Step) -> bool:
@@ -97,21 +106,41 @@ class PodContainers:
                 self._loop.changed()
             return
 
+    def add(self, plans: Sequence[ContainerPlan]) -> None:
+        """Begin ephemeral containers, but for those that are there.
+
+        As upstream has it they wait for no init container, which may be what is looked for, and
+        never start again.
+        """
+        for plan in plans:
+            if any(container.plan.name == plan.name for container in self):
+                continue
+            log("an ephemeral container was added", container=plan.name)
+            container = Container(plan, RestartPolicy.NEVER, self._pod, self._loop)
+            self._ephemeral = [*self._ephemeral, container]
+            if self._here is not None and _serves(self._here, plan):
+                container.give_bundle(self._here)
+            container.begin()
+            self._loop.changed()
+
     def leave(self) -> bool:
-        """Stop the sidecars, the last first, once all others have ended.
+        """Stop the ephemeral ones, and the sidecars, the last first, once all others have ended.
 
         :returns: whether that begins now.
         """
         if any(not container.is_done for container in self._regular):
             return False
-        begins = False
+        beside = self._init + self._ephemeral
+        if all(container.is_done for container in beside):
+            return False
+        begins = not self.is_leaving
+        if begins:
+            self.is_leaving = True
+            for container in beside:
+                container.pod_stops(with_hook=True)
+        for container in self._ephemeral:
+            container.stop()
         for container in reversed(self._init):
-            if container.is_done:
-                continue
-            if not self.is_leaving:
-                self.is_leaving = begins = True
-                for sidecar in self._init:
-                    sidecar.pod_stops(with_hook=True)
             container.stop()
             if not container.is_done:
                 break
@@ -145,8 +174,10 @@ class PodContainers:
 
         :param here: what those on this node get; ranks run on other nodes, too.
         """
+        self._here = here
         for container in self:
-            container.give_bundle(here if container.plan.mpi is None else bundle)
+            if _serves(here, container.plan):
+                container.give_bundle(here if container.plan.mpi is None else bundle)
 
     def log_end(self, path: str) -> int:
         """Up to where `read_log` has something to say to a reader who waits; NO_MORE where it has
@@ -169,6 +200,11 @@ class PodContainers:
                 offset, data = writer.read(offset, limit)
                 return offset, data, closed and offset + len(data) >= writer.end
         raise ParseError(f"{path!r} is no log of this pod")
+
+
+def _serves(bundle: Bundle, plan: ContainerPlan) -> bool:
+    """Whether it has what the container needs: one made before the container was added has not."""
+    return not plan.late or any(item.name == plan.name for item in bundle.containers)
 
 
 def _view(container: Container) -> sequence.InitView:

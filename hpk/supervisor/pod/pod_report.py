@@ -178,4 +178,5 @@ class Report:
             message=self.message,
             init_containers=self._failed_inits or (made.init_records if made is not None else ()),
             events=self._notes.tell(time.time()),
+            ephemeral_containers=made.ephemeral_records if made is not None else (),
         )

@@ -56,13 +56,20 @@ class ReasonsToStop:
         self._stop: Optional[frames.Stop] = None
         self._is_orphan = False
         self._has_begun = False
-        deadline_s = spec.plan.active_deadline_s
-        self._deadline_mono_s = None if deadline_s is None else began_mono_s + deadline_s
+        self._began_mono_s = began_mono_s
+        self._deadline_mono_s: Optional[float] = None
+        self.set_deadline(spec.plan.active_deadline_s)
 
     def welcome(self) -> None:
         """The kubelet has begun to speak to us."""
         self._alive_mono_s = time.monotonic()
         self._look()
+
+    def set_deadline(self, active_deadline_s: Optional[int]) -> None:
+        """The Pod's activeDeadlineSeconds, which may be changed while it runs."""
+        self._deadline_mono_s = None
+        if active_deadline_s is not None:
+            self._deadline_mono_s = self._began_mono_s + active_deadline_s
 
     def begin(self) -> None:
         """The pod has all that its containers need."""

@@ -319,6 +319,8 @@ class Supervisor:
             self._stop(StopCause.REQUESTED, frame.grace_period_s)
         elif isinstance(frame, frames.SignalContainer):
             self._signal_container(frame)
+        elif isinstance(frame, frames.PodUpdate):
+            self._update(frame)
         elif isinstance(frame, frames.Reject):
             if frame.reason != self._rejection:  # it is tried again for as long as the pod lives
                 log("channel: rejected", reason=frame.reason, stop=frame.stop)
@@ -336,6 +338,11 @@ class Supervisor:
         for container in self._containers or ():
             if container.plan.name == frame.container and 0 < frame.number < signal.NSIG:
                 container.signal_as_process_1(frame.number, frame.not_before_s)
+
+    def _update(self, frame: frames.PodUpdate) -> None:
+        self._reasons_to_stop.set_deadline(frame.active_deadline_s)
+        if self._containers is not None and self._report.phase is not PodPhase.STOPPING:
+            self._containers.add(frame.ephemeral_containers)
 
     def _on_bundle(self, bundle: Bundle) -> None:
         if self._volumes is None or self._report.has_failed:
