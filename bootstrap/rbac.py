@@ -27,6 +27,7 @@ _KUBELET_RULES = [
     # handed every Secret of the cluster by one list.
     _rule("", "configmaps secrets", "get"),
     _rule("", "services", "get list watch"),
+    _rule("certificates.k8s.io", "clustertrustbundles", "get list"),
     _rule("discovery.k8s.io", "endpointslices", "get list watch"),
     _rule("", "serviceaccounts/token", "create"),
     _rule("authentication.k8s.io", "tokenreviews", "create"),

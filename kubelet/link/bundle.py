@@ -115,6 +115,9 @@ class BundleBuilder:
             field=facts.field,
         )
         env = self._services(facts.protocol)
+        if facts.pod["spec"].get("enableServiceLinks") is not False:
+            links = await self._objects.service_links(namespace, reader)
+            env = (*(EnvVar(name, value) for name, value in links.items()), *env)
         late = LateValues(
             namespace=namespace,
             config_maps=_texts(config_maps),

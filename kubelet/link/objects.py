@@ -1,4 +1,4 @@
-"""Reads ConfigMaps, Secrets and trust bundles for bundles, once for all the pods that show them.
+"""Reads ConfigMaps, Secrets, trust bundles and Services, once for all pods that show them.
 
 What was read serves every pod that was first heard of before it was read: no pod starts with less
 than its user saw. Then each object is looked at once a minute, however many pods show it, and they
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from hpk.model.errors import TransientError
 from hpk.model.ids import PodUid
+from hpk.planning.environment.services import link_variables
 from kubelet.api.apiserver import ApiError, ApiServer, Json, path
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,12 @@ _MISSING_AGAIN_S = 3.0
 _TICK_S = 1.0
 _AT_ONCE = 8
 _TRUST_BUNDLES = "clustertrustbundles"
+_SERVICES = "services"
 _SIGNERS = "clustertrustbundles of a signer"
 _KINDS = {
     "configmaps": "configmap",
     "secrets": "secret",
+    _SERVICES: "services of",
     _TRUST_BUNDLES: "clustertrustbundle",
     _SIGNERS: "clustertrustbundles of",
 }
@@ -114,6 +117,11 @@ class ObjectReader:
         """The certificates of a signer's ClusterTrustBundles; see config_map."""
         return _anchors(await self._get((_SIGNERS, signer_name, label_selector), reader))
 
+    async def service_links(self, namespace: str, reader: Reader) -> Mapping[str, str]:
+        """The variables that tell of a namespace's Services; see config_map."""
+        found = await self._get((_SERVICES, namespace, ""), reader)
+        return found.texts if found is not None else {}
+
     def forget(self, uid: PodUid) -> None:
         """The pod is gone."""
         for kept in self._kept.values():
@@ -160,7 +168,10 @@ class ObjectReader:
         asked_at_s = time.monotonic()
         data: ObjectData | None = None
         try:
-            if resource == _SIGNERS:
+            if resource == _SERVICES:
+                services = await self._api.get(path("api", "v1", "namespaces", namespace, resource))
+                data = ObjectData(link_variables(services.get("items") or []), {})
+            elif resource == _SIGNERS:
                 data = _trust_bundles(await self._api.get(_TRUST_BUNDLES_URL, _query(key)))
             elif resource == _TRUST_BUNDLES:
                 found = await self._api.get(f"{_TRUST_BUNDLES_URL}{path(name)}")

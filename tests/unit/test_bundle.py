@@ -231,6 +231,44 @@ async def test_of_two_sources_with_one_path_the_later_wins(server: Server) -> No
         assert files(bundle)["only"] == (b"c", 0o644)
 
 
+async def test_the_services_of_the_namespace_are_variables_unless_the_pod_wants_none(
+    server: Server,
+) -> None:
+    ports = [
+        {"port": 8765, "protocol": "TCP", "name": "http-alt"},
+        {"port": 53, "protocol": "UDP", "name": "dns"},
+    ]
+    server.store.objects["/api/v1/namespaces/default/services"] = {
+        "items": [
+            {"metadata": {"name": "foo-bar"}, "spec": {"clusterIP": "10.0.0.9", "ports": ports}},
+            {"metadata": {"name": "headless"}, "spec": {"clusterIP": "None", "ports": ports}},
+            {"metadata": {"name": "elsewhere"}, "spec": {"externalName": "x", "ports": ports}},
+            {"metadata": {"name": "kubernetes"}, "spec": {"clusterIP": "10.0.0.1", "ports": ports}},
+        ]
+    }
+    plain = pod_with(env=[{"name": "FOO_BAR_PORT", "value": "mine"}])
+    found = {v.name: v.value for v in (await server.build(plain)).env}
+    theirs = {name: value for name, value in found.items() if not name.startswith("KUBERNETES")}
+    assert theirs == {
+        "FOO_BAR_SERVICE_HOST": "10.0.0.9",
+        "FOO_BAR_SERVICE_PORT": "8765",
+        "FOO_BAR_SERVICE_PORT_HTTP_ALT": "8765",
+        "FOO_BAR_SERVICE_PORT_DNS": "53",
+        "FOO_BAR_PORT": "tcp://10.0.0.9:8765",
+        "FOO_BAR_PORT_8765_TCP": "tcp://10.0.0.9:8765",
+        "FOO_BAR_PORT_8765_TCP_PROTO": "tcp",
+        "FOO_BAR_PORT_8765_TCP_PORT": "8765",
+        "FOO_BAR_PORT_8765_TCP_ADDR": "10.0.0.9",
+        "FOO_BAR_PORT_53_UDP": "udp://10.0.0.9:53",
+        "FOO_BAR_PORT_53_UDP_PROTO": "udp",
+        "FOO_BAR_PORT_53_UDP_PORT": "53",
+        "FOO_BAR_PORT_53_UDP_ADDR": "10.0.0.9",
+    }
+    assert found["KUBERNETES_SERVICE_PORT"] == "6443", "ours, not a Service's of that name"
+    plain["spec"]["enableServiceLinks"] = False
+    assert all(v.name.startswith("KUBERNETES") for v in (await server.build(plain)).env)
+
+
 _BUNDLES = "/apis/certificates.k8s.io/v1/clustertrustbundles"
 
 
