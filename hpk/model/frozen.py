@@ -2,9 +2,9 @@
 
 The standard library's decorator writes and compiles six methods for each class, and its module
 brings inspect, ast and more along: 25 of the 80 ms that the supervisor's imports took, for a pod
-that needs a third of the classes. Here ``__init__`` is made when the first object is, and the other
-methods are the same functions for every class. To a type checker, and to ``fields``, ``replace``,
-``asdict`` and ``is_dataclass``, it is the standard one.
+that needs a third of the classes. Here ``__init__`` is compiled for those of which many objects are
+made, and the other methods are the same functions for every class. To a type checker, and to
+``fields``, ``replace``, ``asdict`` and ``is_dataclass``, it is the standard one.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ else:
         return type(thing)(**{**values, **changes})
 
 
+_FEW_CALLS = 20
 _CHANGING = ("__repr__", "__eq__")
 _FROZEN = (*_CHANGING, "__hash__", "__setattr__", "__delattr__")
 
@@ -74,11 +75,33 @@ def optional_names(cls: Any) -> frozenset[str]:
 
 
 def _init_of(cls: Any) -> Any:
-    """An ``__init__`` that puts the real one into its place when it is called first."""
+    """An ``__init__`` that puts the compiled one into its place once it has been called often:
+    compiling costs as much as a hundred calls, and a job makes few objects of a kind."""
+    names, optional, calls = cls._field_names, cls._optional_names, 0
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        cls.__init__ = _compile_init(cls)
-        cls.__init__(self, *args, **kwargs)
+        nonlocal calls
+        calls += 1
+        values = dict(zip(names, args))
+        count = len(args) + len(kwargs)
+        values.update(kwargs)
+        if len(values) == count and len(args) <= len(names) and calls <= _FEW_CALLS:
+            fields = self.__dict__
+            for name in names:
+                if name in values:
+                    fields[name] = values[name]
+                    count -= 1
+                elif name in optional:
+                    fields[name] = cls.__dict__[name]
+                else:
+                    break
+            else:
+                if count == 0:
+                    return
+        compiled = _compile_init(cls)
+        if calls > _FEW_CALLS:
+            cls.__init__ = compiled
+        compiled(self, *args, **kwargs)  # which says what is wrong, where something is
 
     return __init__
 

@@ -88,3 +88,20 @@ def test_fields_are_told_of_both_kinds() -> None:
         assert frozen.field_names(kind) == ("name", "count")
         assert frozen.optional_names(kind) == {"count"}
     assert not frozen.is_dataclass(dict)
+
+
+@pytest.mark.parametrize("calls", [1, 100])
+def test_it_is_made_of_its_fields_and_of_nothing_else(calls: int) -> None:
+    for kind in (make(frozen.dataclass), make(dataclasses.dataclass)):
+        for _ in range(calls):
+            assert kind(count=2, name="a") == kind("a", 2)
+            assert kind("a").count == 1
+            for args, named in (
+                ((), {}),
+                (("a", 2, 3), {}),
+                (("a",), {"name": "b"}),
+                (("a",), {"other": 1}),
+                ((), {"other": 1}),
+            ):
+                with pytest.raises(TypeError):
+                    kind(*args, **named)
