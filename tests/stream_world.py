@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpk.model import codec, frames
+from hpk.model.errors import ParseError
 from hpk.model.frames import DialOpen, Hello, Reject
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
 from hpk.model.layout import AttemptLayout
@@ -65,7 +66,7 @@ class PodEnd:
         files = SharedFiles(lambda work: work())
 
         def no_log(path: str, offset: int, limit: int) -> tuple[int, bytes, bool]:
-            raise AssertionError(path)
+            raise ParseError(f"{path!r} is no log of this pod")
 
         self.channel = Channel(
             ChannelConfig(
@@ -126,17 +127,9 @@ class World:
         assert isinstance(await self.pod.take(), frames.Welcome)
 
 
-@contextlib.asynccontextmanager
-async def kubelet_end(directory: Path) -> AsyncIterator[tuple[ChannelServer, Handler, int, Path]]:
-    """A channel server that knows the attempt."""
+def kubelet_files(directory: Path) -> tuple[Path, Path, Path, int]:
+    """What a kubelet needs and publishes: certificate, key, CA and port."""
     ca, cert, key = make_certificates(directory)
-    port = free_port()
-    settings = kubelet_settings(
-        channel_port=port, channel_cert=str(cert), channel_key=str(key), channel_ca=str(ca)
-    )
-    handler = Handler()
-    server = ChannelServer(settings=settings, handler=handler)
-    task = asyncio.ensure_future(server.run())
     endpoint = Endpoint(
         generation=1,
         host="here",
@@ -144,10 +137,23 @@ async def kubelet_end(directory: Path) -> AsyncIterator[tuple[ChannelServer, Han
         pid=1,
         job_id=None,
         api_port=1,
-        channel_port=port,
+        channel_port=free_port(),
         started_at_s=time.time(),
     )
     (directory / "endpoint.json").write_text(codec.dumps(endpoint))
+    return cert, key, ca, endpoint.channel_port
+
+
+@contextlib.asynccontextmanager
+async def kubelet_end(directory: Path) -> AsyncIterator[tuple[ChannelServer, Handler, int, Path]]:
+    """A channel server that knows the attempt."""
+    cert, key, ca, port = kubelet_files(directory)
+    settings = kubelet_settings(
+        channel_port=port, channel_cert=str(cert), channel_key=str(key), channel_ca=str(ca)
+    )
+    handler = Handler()
+    server = ChannelServer(settings=settings, handler=handler)
+    task = asyncio.ensure_future(server.run())
     try:
         yield server, handler, port, ca
     finally:
@@ -155,17 +161,22 @@ async def kubelet_end(directory: Path) -> AsyncIterator[tuple[ChannelServer, Han
         await asyncio.gather(task, return_exceptions=True)
 
 
+def write_pod(directory: Path, ca: Path) -> None:
+    """The attempt that PodEnd reads."""
+    write_attempt(
+        directory / "attempt",
+        None,
+        container((), ""),
+        endpoint_path=str(directory / "endpoint.json"),
+        channel_ca_path=str(ca),
+    )
+
+
 @contextlib.asynccontextmanager
 async def connected(directory: Path) -> AsyncIterator[World]:
     """Both ends, connected; in the end all is closed."""
     async with kubelet_end(directory) as (server, handler, port, ca):
-        write_attempt(
-            directory / "attempt",
-            None,
-            container((), ""),
-            endpoint_path=str(directory / "endpoint.json"),
-            channel_ca_path=str(ca),
-        )
+        write_pod(directory, ca)
         pod = PodEnd(directory)
         pod.channel.start()
         world = World(server, handler, pod, directory, port, ca)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hpk.model.errors import ParseError
+from hpk.model.credits import Receipt, WideWindows
 from hpk.model.stream_frames import (
     FIRST_CREDIT_BYTES,
     MAX_DATA_BYTES,
@@ -21,14 +21,13 @@ from kubelet.link.stream_errors import StreamLostError
 class Incoming:
     """Bytes from the supervisor: credits follow what is read, not what has come."""
 
-    def __init__(self, stream: int, channel: int, frames: FrameWriter) -> None:
+    def __init__(self, stream: int, channel: int, frames: FrameWriter, wide: WideWindows) -> None:
         self._stream = stream
         self._channel = channel
         self._frames = frames
+        self._receipt = Receipt(wide)
+        self._is_credit_queued = False
         self._waiting = bytearray()
-        self._received = 0
-        self._limit = self._told_limit = FIRST_CREDIT_BYTES
-        self._has_ended = False
         self._loss = ""
         self._changed = asyncio.Event()
 
@@ -37,16 +36,9 @@ class Incoming:
 
         :raises ParseError: the supervisor may not send it.
         """
-        where = f"stream {self._stream}, channel {self._channel}"
-        if self._has_ended or frame.position != self._received:
-            raise ParseError(f"{where}: bytes at {frame.position} out of turn")
-        if isinstance(frame, StreamEnd):
-            self.end()
-            return
-        self._received += len(frame.data)
-        if self._received > self._told_limit:
-            raise ParseError(f"{where}: more bytes than were allowed")
-        self._waiting += frame.data
+        self._receipt.take(frame)
+        if isinstance(frame, StreamData):
+            self._waiting += frame.data
         self._changed.set()
 
     def end(self, loss: str = "") -> None:
@@ -54,8 +46,9 @@ class Incoming:
 
         :param loss: what a reader is told after the last byte; "": that was the end.
         """
-        if not self._has_ended:
-            self._has_ended, self._loss = True, loss
+        if not self._receipt.has_ended:
+            self._receipt.close()
+            self._loss = loss
             self._changed.set()
 
     async def read(self) -> bytes:
@@ -63,31 +56,26 @@ class Incoming:
         while not self._waiting:
             if self._loss:
                 raise StreamLostError(self._loss)
-            if self._has_ended:
+            if self._receipt.has_ended:
                 return b""
             self._changed.clear()
             await self._changed.wait()
         with memoryview(self._waiting) as waiting:
             data = bytes(waiting[:MAX_DATA_BYTES])
         del self._waiting[: len(data)]
-        self._allow()
+        self._receipt.read(len(data))
+        if self._receipt.is_credit_due and not self._is_credit_queued:
+            self._is_credit_queued = True
+            self._frames.put_later(self._credit)
         return data
 
     def discard(self) -> None:
         """Nobody reads any more."""
         self._waiting.clear()
 
-    def _allow(self) -> None:
-        limit = self._received - len(self._waiting) + FIRST_CREDIT_BYTES
-        if self._has_ended or limit - self._limit < FIRST_CREDIT_BYTES // 2:
-            return
-        if self._limit == self._told_limit:
-            self._frames.put_later(self._credit)
-        self._limit = limit
-
     def _credit(self) -> bytes:
-        self._told_limit = self._limit
-        return stream_frame_bytes(StreamCredit(self._stream, self._channel, self._limit))
+        self._is_credit_queued = False
+        return stream_frame_bytes(StreamCredit(self._stream, self._channel, self._receipt.grant()))
 
 
 class Outgoing:

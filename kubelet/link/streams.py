@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from hpk.model import codec
+from hpk.model.credits import WideWindows
 from hpk.model.errors import ParseError
 from hpk.model.frames import (
     AttachOpen,
@@ -39,11 +40,11 @@ StreamOpen = ExecOpen | AttachOpen | DialOpen
 class Stream:
     """Fulfils kubelet.server.streams.RemoteStream."""
 
-    def __init__(self, number: int, frames: FrameWriter) -> None:
+    def __init__(self, number: int, frames: FrameWriter, wide: WideWindows) -> None:
         self._number = number
         self._frames = frames
         self._incoming = {
-            channel: Incoming(number, channel, frames) for channel in (STDOUT, STDERR)
+            channel: Incoming(number, channel, frames, wide) for channel in (STDOUT, STDERR)
         }
         self._outgoing = Outgoing(number, frames)
         self._is_let_go = False
@@ -162,6 +163,7 @@ class SessionStreams:
         self._frames = frames
         self._numbers = numbers
         self._streams: dict[int, Stream] = {}
+        self._wide = WideWindows()
         self._is_lost = False
 
     async def open(self, make: Callable[[int], StreamOpen]) -> Stream:
@@ -183,7 +185,7 @@ class SessionStreams:
             frame = codec.frame_bytes(make(number))
         except ParseError as error:
             raise StreamRefusedError(str(error)) from error
-        stream = self._streams[number] = Stream(number, self._frames)
+        stream = self._streams[number] = Stream(number, self._frames, self._wide)
         self._frames.put(frame)
         try:
             await stream.wait_opened()

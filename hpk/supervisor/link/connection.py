@@ -14,6 +14,8 @@ from hpk.model.stream_frames import is_stream_frame, parse_stream_frame
 from hpk.supervisor.link.streams import Streams
 
 _BLOCK_BYTES = 64 * 1024
+_RECORD_BYTES = 16 * 1024
+"""The most that TLS gives at once."""
 _TURN_BYTES = 256 * 1024
 """After so many sent or received, it is looked for what else there is."""
 _UNSENT_BYTES = 128 * 1024
@@ -118,8 +120,8 @@ class Connection:
         """Take in what has come; whether more may."""
         is_open = True
         try:
-            for _ in range(_TURN_BYTES // _BLOCK_BYTES):
-                data = self._sock.recv(_BLOCK_BYTES)
+            for _ in range(_TURN_BYTES // _RECORD_BYTES):
+                data = self._sock.recv(_RECORD_BYTES)
                 if not data:
                     is_open = False
                     break

@@ -11,9 +11,9 @@ import os
 import select
 import socket
 import stat
-from typing import Optional
+from typing import Optional, Union
 
-from hpk.model.errors import ParseError
+from hpk.model.credits import Receipt, WideWindows
 from hpk.model.stream_frames import (
     FIRST_CREDIT_BYTES,
     MAX_DATA_BYTES,
@@ -88,39 +88,27 @@ class Input:
     :param fd: None where the program has no such input.
     """
 
-    def __init__(self, fd: Optional[int]) -> None:
+    def __init__(self, fd: Optional[int], wide: WideWindows) -> None:
         self.fd = fd
+        self.receipt = Receipt(wide)
         self.is_over = fd is None
         self._is_broken = False
-        self._has_ended = False
-        self._received = 0
-        self._limit = FIRST_CREDIT_BYTES
         self._waiting = bytearray()
         self._is_writable = True
 
-    def take(self, frame: StreamData) -> None:
-        """Bytes of the kubelet's.
+    def take(self, frame: Union[StreamData, StreamEnd]) -> None:
+        """Bytes of the kubelet's, or their end.
 
         :raises ParseError: not those that were its turn to send.
         """
-        if self._has_ended or frame.position != self._received:
-            raise ParseError(f"stream {frame.stream}: bytes at {frame.position} out of turn")
-        self._received += len(frame.data)
-        if self._received > self._limit:
-            raise ParseError(f"stream {frame.stream}: more bytes than were allowed")
-        if not self.is_over:
+        self.receipt.take(frame)
+        if isinstance(frame, StreamEnd):
+            self.is_over = self.is_over or not self._waiting
+        elif self.is_over:
+            self.receipt.read(len(frame.data))
+        else:
             self._waiting += frame.data
             self._write()
-
-    def end(self, frame: StreamEnd) -> None:
-        """There are no more.
-
-        :raises ParseError: it is not the end of what was sent.
-        """
-        if self._has_ended or frame.position != self._received:
-            raise ParseError(f"stream {frame.stream}: an end at {frame.position} out of turn")
-        self._has_ended = True
-        self.is_over = self.is_over or not self._waiting
 
     def ready(self, events: int) -> None:
         """The kernel has something to tell."""
@@ -131,21 +119,14 @@ class Input:
     def break_off(self) -> None:
         """Nobody reads what is written there."""
         self._is_broken = True
+        self.receipt.read(len(self._waiting))
         self._waiting.clear()
         self.is_over = True
 
     @property
     def is_all_written(self) -> bool:
         """Whether it has ended with all its bytes written."""
-        return self._has_ended and self.is_over and not self._is_broken
-
-    def credit(self) -> int:
-        """Up to where the kubelet may send, once that is news worth a frame; else 0."""
-        limit = self._received - len(self._waiting) + FIRST_CREDIT_BYTES
-        if self._has_ended or limit - self._limit < FIRST_CREDIT_BYTES // 2:
-            return 0
-        self._limit = limit
-        return limit
+        return self.receipt.has_ended and self.is_over and not self._is_broken
 
     def _write(self) -> None:
         while self._waiting and self._is_writable and self.fd is not None:
@@ -158,7 +139,8 @@ class Input:
                 self.break_off()
             else:
                 del self._waiting[:written]
-        if self._has_ended and not self._waiting:
+                self.receipt.read(written)
+        if self.receipt.has_ended and not self._waiting:
             self.is_over = True
 
 

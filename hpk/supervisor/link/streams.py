@@ -16,103 +16,25 @@ from collections.abc import Mapping
 from typing import Callable, Optional, Union
 
 from hpk.model import codec, frames
+from hpk.model.credits import WideWindows
 from hpk.model.errors import ParseError
-from hpk.model.frozen import dataclass, replace
+from hpk.model.frozen import replace
 from hpk.model.stream_frames import (
     MAX_STREAMS,
     STDIN,
     StreamCredit,
-    StreamData,
     StreamFrame,
     stream_frame_bytes,
 )
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.streams import HangUp
-from hpk.supervisor.link.stream_ends import (
-    Descriptors,
-    Input,
-    Output,
-    close_all,
-    is_socket,
-)
+from hpk.supervisor.link.stream import Carry, Finish, Stream
+from hpk.supervisor.link.stream_ends import Descriptors, Input, Output, close_all, is_socket
 
 Open = Union[frames.ExecOpen, frames.AttachOpen, frames.DialOpen]
 
 
-@dataclass(frozen=True)
-class _Carry:
-    """The loop's order to carry a stream."""
-
-    stream: int
-    outputs: Mapping[int, int]
-    inputs: Mapping[int, int]
-    on_input_end: Optional[Callable[[], None]]
-
-    @property
-    def fds(self) -> set[int]:
-        """All descriptors."""
-        return {*self.outputs.values(), *self.inputs.values()}
-
-
-@dataclass(frozen=True)
-class _Finish:
-    """The loop's last word on a stream."""
-
-    closed: frames.StreamClosed
-    cut: bool
-
-    @property
-    def stream(self) -> int:
-        """Its number."""
-        return self.closed.id
-
-
-_Order = Union[_Carry, _Finish]
-
-
-class _Stream:
-    """One of them.
-
-    :ivar id: the kubelet's number for it; number: the loop's.
-    """
-
-    def __init__(self, stream_id: int, number: int) -> None:
-        self.id = stream_id
-        self.number = number
-        self.descriptors: Optional[Descriptors] = None
-        self.outputs: dict[int, Output] = {}
-        self.stdin = Input(None)
-        self.is_two_way = False
-        """A connection, which is not over before both its directions are."""
-        self.on_input_end: Optional[Callable[[], None]] = None
-        self.last_word: Optional[frames.StreamClosed] = None
-
-    @property
-    def is_carried(self) -> bool:
-        """Whether it was opened."""
-        return self.descriptors is not None
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether all that there was to say is said."""
-        is_read = self.is_two_way and not self.stdin.is_over
-        return not is_read and all(output.is_over for output in self.outputs.values())
-
-    @property
-    def read_fds(self) -> set[int]:
-        """Descriptors that are still read."""
-        return {output.fd for output in self.outputs.values() if not output.is_over}
-
-    @property
-    def written_fds(self) -> set[int]:
-        """Descriptors that are still written to."""
-        return set() if self.stdin.is_over or self.stdin.fd is None else {self.stdin.fd}
-
-    @property
-    def all_fds(self) -> set[int]:
-        """Those it was carried with."""
-        stdin = set() if self.stdin.fd is None else {self.stdin.fd}
-        return stdin | {output.fd for output in self.outputs.values()}
+_Order = Union[Carry, Finish]
 
 
 class Streams:
@@ -135,14 +57,15 @@ class Streams:
         self._lock = threading.Lock()
         self._orders: deque[_Order] = deque()
         self._numbers = itertools.count(1)
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         """By the loop's number; changed by the channel's thread alone, with the lock held."""
-        self._by_id: dict[int, _Stream] = {}
+        self._by_id: dict[int, Stream] = {}
         """By the kubelet's number."""
         self._highest_id = 0
-        self._by_fd: dict[int, _Stream] = {}
+        self._wide = WideWindows()
+        self._by_fd: dict[int, Stream] = {}
         self._control: deque[bytes] = deque()
-        self._turns: deque[tuple[_Stream, Output]] = deque()
+        self._turns: deque[tuple[Stream, Output]] = deque()
         self._poller: Optional[select.epoll] = None
 
     # What follows is called by the loop's thread.
@@ -156,13 +79,13 @@ class Streams:
         on_input_end: Optional[Callable[[], None]] = None,
     ) -> None:
         """See StreamTable.carry."""
-        order = _Carry(stream, dict(outputs), dict(inputs), on_input_end)
+        order = Carry(stream, dict(outputs), dict(inputs), on_input_end)
         if not self._order(order):
             self._refuse(order)
 
     def finish(self, closed: frames.StreamClosed, *, cut: bool = False) -> None:
         """See StreamTable.finish."""
-        self._order(_Finish(closed, cut))
+        self._order(Finish(closed, cut))
 
     def finish_all(self, message: str) -> None:
         """The last word on whatever had none: it was lost."""
@@ -221,7 +144,7 @@ class Streams:
                 )
             )
             return None
-        stream = _Stream(frame.id, next(self._numbers))
+        stream = Stream(frame.id, next(self._numbers), self._wide)
         self._by_id[stream.id] = stream
         with self._lock:
             self._streams[stream.number] = stream
@@ -256,10 +179,7 @@ class Streams:
             return
         if frame.channel != STDIN or not stream.is_carried:
             raise ParseError(f"stream {frame.stream}: bytes for channel {frame.channel}")
-        if isinstance(frame, StreamData):
-            stream.stdin.take(frame)
-        else:
-            stream.stdin.end(frame)
+        stream.stdin.take(frame)
         self._tend(stream)
 
     def ready(self, fd: int, events: int) -> None:
@@ -283,7 +203,7 @@ class Streams:
             stream = self._streams.get(order.stream)
             if stream is None:
                 self._refuse(order)
-            elif isinstance(order, _Carry):
+            elif isinstance(order, Carry):
                 self._carry(stream, order)
             else:
                 self._finish(stream, order)
@@ -306,7 +226,7 @@ class Streams:
                 return frame
         return b""
 
-    def _carry(self, stream: _Stream, order: _Carry) -> None:
+    def _carry(self, stream: Stream, order: Carry) -> None:
         read, written = set(order.outputs.values()), set(order.inputs.values())
         if self._poller is None or stream.is_carried or set(order.inputs) - {STDIN}:
             self._cannot_carry(stream, order, "a stream is carried once, and has one input")
@@ -319,7 +239,7 @@ class Streams:
         stream.outputs = {
             channel: Output(stream.id, channel, fd) for channel, fd in order.outputs.items()
         }
-        stream.stdin = Input(order.inputs.get(STDIN))
+        stream.stdin = Input(order.inputs.get(STDIN), self._wide)
         stream.on_input_end = order.on_input_end
         stream.is_two_way = any(is_socket(fd) for fd in read & written)
         self._by_fd.update(dict.fromkeys(order.fds, stream))
@@ -327,7 +247,7 @@ class Streams:
         for output in stream.outputs.values():
             self._give_turn(stream, output)
 
-    def _cannot_carry(self, stream: _Stream, order: _Carry, why: str) -> None:
+    def _cannot_carry(self, stream: Stream, order: Carry, why: str) -> None:
         log("cannot carry a stream", why=why)
         close_all(order.fds)
         self._remove(stream)
@@ -335,7 +255,7 @@ class Streams:
         self._close(stream)
         self._hang_up(stream.number)
 
-    def _finish(self, stream: _Stream, order: _Finish) -> None:
+    def _finish(self, stream: Stream, order: Finish) -> None:
         stream.last_word = stream.last_word or order.closed
         for output in stream.outputs.values() if order.cut else ():
             output.cut()
@@ -344,25 +264,25 @@ class Streams:
 
     def _refuse(self, order: _Order) -> None:
         """What is ordered of a stream that is not there any more."""
-        if isinstance(order, _Carry):
+        if isinstance(order, Carry):
             close_all(order.fds)
             self._hang_up(order.stream)
 
-    def _find(self, stream_id: int) -> Optional[_Stream]:
+    def _find(self, stream_id: int) -> Optional[Stream]:
         if not 0 < stream_id <= self._highest_id:
             raise ParseError(f"stream {stream_id} was never opened")
         return self._by_id.get(stream_id)
 
-    def _give_turn(self, stream: _Stream, output: Output) -> None:
+    def _give_turn(self, stream: Stream, output: Output) -> None:
         if output.has_turn and not output.is_in_turn:
             output.is_in_turn = True
             self._turns.append((stream, output))
 
-    def _tend(self, stream: _Stream) -> None:
+    def _tend(self, stream: Stream) -> None:
         """What follows from a change: credits, descriptors to close, the last word."""
-        credit = stream.stdin.credit()
-        if credit:
-            self._control.append(stream_frame_bytes(StreamCredit(stream.id, STDIN, credit)))
+        if stream.stdin.receipt.is_credit_due:
+            position = stream.stdin.receipt.grant()
+            self._control.append(stream_frame_bytes(StreamCredit(stream.id, STDIN, position)))
         if stream.on_input_end is not None and stream.stdin.is_all_written:
             self._post(stream.on_input_end)
             stream.on_input_end = None
@@ -378,25 +298,26 @@ class Streams:
     def _hang_up(self, number: int) -> None:
         self._post(lambda: self._on_hang_up(number))
 
-    def _remove(self, stream: _Stream) -> None:
+    def _remove(self, stream: Stream) -> None:
         with self._lock:
             self._streams.pop(stream.number, None)
 
-    def _let_go(self, stream: _Stream) -> None:
+    def _let_go(self, stream: Stream) -> None:
         """The client or the connection has gone."""
         self._close(stream)
         if stream.is_carried and stream.last_word is None:
             self._hang_up(stream.number)
 
-    def _close(self, stream: _Stream) -> None:
+    def _close(self, stream: Stream) -> None:
         self._by_id.pop(stream.id, None)
         self._forget(stream, stream.all_fds)
+        stream.stdin.receipt.close()
         for output in stream.outputs.values():
             output.is_over = True
         if stream.descriptors is not None:
             stream.descriptors.close()
 
-    def _forget(self, stream: _Stream, fds: set[int]) -> None:
+    def _forget(self, stream: Stream, fds: set[int]) -> None:
         for fd in fds:
             if self._by_fd.get(fd) is stream:  # and not another's, that has the number by now
                 del self._by_fd[fd]
