@@ -6,9 +6,11 @@ seconds, and a few JSON requests are all there is.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,27 @@ class TlsClient:
         :raises TransientError: there is no answer.
         """
         return self._request("GET", path, None, {"Accept": accept}, timeout_s)
+
+    def lines(self, path: str, *, accept: str, silence_s: float) -> Iterator[bytes]:
+        """The lines of a 200 answer that goes on, until the server ends it.
+
+        :param silence_s: after so long without any it counts as lost.
+        :raises TransientError: there is no such answer, or it is lost.
+        """
+        try:
+            connection = http.client.HTTPSConnection(
+                self.host, self.port, timeout=silence_s, context=self.context()
+            )
+            with contextlib.closing(connection):
+                connection.request("GET", path, None, {"Accept": accept})
+                response = connection.getresponse()
+                if response.status != http.HTTPStatus.OK:
+                    text = _excerpt(response.read(_MAX_BODY_BYTES))
+                    raise TransientError(f"GET {path}: HTTP status {response.status}: {text}")
+                while line := response.readline(_MAX_BODY_BYTES):
+                    yield line
+        except (OSError, http.client.HTTPException) as error:
+            raise TransientError(f"{self.host}:{self.port} does not answer: {error}") from error
 
     def get_json(
         self, path: str, *, accept: str = "application/json", timeout_s: float = 10

@@ -6,6 +6,8 @@ Blocks: the API server answers in milliseconds or is down.
 from __future__ import annotations
 
 import http
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +20,8 @@ from hpk.statefs import HpkPaths
 Json = dict[str, Any]
 
 _METRICS = "/apis/metrics.k8s.io/v1beta1"
+_SILENCE_S = 300.0
+"""The API server sends a bookmark each minute."""
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
@@ -47,9 +51,31 @@ class Cluster:
         The STATUS column is the API server's own, asked for as kubectl asks for it: its rules
         (pkg/printers/internalversion) change, and users compare.
         """
-        where = "" if namespace is None else f"/namespaces/{quote(namespace, safe='')}"
-        path = f"/api/v1{where}/pods"
-        return read_table(self._client.get_json(f"{path}?includeObject=Object", accept=_TABLE))
+        return read_table(self._client.get_json(_pods_path(namespace), accept=_TABLE))
+
+    def watch_pods(self, namespace: str | None) -> Iterator[tuple[PrintedPod, ...]]:
+        """The same, and all of them again after each change, until the API server ends the watch.
+
+        :raises TransientError: it does not answer, or not any more.
+        """
+        path = _pods_path(namespace)
+        table = self._client.get_json(path, accept=_TABLE)
+        found = {item.pod["metadata"]["uid"]: item for item in read_table(table)}
+        yield tuple(found.values())
+        version = quote(str((table.get("metadata") or {}).get("resourceVersion") or ""), safe="")
+        path += f"&watch=true&allowWatchBookmarks=true&resourceVersion={version}"
+        for line in self._client.lines(path, accept=_TABLE, silence_s=_SILENCE_S):
+            kind, items = _read_change(line, table["columnDefinitions"])
+            if kind == "ERROR":
+                return
+            for item in items:
+                uid = item.pod["metadata"]["uid"]
+                if kind == "DELETED":
+                    found.pop(uid, None)
+                else:
+                    found[uid] = item
+            if items:
+                yield tuple(found.values())
 
     def pod(self, namespace: str, name: str) -> Json | None:
         """A Pod; None where there is none."""
@@ -116,6 +142,27 @@ def _path_of(pod: Json) -> str:
     meta = pod["metadata"]
     namespace, name = quote(meta["namespace"], safe=""), quote(meta["name"], safe="")
     return f"/api/v1/namespaces/{namespace}/pods/{name}"
+
+
+def _pods_path(namespace: str | None) -> str:
+    where = "" if namespace is None else f"/namespaces/{quote(namespace, safe='')}"
+    return f"/api/v1{where}/pods?includeObject=Object"
+
+
+def _read_change(line: bytes, columns: list[Json]) -> tuple[str, list[PrintedPod]]:
+    """What a line of a watch tells: ADDED, MODIFIED or DELETED Pods; nothing of a BOOKMARK.
+
+    :raises ParseError: it is something else.
+    """
+    try:
+        event = json.loads(line)
+        kind, table = event["type"], event["object"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParseError(f"the API server's watch of Pods is none: {error!r}") from error
+    if kind in ("ERROR", "BOOKMARK"):
+        return kind, []
+    # It names the columns in its first answer alone.
+    return kind, read_table({**table, "columnDefinitions": columns})
 
 
 def read_table(table: Json) -> list[PrintedPod]:

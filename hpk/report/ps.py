@@ -105,6 +105,16 @@ async def read_rows(
     :raises TransientError: the control plane or Slurm does not answer.
     """
     pods = await asyncio.to_thread(lambda: Cluster(paths).pods(namespace))
+    return await rows_of(pods, paths, backend, namespace)
+
+
+async def rows_of(
+    pods: Sequence[PrintedPod], paths: HpkPaths, backend: CliBackend, namespace: str | None
+) -> tuple[PsRow, ...]:
+    """The rows of these Pods, with what journals and Slurm say now.
+
+    :raises TransientError: Slurm does not answer.
+    """
     attempts = await asyncio.to_thread(_attempts, paths)
     listed = {PodUid(item.pod["metadata"]["uid"]) for item in pods}
     ids = {
