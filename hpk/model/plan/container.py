@@ -74,6 +74,9 @@ class ContainerPlan:
     :param rights: what ``securityContext`` and the Pod's leave its programs.
     :param selinux: it asks for an SELinux context of its own (``seLinuxOptions``).
     :param probes: none for an init container that is no sidecar.
+    :param stdin: its input stays open for who attaches to it.
+    :param stdin_once: the first of them ends it.
+    :param tty: it has a terminal.
     """
 
     name: str
@@ -96,3 +99,6 @@ class ContainerPlan:
     probes: ContainerProbes = NO_PROBES
     lifecycle: Lifecycle = NO_LIFECYCLE
     selinux: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False

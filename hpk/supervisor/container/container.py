@@ -7,15 +7,17 @@ hpk.supervisor.container.start's.
 from __future__ import annotations
 
 import time
-from typing import Optional
+from typing import Callable, Optional, Union
 
 from hpk.model.bundle import Bundle
+from hpk.model.frames import AttachOpen, ExecOpen
 from hpk.model.handlers import ProbeKind, ProbePlan
 from hpk.model.plan import ContainerPlan, RestartPolicy
 from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState
 from hpk.supervisor.base import termination
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop, Step
+from hpk.supervisor.base.streams import Session, StreamTable
 from hpk.supervisor.container import restart
 from hpk.supervisor.container.crilog import LogWriter
 from hpk.supervisor.container.start import LOST, ContainerStart
@@ -218,6 +220,15 @@ class Container:
         """The thread of the log has done something."""
         if self._start is not None:
             self._start.log_written()
+
+    def open_session(
+        self,
+        frame: Union[ExecOpen, AttachOpen],
+        table: StreamTable,
+        on_end: Callable[[], None],
+    ) -> Optional[Session]:
+        """See hpk.supervisor.container.start.ContainerStart.open_session."""
+        return None if self._start is None else self._start.open_session(frame, table, on_end)
 
     # Stopping.
 

@@ -1,12 +1,14 @@
-"""A container's two output pipes, read by the supervisor's loop into its log.
+"""What a container's program writes, read by the supervisor's loop into its log.
 
-Where the log's disk is slow the pipes are left unread for a while, so that the container waits in
-write(2); not for long: then output is read on, and what finds no room is counted as lost.
+That are two pipes, or the terminal it has. Where the log's disk is slow they are left unread for a
+while, so that the container waits in write(2); not for long: then output is read on, and what finds
+no room is counted as lost.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -14,6 +16,7 @@ from typing import Callable, Optional
 
 from hpk.supervisor.base.loop import Watcher
 from hpk.supervisor.container.crilog import LogWriter
+from hpk.supervisor.container.fan_out import FanOut
 from hpk.supervisor.container.line_former import LineFormer
 
 _READ_BYTES = 64 * 1024
@@ -27,7 +30,7 @@ class Output:
     """Standard output and error of one start of a container.
 
     :param on_errors: given every piece of standard error too, None where nobody cares.
-    :param on_end: called when both pipes have ended.
+    :param on_end: called when all of it has ended.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Output:
         self._writer = writer
         self._on_errors = on_errors
         self._on_end = on_end
+        self.fan_out = FanOut()
+        """Who else reads it."""
         self._pipes: dict[int, LineFormer] = {}
         self._paused: set[int] = set()
         self._paused_since_mono_s: Optional[float] = None
@@ -58,13 +63,20 @@ class Output:
         ends = []
         for stream in ("stdout", "stderr"):
             read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(read_fd, False)
             with contextlib.suppress(OSError):
                 fcntl.fcntl(write_fd, _F_SETPIPE_SZ, _PIPE_BYTES)
-            self._pipes[read_fd] = LineFormer(stream)
-            self._watch(read_fd)
+            self._read(read_fd, stream)
             ends.append(write_fd)
         return ends[0], ends[1]
+
+    def adopt(self, master: int) -> None:
+        """The program has a terminal: this is its other side."""
+        self._read(master, "stdout")
+
+    def _read(self, fd: int, stream: str) -> None:
+        os.set_blocking(fd, False)
+        self._pipes[fd] = LineFormer(stream)
+        self._watch(fd)
 
     def drain(self) -> None:
         """The container has ended: read what is left, however full the log's queue is."""
@@ -100,8 +112,13 @@ class Output:
             data = os.read(fd, _READ_BYTES)
         except BlockingIOError:
             return
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            data = b""  # a terminal that nobody has open any more
         former = self._pipes[fd]
         if data:
+            self.fan_out.feed(former.stream, data)
             if former.stream == "stderr" and self._on_errors is not None:
                 self._on_errors(data)
             self._writer.append(former.feed(data, time.time_ns()))
@@ -111,7 +128,12 @@ class Output:
             self._on_end()
 
     def _must_wait(self) -> bool:
-        if self._is_draining or not self._writer.is_full:
+        if self._is_draining:
+            return False
+        return self.fan_out.must_wait() or self._is_log_full()
+
+    def _is_log_full(self) -> bool:
+        if not self._writer.is_full:
             self._paused_since_mono_s = None
             return False
         now = time.monotonic()
@@ -121,5 +143,9 @@ class Output:
     def _end(self, fd: int) -> None:
         self._watcher.unwatch(fd)
         self._paused.discard(fd)
-        self._writer.append(self._pipes.pop(fd).finish(time.time_ns()))
+        former = self._pipes.pop(fd)
+        self._writer.append(former.finish(time.time_ns()))
         os.close(fd)
+        self.fan_out.end_of(former.stream)
+        if not self._pipes:
+            self.fan_out.end()

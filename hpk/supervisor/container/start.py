@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol, Union
 
-from hpk.durable import read_file
 from hpk.model.bundle import Bundle
 from hpk.model.errors import ParseError, PermanentError
+from hpk.model.frames import AttachOpen, ExecOpen
 from hpk.model.handlers import ProbeKind, ProbePlan
 from hpk.model.plan import ContainerPlan
 from hpk.model.record import ContainerState
 from hpk.supervisor.base import termination
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop, Step
+from hpk.supervisor.base.streams import Session, StreamTable
 from hpk.supervisor.container import start_orders
 from hpk.supervisor.container.crilog import LogWriter
 from hpk.supervisor.container.draining import Draining
@@ -31,18 +32,18 @@ from hpk.supervisor.container.end_state import (
     leaves_something,
     left_behind,
 )
-from hpk.supervisor.container.output import Output
+from hpk.supervisor.container.holding import Holding
+from hpk.supervisor.container.program_io import ProgramIo
+from hpk.supervisor.container.sessions import Sessions
 from hpk.supervisor.container.start_orders import PodContext, RankFailures
 from hpk.supervisor.container.stopping import Stopping
 from hpk.supervisor.inside import environment
-from hpk.supervisor.inside.localdir import clear_away
 from hpk.supervisor.inside.selinux import check_selinux
 from hpk.supervisor.inside.sub_path import CONFIG_ERROR, VolumeError
 from hpk.supervisor.probes.hooks import Hook
 from hpk.supervisor.probes.prober import Prober
 from hpk.supervisor.process import pod_messages
 from hpk.supervisor.process.placing import PLACES_STATUS
-from hpk.supervisor.ranks import rank_files
 
 _VOLUMES_AGAIN_S = 5.0
 _LEFT_BEHIND_S = 10.0
@@ -84,12 +85,11 @@ class ContainerStart:
         self._loop = loop
         self._owner = owner
         self._bundle: Optional[Bundle] = None
-        self._hold_id = 0
-        self._is_open = False
-        self._is_closed = True
+        self._holding = Holding(plan, pod, loop, self._on_event)
         self._run_id = 0
         self._program: Optional[pod_messages.Run] = None
-        self._output: Optional[Output] = None
+        self._io: Optional[ProgramIo] = None
+        self._sessions = Sessions(loop)
         self._failures = RankFailures(plan.mpi) if plan.mpi else None
         self._oom_before = 0
         self._again_mono_s: Optional[float] = None
@@ -109,13 +109,13 @@ class ContainerStart:
             on_changed=loop.changed,
             on_failed=owner.has_failed,
         )
-        self._directory = pod.dirs.new_directory()
 
     @property
     def wake_mono_s(self) -> Optional[float]:
         """When `tick` wants to be called."""
         times = [self._again_mono_s, self.prober.wake_mono_s]
-        for part in (self._output, self._draining, self._stopping, self._post_start):
+        output = self._io.output if self._io else None
+        for part in (output, self._draining, self._stopping, self._post_start):
             times.append(part.wake_mono_s if part else None)
         return min((item for item in times if item is not None), default=None)
 
@@ -143,11 +143,11 @@ class ContainerStart:
         except VolumeError as error:
             self._waits(error)
             return
-        if self.plan.mpi is None and not self._hold_id:
+        if self.plan.mpi is None and not self._holding.id:
             if self._bundle is None and self._pod.volumes.waits_for_bundle(self.plan):
                 return
             try:
-                self._open_runtime()
+                self._holding.open()
             except VolumeError as error:
                 self._waits(error)
                 return
@@ -160,25 +160,10 @@ class ContainerStart:
         self._owner.waits(error.reason, str(error))
         self._again_mono_s = time.monotonic() + _VOLUMES_AGAIN_S
 
-    def _open_runtime(self) -> None:
-        # Where a volume is not there yet nothing has been opened: it is tried again.
-        hold_id = self._loop.new_id(self._on_event)
-        message = start_orders.open_message(self._pod, self.plan, self._directory, hold_id)
-        self._hold_id, self._is_closed = hold_id, False
-        errors = os.open(self._runtime_errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            self._loop.command(message, (errors,))
-        finally:
-            os.close(errors)
-
-    @property
-    def _runtime_errors(self) -> str:
-        return os.path.join(self._directory, "runtime.err")
-
     def _try_run(self) -> None:
         if self.step is not Step.PREPARING or self._bundle is None or self._run_id:
             return
-        if self.plan.mpi is None and not self._is_open:
+        if self.plan.mpi is None and not self._holding.is_open:
             return
         try:
             late = environment.late_part(self.plan, self._bundle)
@@ -189,29 +174,27 @@ class ContainerStart:
             self._owner.waits(late.reason, late.error)
             return
         self._oom_before = self._pod.oom.read()
+        self._run(self._bundle)
+
+    def _run(self, bundle: Bundle) -> None:
         on_errors = self._failures.feed if self._failures else None
-        self._output = Output(self._loop, self.writer, on_errors, self._look_at_drain)
+        self._io = ProgramIo(self.plan, self._loop, self.writer, on_errors, self._look_at_drain)
         self._run_id = self._loop.new_id(self._on_event)
         self._stopping = Stopping(
             self.plan, self._pod, self._loop, self.number, self._run_id, self._exec_message
         )
-        fds = [self._stdin(self._bundle), *self._output.open()]
+        fds = self._io.open(bundle)
         try:
-            self._loop.command(self._run_message(self._bundle), tuple(fds))
+            self._loop.command(self._run_message(bundle), fds)
         finally:
             for fd in fds:
                 os.close(fd)
-
-    def _stdin(self, bundle: Bundle) -> int:
-        if self.plan.mpi is not None:
-            return rank_files.bundle_stdin(bundle)
-        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _run_message(self, bundle: Bundle) -> pod_messages.Run:
         pod, plan = self._pod, self.plan
         if plan.mpi is not None:
             return start_orders.mpi_message(pod, plan, plan.mpi, self._run_id, self.number)
-        self._program = start_orders.run_message(pod, plan, bundle, self._run_id, self._hold_id)
+        self._program = start_orders.run_message(pod, plan, bundle, self._run_id, self._holding.id)
         return self._program
 
     def _exec_message(self, command: tuple[str, ...], run_id: int) -> pod_messages.Run:
@@ -225,7 +208,7 @@ class ContainerStart:
 
     def _on_event(self, event: Any) -> None:
         if isinstance(event, pod_messages.Opened):
-            self._is_open = True
+            self._holding.is_open = True
             self._try_run()
         elif isinstance(event, pod_messages.Started):
             self._on_started()
@@ -239,6 +222,8 @@ class ContainerStart:
     def _on_started(self) -> None:
         self._started_at_s = time.time()
         self.step = Step.RUNNING
+        if self._io is not None:
+            self._io.started()
         log("container started", container=self.plan.name, restart=self.number)
         handler = self.plan.lifecycle.post_start
         if handler is not None and not self._is_stopping:
@@ -277,10 +262,10 @@ class ContainerStart:
         self._drain()
 
     def _on_closed(self, status: int) -> None:
-        self._is_closed = True
+        self._holding.closed()
         if self.step is Step.PREPARING and self._status is None:
             code, _ = termination.exit_code_of(status)
-            errors = read_file(self._runtime_errors, 8192).decode(errors="replace").strip()
+            errors = self._holding.errors()
             if code == PLACES_STATUS and not self._is_stopping:
                 self._open_later(errors)
                 return
@@ -291,15 +276,13 @@ class ContainerStart:
 
     def _open_later(self, why: str) -> None:
         """A volume has changed since it was looked at: look again, in a directory of its own."""
-        self.clear_up()
-        self._directory, self._hold_id = self._pod.dirs.new_directory(), 0
+        self._holding.renew()
         self._owner.waits(CONFIG_ERROR, why)
         self._again_mono_s = time.monotonic() + _VOLUMES_AGAIN_S
 
     def clear_up(self) -> None:
         """Remove what it left on this node's disk; that may take its time."""
-        directory = self._directory
-        self._loop.in_thread(lambda: clear_away(directory), lambda _: None)
+        self._holding.clear_up()
 
     def _fail(self, why: str) -> None:
         if self.step in (Step.DRAINING, Step.DONE):
@@ -320,20 +303,21 @@ class ContainerStart:
             self._post_start = None
         if self._stopping is not None:
             self._stopping.end()
-        self._close_runtime()
-        self._draining = Draining(self._output, self.writer, self._finish)
+        self._holding.close()
+        if self._io is not None:
+            self._io.end()
+        output = self._io.output if self._io else None
+        self._draining = Draining(output, self.writer, self._finish)
         self._draining.begin()
-
-    def _close_runtime(self) -> None:
-        """Kill what is left in it. It may still be going down when the log is complete."""
-        if self._hold_id and not self._is_closed:
-            self._loop.command(pod_messages.Close(self._hold_id))
 
     def _look_at_drain(self) -> None:
         if self._draining is not None:
             self._draining.look()
 
     def _finish(self) -> None:
+        self._sessions.end()
+        if self._io is not None:
+            self._io.close()
         had_oom = self._pod.oom.read() > self._oom_before
         if not leaves_something(self.plan):
             self._conclude(LeftBehind(), had_oom=had_oom)
@@ -350,7 +334,7 @@ class ContainerStart:
         ending = Ending(
             plan=self.plan,
             number=self.number,
-            directory=self._directory,
+            directory=self._holding.directory,
             status=self._status,
             first_failure=self._failures.exit_code if self._failures else 0,
             start_error=self._start_error or (left.start_error if self._status else ""),
@@ -363,8 +347,8 @@ class ContainerStart:
 
     def tick(self) -> None:
         """The time asked for by `wake_mono_s` has come."""
-        if self._output is not None:
-            self._output.tick()
+        if self._io is not None:
+            self._io.output.tick()
         self.prober.tick()
         if self._post_start is not None:
             self._post_start.tick()
@@ -379,6 +363,28 @@ class ContainerStart:
     def log_written(self) -> None:
         """The thread of the log has done something."""
         self._look_at_drain()
+
+    # What others do in it.
+
+    def open_session(
+        self,
+        frame: Union[ExecOpen, AttachOpen],
+        table: StreamTable,
+        on_end: Callable[[], None],
+    ) -> Optional[Session]:
+        """Run somebody's program beside the container's, or attach him to that; None while it does
+        not run.
+
+        :param on_end: called once, when the last word is said.
+        """
+        if self.step is not Step.RUNNING or self._io is None:
+            return None
+        if isinstance(frame, ExecOpen):
+            return self._sessions.exec(frame, table, self._session_message, on_end)
+        return self._sessions.attach(frame, table, self._io, on_end)
+
+    def _session_message(self, frame: ExecOpen, run_id: int) -> pod_messages.Run:
+        return start_orders.exec_message(self._exec_message(frame.command, run_id), frame)
 
     # Stopping.
 
@@ -417,12 +423,13 @@ class ContainerStart:
         """End it before podinit was told to start the program."""
         self.step = Step.DONE
         self._again_mono_s = None
-        self._close_runtime()
+        self._holding.close()
         self.writer.close()
 
     def lost(self) -> None:
         """podinit is gone, and all its processes."""
-        self._is_closed = True
+        self._holding.closed()
+        self._sessions.end(lost=LOST)
         if self.step is Step.RUNNING:
             self._on_exited(signal.SIGKILL)
         elif self.step is Step.PREPARING:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping
 
 from hpk.model.bundle import Bundle
+from hpk.model.frames import ExecOpen, TerminalSize
 from hpk.model.frozen import dataclass, replace
 from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, MpiPlan
@@ -19,6 +20,10 @@ from hpk.supervisor.inside.memory import OomCounter
 from hpk.supervisor.inside.pod_volumes import PodVolumes
 from hpk.supervisor.process.opening import Wanted, open_command
 from hpk.supervisor.process.pod_messages import Bind, Open, Run
+
+TERM = "xterm"
+"""What container runtimes call a terminal that they know nothing of."""
+DEFAULT_SIZE = TerminalSize(80, 24)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ def run_message(
 ) -> Run:
     """Start the Pod's program in the container."""
     env = environment.container_environment(plan, bundle, pod.hostname)
+    if plan.tty:
+        env.setdefault("TERM", TERM)
     return Run(
         id=run_id,
         container=open_id,
@@ -87,12 +94,22 @@ def run_message(
         rights=plan.rights,
         emulates_root=plan.uid == 0,
         shares_processes=pod.shares_processes,
+        terminal=DEFAULT_SIZE if plan.tty else None,
     )
 
 
 def with_command(message: Run, command: tuple[str, ...], run_id: int) -> Run:
     """The same for another program of the same container: a probe's, a hook's."""
-    return replace(message, id=run_id, argv=command, links=())
+    return replace(message, id=run_id, argv=command, links=(), terminal=None)
+
+
+def exec_message(message: Run, frame: ExecOpen) -> Run:
+    """The same for a program that somebody runs there (`kubectl exec`): on a terminal if he asks
+    for one."""
+    if not frame.tty:
+        return message
+    env = {**dict(message.env), "TERM": TERM}
+    return replace(message, env=tuple(env.items()), terminal=frame.size or DEFAULT_SIZE)
 
 
 def mpi_message(

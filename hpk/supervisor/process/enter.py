@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import NoReturn, Optional, Protocol
 
 from hpk.supervisor.base import linux
@@ -41,10 +42,11 @@ class Enter(Protocol):
         :raises OSError: as above.
         """
 
-    def become(self, run: Run) -> NoReturn:
-        """In that child, which leads a session and has the program's descriptors: go there, take
-        on the program's rights, and execute it.
+    def become(self, run: Run, arrive: Callable[[], None]) -> NoReturn:
+        """In that child, which leads a session: go there, take on the program's rights, and execute
+        it.
 
+        :param arrive: called there, with all rights still; gives it the program's descriptors.
         :raises StartError: it cannot be executed.
         :raises OSError: the kernel refuses.
         """
@@ -74,8 +76,9 @@ class OnHost:
         """See Enter.settle."""
         raise OSError("nothing was begun")
 
-    def become(self, run: Run) -> NoReturn:
+    def become(self, run: Run, arrive: Callable[[], None]) -> NoReturn:
         """See Enter.become."""
+        arrive()
         execution.set_oom_score_adj(execution.MOST_KILLABLE)
         linux.die_with_parent(self._parent)
         execution.reset_signals()
@@ -143,7 +146,7 @@ class Namespaces:
         execution.set_oom_score_adj(execution.MOST_KILLABLE)
         namespaces.join_namespaces(self._pause_pid)
 
-    def become(self, run: Run) -> NoReturn:
+    def become(self, run: Run, arrive: Callable[[], None]) -> NoReturn:
         """See Enter.become."""
         if not self._is_there:
             execution.set_oom_score_adj(execution.MOST_KILLABLE)
@@ -153,6 +156,7 @@ class Namespaces:
             linux.setns(self._opened["user"], linux.CLONE_NEWUSER)
             if "mnt" in self._opened:
                 linux.setns(self._opened["mnt"], linux.CLONE_NEWNS)
+        arrive()
         os.umask(0o022)
         execution.make_links((link.target, link.source) for link in run.links)
         execution.change_directory(run.working_dir)

@@ -11,6 +11,7 @@ from typing import Any, Optional, TypeVar
 
 from hpk.model import codec
 from hpk.model.errors import ParseError
+from hpk.model.frames import TerminalSize
 from hpk.model.frozen import dataclass
 from hpk.model.rights import DEFAULT_RIGHTS, Rights
 from hpk.runtimes.base import Holder
@@ -47,7 +48,8 @@ class Open:
 
 @dataclass(frozen=True)
 class Run:
-    """Start a program. Descriptors: standard input, output and error.
+    """Start a program. Descriptors: standard input, output and error; or, with a terminal, a socket
+    that is sent the terminal's master (hpk.supervisor.process.terminal).
 
     :param container: id of an opened container to start it in; None: on the host.
     :param links: symbolic links to make in the container first, target → source.
@@ -55,6 +57,7 @@ class Run:
     :param emulates_root: see hpk.supervisor.process.seccomp.emulation.
     :param shares_processes: in podinit's PID namespace; else the first program in a container is
         process 1 of one that the others join.
+    :param terminal: of this size, which it controls and has as all three.
     """
 
     id: int
@@ -66,6 +69,7 @@ class Run:
     rights: Rights = DEFAULT_RIGHTS
     emulates_root: bool = False
     shares_processes: bool = False
+    terminal: Optional[TerminalSize] = None
 
 
 @dataclass(frozen=True)
