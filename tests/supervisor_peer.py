@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -31,7 +32,14 @@ from hpk.model.plan import (
 from hpk.model.record import PodPhase, SupervisorRecord
 from hpk.model.resources import ContainerResources
 from hpk.model.settings import Endpoint
+from hpk.model.stream_frames import (
+    StreamFrame,
+    is_stream_frame,
+    parse_stream_frame,
+    stream_frame_bytes,
+)
 from tests.certificates import make_certificates
+from tests.peer_streams import PeerStreams
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -52,9 +60,10 @@ class Peer:
         self.records: list[SupervisorRecord] = []
         self.log_data: dict[int, list[LogBytes]] = {}
         self.log_errors: dict[int, str] = {}
+        self.streams = PeerStreams(self)
         self._condition = threading.Condition()
         self._connection: ssl.SSLSocket | None = None
-        self._send_lock = threading.Lock()
+        self._ssl_lock = threading.Lock()
         self.address = address
         self._listener = socket.create_server((address, 0))
         self._closed = False
@@ -113,13 +122,31 @@ class Peer:
             contextlib.suppress(OSError, EOFError),
             plain,
             self._context.wrap_socket(plain, server_side=True) as connection,
-            connection.makefile("rb") as reader,
         ):
-            while len(head := reader.read(4)) == 4:
-                payload = reader.read(int.from_bytes(head, "big"))
-                is_log = is_log_frame(payload)
-                frame = parse_log_frame(payload) if is_log else codec.parse_frame(payload)
-                self._take(connection, frame)
+            while True:
+                size = int.from_bytes(self._read(connection, 4), "big")
+                payload = self._read(connection, size)
+                if is_log_frame(payload):
+                    self._take(connection, parse_log_frame(payload))
+                elif is_stream_frame(payload):
+                    with self._condition:
+                        self.streams.take(parse_stream_frame(payload))
+                        self._condition.notify_all()
+                else:
+                    self._take(connection, codec.parse_frame(payload))
+
+    def _read(self, connection: ssl.SSLSocket, count: int) -> bytes:
+        """OpenSSL's connections are one thread's at a time."""
+        data = b""
+        while len(data) < count:
+            if not connection.pending():
+                select.select([connection], [], [])
+            with self._ssl_lock:
+                chunk = connection.recv(count - len(data))
+            if not chunk:
+                raise EOFError
+            data += chunk
+        return data
 
     def _take(self, connection: ssl.SSLSocket, frame: Any) -> None:
         with self._condition:
@@ -127,7 +154,8 @@ class Peer:
                 self.hellos.append(frame)
                 if self.reject is not None or frame.token != TOKEN:
                     reject = self.reject or frames.Reject("wrong token", False)
-                    connection.sendall(codec.frame_bytes(reject))
+                    with self._ssl_lock:
+                        connection.sendall(codec.frame_bytes(reject))
                     raise EOFError
                 self._connection = connection
                 self._send(frames.Welcome(protocol=1))
@@ -137,6 +165,10 @@ class Peer:
                     self._send(frames.StatusAck(frame.record.seq))
             elif isinstance(frame, frames.BundleRequest) and self.give_bundle:
                 self._send(frames.BundleReply(frame.id, self.bundle))
+            elif isinstance(frame, frames.StreamOpened):
+                self.streams.opened(frame)
+            elif isinstance(frame, frames.StreamClosed):
+                self.streams.closed(frame)
             elif isinstance(frame, frames.LogData):
                 self.log_errors[frame.id] = frame.error
             elif isinstance(frame, LogBytes):
@@ -144,13 +176,19 @@ class Peer:
             self._condition.notify_all()
 
     def _send(self, frame: Any) -> None:
-        with self._send_lock:
+        self._send_bytes(codec.frame_bytes(frame))
+
+    def _send_bytes(self, data: bytes) -> None:
+        with self._ssl_lock:
             if self._connection is not None:
                 with contextlib.suppress(OSError):
-                    self._connection.sendall(codec.frame_bytes(frame))
+                    self._connection.sendall(data)
 
     def send(self, frame: Any) -> None:
         self._send(frame)
+
+    def send_stream(self, frame: StreamFrame) -> None:
+        self._send_bytes(stream_frame_bytes(frame))
 
     def wait(self, condition: Callable[[], bool], timeout_s: float = 60) -> None:
         with self._condition:

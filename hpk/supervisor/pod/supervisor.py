@@ -109,7 +109,9 @@ class Supervisor:
         )
         self.network: PodNetwork = HostNetwork(self._host_ip)
         self._report = Report(identity, store, self._host, self._host_ip, self.network)
-        self._streams = PodStreams(self, self._channel.streams, self._plan.pod)
+        self._streams = PodStreams(
+            self, self._channel.streams, self._plan.pod, lambda: self._containers or ()
+        )
 
     # The loop.
 
