@@ -17,7 +17,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Callable
 
-MAX_QUEUED_BYTES = 1024 * 1024
+MAX_QUEUED_BYTES = 4 * 1024 * 1024
+_WAITED_BYTES = 1024 * 1024
+"""From here on who is waited for is."""
 _STALLED_S = 10.0
 """Who has read nothing for so long does not read."""
 
@@ -127,14 +129,14 @@ class Reader:
 
     def must_wait(self) -> bool:
         """Whether the container is to wait for him."""
-        return self._is_waited_for and self._queued_bytes >= MAX_QUEUED_BYTES // 2
+        return self._is_waited_for and self._queued_bytes >= _WAITED_BYTES
 
     def is_too_slow(self) -> bool:
         """Whether he is to be cut off."""
         progress, now = sum(tap.written_bytes for tap in self._taps.values()), time.monotonic()
         if progress != self._progress or not self._queued_bytes:
             self._progress, self._progress_mono_s = progress, now
-        if self._queued_bytes <= MAX_QUEUED_BYTES // 2:
+        if self._queued_bytes < _WAITED_BYTES:
             return False
         if self._is_waited_for:
             return now - self._progress_mono_s > _STALLED_S
