@@ -92,11 +92,11 @@ def test_a_container_with_a_terminal(bench: Bench, uid: int) -> None:
     process = bench.start(layout)
     bench.peer.wait_running()
     stream = bench.peer.streams.attach(stdin=True, size=SIZE)
-    stream.write(b"stty size; echo $TERM; trap 'stty size' WINCH; id -u; echo re''ady >&2\n")
+    stream.write(b"stty size; echo $TERM; trap 'stty size; is=1' WINCH; id -u; echo re''ady >&2\n")
     stream.wait_said(b"ready\r\n")
     assert f"31 91\r\nxterm\r\n{uid}\r\n".encode() in stream.said[STDOUT]
+    stream.write(b'until [ "$is" ]; do sleep 0.05; done\n')
     stream.resize(7, 5)
-    stream.write(b"\n")
     stream.wait_said(b"5 7\r\n")
     stream.close()
     again = bench.peer.streams.attach(stdin=True)

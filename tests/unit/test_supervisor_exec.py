@@ -73,8 +73,8 @@ def test_a_terminal_has_a_size_and_sessions_on_it_their_own_output(streams: Peer
     stream.write(b"stty size; echo $TERM; trap 'stty size; exit 3' WINCH; echo re''ady >&2\n")
     stream.wait_said(b"ready\r\n")
     assert b"31 91\r\nxterm\r\n" in stream.said[STDOUT]
+    stream.write(b"while :; do sleep 0.05; done\n")
     stream.resize(7, 5)
-    stream.write(b"\n")
     stream.wait_said(b"5 7\r\n")
     assert stream.run()[1:] == (b"", 3)
 
