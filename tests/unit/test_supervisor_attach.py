@@ -11,8 +11,9 @@ from hpk.model import frames
 from hpk.model.frames import StreamError
 from hpk.model.plan import RestartPolicy
 from hpk.model.stream_frames import STDERR, STDOUT
-from tests.supervisor_bench import Bench, userns_works
+from tests.supervisor_bench import Bench, userns_works, wait_until
 from tests.supervisor_peer import container, env, log_texts
+from tests.unit.test_supervisor_probes import executing
 
 pytestmark = pytest.mark.skipif(
     not (userns_works() and os.access("/dev/fuse", os.R_OK | os.W_OK)),
@@ -88,27 +89,26 @@ def test_a_container_without_stdin_reads_nothing(bench: Bench) -> None:
 
 @pytest.mark.parametrize("uid", [0, 12])
 def test_a_container_with_a_terminal(bench: Bench, uid: int) -> None:
-    layout = bench.attempt("sh", stdin=True, tty=True, uid=uid, env=env(PS1="> "))
+    script = "trap 'stty size' WINCH; echo $TERM; id -u >&2; while :; do read -r x && eval $x; done"
+    layout = bench.attempt("sh", "-c", script, stdin=True, tty=True, uid=uid, env=env(PS1="> "))
     process = bench.start(layout)
     bench.peer.wait_running()
     stream = bench.peer.streams.attach(stdin=True, size=SIZE)
-    stream.write(b"stty size; echo $TERM; trap 'stty size; is=1' WINCH; id -u; echo re''ady >&2\n")
-    stream.wait_said(b"ready\r\n")
-    assert f"31 91\r\nxterm\r\n{uid}\r\n".encode() in stream.said[STDOUT]
-    stream.write(b'until [ "$is" ]; do sleep 0.05; done\n')
+    stream.wait_said(b"31 91\r\n")
     stream.resize(7, 5)
     stream.wait_said(b"5 7\r\n")
     stream.close()
     again = bench.peer.streams.attach(stdin=True)
-    again.write(b"sleep 1000\n")
-    again.wait_said(b"sleep 1000\r\n")
-    again.write(b"\x03\n")
-    again.write(b"exit 9\n")
+    again.write(b"echo re''ady; sleep 4327\n")
+    again.wait_said(b"ready\r\n")
+    wait_until(lambda: bool(executing("sleep 4327")))
+    again.write(b"\x03")
+    again.wait_said(b"^C")
     assert again.run()[1:] == (b"", None)
-    assert process.wait(60) == 9
+    assert process.wait(60) == 130
     bench.peer.wait_finished()
     log = Path(layout.root, LOG).read_bytes()
-    assert b"31 91\r\n" in log_texts(log)
+    assert f"xterm\r\n{uid}\r\n".encode() in log_texts(log)
     assert log_texts(log, "stderr") == b""
 
 

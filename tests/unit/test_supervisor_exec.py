@@ -12,7 +12,6 @@ import pytest
 
 from hpk.model import frames
 from hpk.model.frames import StreamError
-from hpk.model.stream_frames import STDOUT
 from tests.peer_streams import PeerStreams
 from tests.supervisor_bench import Bench, userns_works, wait_until
 from tests.supervisor_peer import container, env
@@ -68,15 +67,29 @@ def test_64_mib_go_in_and_come_back(streams: PeerStreams) -> None:
     assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
 
 
-def test_a_terminal_has_a_size_and_sessions_on_it_their_own_output(streams: PeerStreams) -> None:
-    stream = streams.exec("sh", stdin=True, tty=True, size=SIZE)
-    stream.write(b"stty size; echo $TERM; trap 'stty size; exit 3' WINCH; echo re''ady >&2\n")
-    stream.wait_said(b"ready\r\n")
-    assert b"31 91\r\nxterm\r\n" in stream.said[STDOUT]
-    stream.write(b"while :; do sleep 0.05; done\n")
+def test_a_terminal_has_a_size_and_all_output_of_its_program(streams: PeerStreams) -> None:
+    script = "trap 'stty size; exit 3' WINCH; stty size; echo $TERM; echo ready >&2; "
+    loop = "while :; do sleep 0.05; done"
+    stream = streams.exec("sh", "-c", script + loop, stdin=True, tty=True, size=SIZE)
+    stream.wait_said(b"31 91\r\nxterm\r\nready\r\n")
     stream.resize(7, 5)
-    stream.wait_said(b"5 7\r\n")
-    assert stream.run()[1:] == (b"", 3)
+    assert stream.run() == (b"31 91\r\nxterm\r\nready\r\n5 7\r\n", b"", 3)
+
+
+def test_a_shell_on_a_terminal_controls_its_jobs(streams: PeerStreams) -> None:
+    stream = streams.exec("sh", stdin=True, tty=True)
+    stream.write(b"sleep 4326\n")
+    wait_until(lambda: bool(executing("sleep 4326")))
+    (sleeping,) = executing("sleep 4326")
+    stream.write(b"\x1a")
+    stream.wait_said(b"Stopped")
+    assert state(sleeping) == "T"
+    stream.write(b"fg\n")
+    wait_until(lambda: state(sleeping) == "S")
+    stream.write(b"\x03")
+    wait_until(lambda: not executing("sleep 4326"))
+    stream.write(b"exit 5\n")
+    assert stream.run()[2] == 5
 
 
 def test_what_a_terminals_program_leaves_behind_does_not_hold_its_client(
@@ -167,9 +180,16 @@ def test_when_podinit_is_killed_its_programs_are_lost(bench: Bench) -> None:
 def kill_podinit(pid: int) -> None:
     """The parent of what entered a container, of which this is a child."""
     for _ in range(2):
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        pid = int(stat.rpartition(")")[2].split()[1])
+        pid = int(stat_of(pid)[1])
     os.kill(pid, signal.SIGKILL)
+
+
+def state(pid: int) -> str:
+    return stat_of(pid)[0]
+
+
+def stat_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def test_a_hundred_at_once(streams: PeerStreams) -> None:
