@@ -144,6 +144,8 @@ def _kube_apiserver(site: Site) -> tuple[str, ...]:
         "--enable-admission-plugins=NodeRestriction",
         # Of a user namespace, and of nothing else: that is all there is to be privileged in.
         "--allow-privileged=true",
+        # ?stream=Stdout or Stderr of a log, which our kubelet has in any case.
+        "--feature-gates=PodLogsQuerySplitStreams=true",
         f"--etcd-servers=https://127.0.0.1:{site.ports.etcd}",
         f"--etcd-cafile={pki.authority('etcd')}",
         f"--etcd-certfile={pki.certificate('kube-apiserver-etcd-client')}",

@@ -10,7 +10,12 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
-from hpk.images.errors import ERR_IMAGE_PULL, ImageError
+from hpk.images.errors import (
+    ERR_IMAGE_NEVER_PULL,
+    ERR_IMAGE_PULL,
+    INVALID_IMAGE_NAME,
+    ImageError,
+)
 from hpk.model.errors import HpkError
 from hpk.model.plan import ImagePlan
 from kubelet.api.apiserver import Json
@@ -23,6 +28,13 @@ _RETRY_MOST_S = 300.0
 _AT_ONCE_S = 0.5
 _FAILURE_SHOWN_S = 5.0
 """How long a failed pull reads as such, before it reads as waiting for the next one."""
+
+_FAILURES = {
+    ERR_IMAGE_PULL: ("Failed", 'Failed to pull image "{image}": {}'),
+    ERR_IMAGE_NEVER_PULL: (ERR_IMAGE_NEVER_PULL, "{}"),
+    INVALID_IMAGE_NAME: ("InspectFailed", "{}"),
+}
+"""Reason and message of the Event, by the reason that the container waits for."""
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
@@ -57,7 +69,6 @@ class PodImages:
         self._failures = 0
         self._failed_at_s = 0.0
         self._again_at_s = 0.0
-        self._told_pulling = False
         self.waiting = Waiting()
 
     @property
@@ -78,9 +89,6 @@ class PodImages:
             self._task = self._spawn(self._fetch(pod))
             # A cached image takes no time worth a round of its own.
             await asyncio.wait([self._task], timeout=_AT_ONCE_S)
-            if self._task is not None:
-                self._told_pulling = True
-                self._events.normal(pod, "Pulling", f"Pulling image {_names(pod)}")
         if self._task is None and time.monotonic() >= self._failed_at_s + _FAILURE_SHOWN_S:
             self._back_off(pod)
         return self._images if wanted <= self._images.keys() else None
@@ -95,40 +103,54 @@ class PodImages:
         self._ready()
 
     async def _fetch(self, pod: Json) -> None:
+        container: Json = {}
         try:
             for container in spec_containers(pod):
                 if container["name"] not in self._images:
                     self._images[container["name"]] = await self._fetch_one(pod, container)
             self.waiting = Waiting()
         except ImageError as error:
-            self._failed(pod, error)
+            self._failed(pod, container, error)
         except (HpkError, OSError) as error:
-            self._failed(pod, ImageError(ERR_IMAGE_PULL, str(error)))
+            self._failed(pod, container, ImageError(ERR_IMAGE_PULL, str(error)))
         finally:
             self._task = None
             self._ready()
 
-    async def _fetch_one(self, pod: Json, container: Mapping[str, Any]) -> ImagePlan:
-        reference = container["image"]
-        image = await self._provider.ensure(
-            reference,
-            pull_policy=container.get("imagePullPolicy", "IfNotPresent"),
-            tell=lambda text: self._tell(f'image "{reference}": {text}'),
-        )
-        # Of what is here already the status tells; an Event for it was one of four of each Pod.
-        if self._told_pulling:
-            self._events.normal(
-                pod, "Pulled", f'Container image "{reference}" is ready as {image.image_id}'
+    async def _fetch_one(self, pod: Json, container: Json) -> ImagePlan:
+        reference, name = container["image"], container["name"]
+        began_s = time.monotonic()
+        is_pulling = False
+
+        def tell(text: str) -> None:
+            nonlocal is_pulling
+            if not is_pulling:
+                is_pulling = True
+                message = f'Pulling image "{reference}"'
+                self._events.normal(pod, "Pulling", message, container=name)
+            self._tell(f'image "{reference}": {text}')
+
+        pull_policy = container.get("imagePullPolicy", "IfNotPresent")
+        image = await self._provider.ensure(reference, pull_policy=pull_policy, tell=tell)
+        message = f'Container image "{reference}" already present on machine'
+        if is_pulling:
+            took = f"{time.monotonic() - began_s:.3f}s"
+            message = (
+                f'Successfully pulled image "{reference}" in {took} ({took} including waiting)'
             )
+        self._events.normal(pod, "Pulled", message, container=name, is_minor=not is_pulling)
         return image
 
-    def _failed(self, pod: Json, error: ImageError) -> None:
+    def _failed(self, pod: Json, container: Json, error: ImageError) -> None:
         pause_s = doubled_s(self._failures, first_s=_RETRY_FIRST_S, most_s=_RETRY_MOST_S)
         self._failures += 1
         self._failure, self._failed_at_s = error, time.monotonic()
         self._again_at_s = self._failed_at_s + pause_s
-        self._events.warning(pod, "Failed", str(error))
-        self._events.warning(pod, "Failed", f"Error: {error.reason}")
+        reason, message = _FAILURES.get(error.reason, ("Failed", "{}"))
+        message = message.format(error, image=container["image"])
+        self._events.warning(pod, reason, message, container=container["name"])
+        message = f"Error: {error.reason}"
+        self._events.warning(pod, "Failed", message, container=container["name"])
         self.waiting = Waiting(reason=error.reason, message=str(error))
 
     def _back_off(self, pod: Json) -> None:

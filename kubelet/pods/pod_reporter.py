@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from hpk.journal import Attempt
 from hpk.model.plan import ContainerPlan, PodPlan
@@ -13,6 +14,7 @@ from kubelet.evidence.outcome import Outcome
 from kubelet.pods.actions import PodView
 from kubelet.pods.container_events import ContainerEvents
 from kubelet.pods.pod_state import PodState
+from kubelet.pods.queue_news import QueueNews
 from kubelet.status.container_statuses import Held, Waiting
 from kubelet.status.events import EventRecorder
 from kubelet.status.pod_status import StatusInput, compute_status, queue_waiting, rejected_status
@@ -28,7 +30,7 @@ class PodReporter:
         self._statuses = statuses
         self._events = events
         self._state = state
-        self._queue_reason = ""
+        self._queue = QueueNews()
         self._submitted = ""
         self._waiting_told = Waiting()
         self._containers = ContainerEvents(events)
@@ -42,15 +44,16 @@ class PodReporter:
         if outcome is not None and outcome.reason and not expected:
             self._events.warning(pod, outcome.reason, outcome.message)
         waiting = queue_waiting(view.seen.job)
-        is_new = waiting.reason != self._queue_reason and not _shows(pod, waiting)
-        told = waiting.message if is_new else ""
+        job = view.seen.job
+        is_new = self._queue.is_new_reason(pod, job, waiting)
+        is_moved = self._queue.is_new_start(job, time.time())
+        told = waiting.message if is_new or is_moved else ""
         if self._submitted:
             # One Event with Slurm's first word, if that has come.
             told, self._submitted = "; ".join(filter(None, (self._submitted, told))), ""
             self._events.normal(pod, "SlurmJobSubmitted", told)
         elif told:
-            self._events.normal(pod, "SlurmJobPending", told)
-        self._queue_reason = waiting.reason
+            self._events.normal(pod, "SlurmJobPending", told, is_minor=not is_new)
         if view.seen.record is not None:
             self._containers.report(pod, view.seen.record)
         await self._write(pod, view.attempt, view.seen, outcome, waiting)
@@ -115,14 +118,6 @@ class PodReporter:
         )
         if not await self._statuses.update(pod, status):
             log.info("pod has gone from the API server uid=%s", pod["metadata"]["uid"])
-
-
-def _shows(pod: Json, waiting: Waiting) -> bool:
-    """Whether the Pod says so already: a kubelet before this one told why it waits."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or []:
-        if (status["state"].get("waiting") or {}).get("reason") == waiting.reason:
-            return True
-    return False
 
 
 def _containers(plan: PodPlan | None) -> tuple[ContainerPlan, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,28 @@ Json = dict[str, Any]
 def ps(cluster: Cluster) -> dict[str, Json]:
     text = cluster.run(["hpk", "ps", "-n", cluster.namespace, "-o", "json"]).stdout
     return {row["pod"]: row for row in json.loads(text)}
+
+
+def test_what_changes_is_shown_as_it_changes(cluster: Cluster) -> None:
+    watch = cluster.start(["hpk", "ps", "-n", cluster.namespace, "-w", "-o", "json"])
+    assert watch.stdout is not None
+    alarm = threading.Timer(240, watch.kill)
+    alarm.start()
+    try:
+        cluster.create(pod("watched", "true"))
+        statuses = []
+        for line in watch.stdout:
+            row = json.loads(line)
+            assert row["pod"] == "watched"
+            statuses.append(row["status"])
+            if row["status"] == "Completed":
+                break
+        assert statuses[-1] == "Completed"
+    finally:
+        alarm.cancel()
+        watch.kill()
+        watch.wait(60)
+        watch.stdout.close()
 
 
 def why(cluster: Cluster, name: str) -> Json:

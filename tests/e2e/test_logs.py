@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tests.e2e.cluster import Cluster, pod
+from tests.e2e.cluster import BUSYBOX, Cluster, eventually, pod
 
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ")
 
@@ -19,6 +19,7 @@ LONG_LINE = "head -c 100000 /dev/zero | tr '\\0' x; echo; echo after"
 NUMBERS = "seq 1 100000"
 ROTATED = "seq 1 300000"
 """With its timestamps more than the 10 MiB after which a log is rotated, upstream's default."""
+LONG = "echo first; sleep 2; seq 1 1000000"
 SLOW = "echo early; sleep 3; echo late"
 
 
@@ -116,6 +117,16 @@ class Follower:
         finally:
             alarm.cancel()
 
+    def rest(self) -> str:
+        """All lines to the end of the log. Waits five minutes at most."""
+        assert self._process.stdout is not None
+        alarm = threading.Timer(300, self._process.kill)
+        alarm.start()
+        try:
+            return self._process.stdout.read()
+        finally:
+            alarm.cancel()
+
     def end(self) -> int:
         """Its exit code, after its last line."""
         return self._process.wait(60)
@@ -148,3 +159,56 @@ def test_lines_arrive_while_the_container_runs_and_the_follower_ends_with_it(
     finally:
         follower.close()
         second.close()
+
+
+def test_containers_of_all_kinds_and_runs_have_their_logs(cluster: Cluster) -> None:
+    """Of init containers, of a sidecar, of the run before the last."""
+    several = pod("several", "sh", "-c", "echo main")
+    several["spec"]["initContainers"] = [
+        {"name": "first", "image": BUSYBOX, "command": ["echo", "init"]},
+        {
+            "name": "sidecar",
+            "image": BUSYBOX,
+            "command": ["sh", "-c", "echo side; exec sleep 3600"],
+            "restartPolicy": "Always",
+        },
+    ]
+    again = pod("again", "sh", "-c", "date +%N; exit 1", restart_policy="Always")
+    cluster.create(several, again)
+    cluster.wait_phase("several", "Succeeded")
+    assert cluster.logs("several", "-c", "first") == "init\n"
+    assert sorted(cluster.logs("several", "--all-containers", "--prefix").splitlines()) == [
+        "[pod/several/first] init",
+        "[pod/several/main] main",
+        "[pod/several/sidecar] side",
+    ]
+
+    def restarts() -> int:
+        (status,) = cluster.get("pod", "again")["status"]["containerStatuses"]
+        return int(status["restartCount"]) if "waiting" in status["state"] else 0
+
+    eventually(lambda: restarts() >= 2, what="two restarts")
+    # Between two runs, the last that ended is the current and the previous one.
+    assert cluster.logs("again", "--previous") == cluster.logs("again")
+    none = cluster.kubectl("logs", "several", "--previous", check=False)
+    assert 'previous terminated container "main" in pod "several" not found' in none.stderr
+
+
+def test_a_follower_misses_and_repeats_nothing_while_the_log_is_rotated(cluster: Cluster) -> None:
+    """47 MB of lines with their times, in five files of 10 MiB."""
+    cluster.create(pod("rotating", "sh", "-c", LONG))
+    cluster.wait_phase("rotating", "Running")
+    follower = Follower(cluster, "rotating")
+    try:
+        assert follower.next_line() == "first\n"
+        numbers = [int(line) for line in follower.rest().splitlines()]
+        assert numbers == list(range(1, 1_000_001))
+        assert follower.end() == 0
+    finally:
+        follower.close()
+
+
+def test_output_and_errors_can_be_had_apart(written: Cluster) -> None:
+    path = f"/api/v1/namespaces/{written.namespace}/pods/both/log?stream="
+    assert written.kubectl("get", "--raw", path + "Stdout").stdout == "out 1\nout 2\nout 3\n"
+    assert written.kubectl("get", "--raw", path + "Stderr").stdout == "err 1\nerr 2\nerr 3\n"

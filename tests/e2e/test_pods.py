@@ -234,7 +234,7 @@ def test_a_pods_life_reads_as_on_any_cluster(shared: Cluster, ended: dict[str, J
 
     def reasons() -> bool:
         seen = {event["reason"] for event in shared.events("command-args")}
-        return {"Scheduled", "SlurmJobSubmitted", "Started"} <= seen
+        return {"Scheduled", "Pulled", "SlurmJobSubmitted", "Created", "Started"} <= seen
 
     eventually(reasons, what="the events of a Pod's life")
     (job,) = shared.job_ids("command-args")

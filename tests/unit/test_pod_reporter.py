@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -19,7 +20,9 @@ from kubelet.evidence.observations import Observation
 from kubelet.pods.actions import PodView
 from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.pod_state import PodState
+from kubelet.pods.queue_news import QueueNews
 from kubelet.status.events import EventRecorder
+from kubelet.status.pod_status import queue_waiting
 from kubelet.status.status_manager import StatusManager
 from tests.pod_api import PodApi, serve_pods
 
@@ -114,3 +117,21 @@ async def test_a_submission_and_slurms_first_word_are_one_event(
         ),
         ("SlurmJobPending", "Slurm job 7 is queued: Resources"),
     }
+
+
+def test_another_expected_start_is_news_where_it_is_much_later_or_earlier() -> None:
+    def expected(start_s: float | None) -> JobObservation | None:
+        job = queued("Resources").seen.job
+        return None if job is None else dataclasses.replace(job, start_time_s=start_s)
+
+    pod: dict[str, Any] = {"metadata": {}}
+    news = QueueNews()
+    assert news.is_new_reason(pod, expected(None), queue_waiting(expected(None)))
+    assert not news.is_new_start(expected(None), 0)
+    assert news.is_new_start(expected(10_000), 0), "it was not known before"
+    assert not news.is_new_start(expected(12_000), 0), "a fifth of the wait later"
+    assert news.is_new_start(expected(13_000), 0)
+    assert not news.is_new_start(expected(12_500), 12_500), "less than ten minutes"
+    assert news.is_new_start(expected(9_000), 0)
+    assert not news.is_new_start(None, 0)
+    assert not news.is_new_reason(pod, expected(9_000), queue_waiting(expected(9_000)))
