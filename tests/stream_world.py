@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpk.model import codec, frames
+from hpk.model.bundle import Bundle
 from hpk.model.errors import ParseError
 from hpk.model.frames import DialOpen, Hello, Reject
 from hpk.model.ids import Nonce, PodUid, SlurmJobId
@@ -52,7 +53,7 @@ class Handler:
         (self.connected if is_connected else self.gone).set()
 
     async def build_bundle(self, uid: PodUid, nonce: Nonce, *, protocol: int) -> Any:
-        raise AssertionError(uid)
+        return Bundle((), ()), None
 
 
 class PodEnd:

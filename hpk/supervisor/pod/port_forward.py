@@ -18,7 +18,7 @@ _DIAL_S = 30.0
 """For a port whose listener accepts nobody; where there is no listener the answer comes at once."""
 _MAX_DIALS = 16
 """At once, each in a thread; others wait for their turn."""
-_LOCALHOSTS = (("IPv4", "tcp4", "127.0.0.1"), ("IPv6", "tcp6", "::1"))
+_LOCALHOSTS = (("IPv4:", "tcp4", "127.0.0.1"), ("IPv6", "tcp6", "::1"))
 
 
 class PortForward:
@@ -75,7 +75,7 @@ def dial_localhost(network: PodNetwork, port: int, pod: PodRef) -> Union[socket.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except (OSError, OverflowError) as error:
             place = f"[{host}]" if ":" in host else host
-            failures.append(f"{family}: dial {kind} {place}:{port}: {_reason(error)}")
+            failures.append(f"{family} dial {kind} {place}:{port}: {_reason(error)}")
         else:
             return connection
     where = f"failed to connect to localhost:{port} inside namespace {_quoted(pod.uid)}"
