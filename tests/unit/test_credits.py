@@ -31,13 +31,9 @@ def test_what_is_not_read_is_not_allowed_again() -> None:
 
 def test_credit_comes_in_steps() -> None:
     receipt = Receipt(WideWindows())
-    receipt.take(StreamData(1, 1, 0, bytes(MAX_DATA_BYTES)))
-    receipt.read(MAX_DATA_BYTES)
-    assert not receipt.is_credit_due
-    receipt.take(StreamData(1, 1, MAX_DATA_BYTES, bytes(MAX_DATA_BYTES)))
-    receipt.read(MAX_DATA_BYTES)
-    assert receipt.is_credit_due
-    assert receipt.grant() == 2 * MAX_DATA_BYTES + FIRST_CREDIT_BYTES
+    assert carry(receipt, 0, MAX_DATA_BYTES) == 0
+    read = 2 * MAX_DATA_BYTES
+    assert carry(receipt, MAX_DATA_BYTES, MAX_DATA_BYTES) == read + FIRST_CREDIT_BYTES
 
 
 def test_few_channels_at_a_time_are_wide() -> None:

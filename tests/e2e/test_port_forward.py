@@ -1,0 +1,154 @@
+"""`kubectl port-forward`: to what listens in a pod, on the compute node where it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.cluster import Cluster, Json, eventually, pod
+
+PORT = 18080
+BIG_BYTES = 100 * 1024 * 1024
+SERVE = f"""
+mkdir /tmp/www && cd /tmp/www && echo hello > index.html
+head -c {BIG_BYTES} /dev/urandom > big && sha256sum big
+exec httpd -f -p 127.0.0.1:{PORT} -h /tmp/www
+"""
+HALF_CLOSE = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+    connection.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    connection.shutdown(socket.SHUT_WR)
+    answer = b""
+    while data := connection.recv(65536):
+        answer += data
+print(answer.decode().splitlines()[-1])
+"""
+MANY = """
+import sys, threading, urllib.request
+answers = []
+def get():
+    with urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/") as answer:
+        answers.append(answer.read())
+threads = [threading.Thread(target=get) for _ in range(50)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(answers), set(answers))
+"""
+HASH = """
+import hashlib, sys, urllib.request
+digest = hashlib.sha256()
+with urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/big") as answer:
+    while data := answer.read(1 << 20):
+        digest.update(data)
+print(digest.hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def served(shared: Cluster) -> Cluster:
+    """A namespace with a pod whose web server has begun, and a Service of it."""
+    web = pod("web", "sh", "-c", SERVE)
+    web["metadata"]["labels"] = {"app": "web"}
+    service: Json = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": PORT}]},
+    }
+    shared.create(web, service)
+    shared.wait_phase("web", "Running")
+    eventually(lambda: "big" in shared.logs("web"), what="the server's file")
+    return shared
+
+
+class Forward:
+    """A kubectl that forwards, and the port of the login node where it does."""
+
+    def __init__(self, cluster: Cluster, *what: str) -> None:
+        self._cluster = cluster
+        argv = ["kubectl", "--namespace", cluster.namespace, "port-forward", *what]
+        self.process = cluster.start(argv)
+        assert self.process.stdout is not None
+        self.stdout = self.process.stdout
+        line = self.stdout.readline()
+        found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+) ->", line)
+        assert found, line + self.stdout.read()
+        self.port = found[1]
+
+    def ask(self, script: str) -> str:
+        """What a program on the login node says that uses it."""
+        return self._cluster.run(["python3", "-c", script, self.port]).stdout.strip()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.stdout.close()
+
+
+@pytest.fixture
+def forward(served: Cluster) -> Iterator[Forward]:
+    """To the pod's server."""
+    made = Forward(served, "pod/web", f":{PORT}")
+    yield made
+    made.close()
+
+
+def test_many_connections_at_once(forward: Forward) -> None:
+    assert forward.ask(MANY) == "50 {b'hello\\n'}"
+
+
+def test_who_has_said_all_still_gets_his_answer(forward: Forward) -> None:
+    assert forward.ask(HALF_CLOSE) == "hello"
+
+
+def test_100_mb_arrive_as_they_were(served: Cluster, forward: Forward) -> None:
+    assert forward.ask(HASH) == served.logs("web").split()[0]
+
+
+def test_by_the_name_of_a_service(served: Cluster) -> None:
+    made = Forward(served, "service/web", ":80")
+    try:
+        assert made.ask(HALF_CLOSE) == "hello"
+    finally:
+        made.close()
+
+
+def test_where_nobody_listens_kubectl_says_what_it_says_everywhere(served: Cluster) -> None:
+    made = Forward(served, "pod/web", ":1")
+    try:
+        refused = 'with __import__("socket").create_connection(("127.0.0.1", %s)) as c: c.recv(1)'
+        argv = ["python3", "-c", refused % made.port]
+        served.run(argv, check=False)
+        said = ""
+        while "refused" not in said:
+            line = made.stdout.readline()
+            assert line, said
+            said += line
+        assert "an error occurred forwarding" in said
+        assert "failed to connect to localhost:1 inside namespace" in said
+    finally:
+        made.close()
+
+
+def test_a_pod_that_does_not_run_has_no_ports(served: Cluster) -> None:
+    served.create(pod("over", "true"))
+    served.wait_phase("over", "Succeeded")
+    argv = ["kubectl", "--namespace", served.namespace, "port-forward", "pod/over", ":80"]
+    done = served.run(argv, check=False)
+    assert done.returncode != 0
+    assert "pod is not running" in done.stderr
+
+
+def test_it_ends_with_its_pod(served: Cluster) -> None:
+    served.create(pod("short", "sh", "-c", f"httpd -p 127.0.0.1:{PORT + 1}; sleep 600"))
+    served.wait_phase("short", "Running")
+    made = Forward(served, "pod/short", f":{PORT + 1}")
+    try:
+        served.kubectl("delete", "pod", "short", "--wait=true")
+        served.run(["python3", "-c", HALF_CLOSE, made.port], check=False)
+        assert made.process.wait(120) != 0
+    finally:
+        made.close()
