@@ -168,6 +168,9 @@ def calm(world: World) -> list[str]:
             asyncio.run(control.start_node(world.machine, host))
             world.home.attach(host)
     asyncio.run(daemons.wait_for_nodes(world.machine, world.machine.lab.compute))
+    for host in world.compute:
+        # A controller that came back from older state may have drained it ("Duplicate jobid").
+        world.admin(["scontrol", "update", f"nodename={host}", "state=resume"])
     bring_up(world)
     namespace = ["kubectl", "-n", _NAMESPACE]
     limit = f"--timeout={_CALM_TIMEOUT_S}s"
