@@ -116,6 +116,7 @@ class WebSocket:
 
     async def _answer_close(self, event: CloseConnection) -> None:
         if not self._is_over:
+            self._is_over = True  # nothing is sent after that, while it waits to be sent itself
             self._wire.write(self._connection.send(event.response()))
             await self._wire.drain()
         raise ClientGoneError(f"the client has said goodbye ({event.code})")
