@@ -105,6 +105,8 @@ def _status(
             {"type": "Hostname", "address": name},
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": settings.port}},
+        # The API server hands a client's WebSocket on instead of translating it into SPDY.
+        "declaredFeatures": ["ExtendWebSocketsToKubelet"],
         "nodeInfo": {
             "architecture": _ARCHITECTURE,
             "bootID": "",
