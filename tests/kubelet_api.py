@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import pytest_asyncio
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -181,7 +182,7 @@ def make_settings(directory: Path, certificate: Path, clients: Authority) -> Kub
 
 
 @pytest_asyncio.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
+async def running(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Running]:
     clients, serving = Authority(tmp_path, "clients"), Authority(tmp_path, "serving")
     certificate = serving.issue("kubelet", usage=ExtendedKeyUsageOID.SERVER_AUTH)
     settings = make_settings(tmp_path, certificate, clients)
@@ -197,6 +198,9 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     finally:
         await server.stop()
         await streams.stop()
+    # A task that failed is told by asyncio's log alone.
+    errors = [r.getMessage() for r in caplog.get_records("call") if r.name == "asyncio"]
+    assert not errors, errors
 
 
 async def get(running: Running, path: str, user: str = "api-server") -> tuple[int, str]:

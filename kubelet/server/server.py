@@ -75,8 +75,6 @@ async def _guarded(upgrade: Upgrade, serving: Coroutine[None, None, None]) -> No
     finally:
         if not upgrade.transport.is_closing():
             upgrade.transport.abort()
-        # A refused connection still has to read its client's agreement to the end of TLS.
-        upgrade.transport.resume_reading()
 
 
 def _refuse_every_address(address: str) -> None:

@@ -63,6 +63,8 @@ async def serve_upgrade(upgrade: Upgrade, kubelet: Kubelet) -> None:
     except RequestRefusedError as refused:
         status = f"{refused.status.value} {refused.status.phrase}"
         answer(upgrade.transport, status, str(refused), refused.headers)
+        # It still has to read its client's agreement to the end of TLS.
+        upgrade.transport.resume_reading()
     except ClientGoneError as error:
         log.info("a stream ended early: %s", error, extra={"path": request.path})
 

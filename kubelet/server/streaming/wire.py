@@ -83,7 +83,9 @@ class TlsWire:
 
     def close(self) -> None:
         """Send what is still to be sent, then end the connection."""
-        self._writer.close()
+        # A second close of a TLS connection breaks what asyncio keeps of it.
+        if not self._writer.is_closing():
+            self._writer.close()
 
 
 class IdleWatch:
