@@ -67,8 +67,11 @@ _CONTAINER: Mapping[str, Check] = {
             "seLinuxOptions": anything,
         }
     ),
+    "stdin": only(True, False),
+    "stdinOnce": only(True, False),
     "terminationMessagePath": anything,
     "terminationMessagePolicy": only("File", "FallbackToLogsOnError"),
+    "tty": only(True, False),
     "volumeMounts": objects(
         {
             "name": anything,

@@ -32,6 +32,7 @@ from hpk.planning.base.names import plan_names
 from hpk.planning.containers.lifecycle import plan_lifecycle
 from hpk.planning.containers.probes import plan_probes, refuse_exec
 from hpk.planning.containers.security import check_groups, plan_security
+from hpk.planning.containers.terminal import plan_terminal, refuse_terminal
 from hpk.planning.environment.downward import DownwardContext, JobResources
 from hpk.planning.environment.environment import declare, plan_argv, plan_environment
 from hpk.planning.job.annotations import Annotation, read_annotations
@@ -97,6 +98,7 @@ def plan_admitted_pod(
     for item, planned in zip(regular_containers(pod), containers, strict=True):
         if planned.mpi is not None:
             refuse_exec(item)
+            refuse_terminal(item)
     return PodPlan(
         pod=ref,
         partition=partition.name,
@@ -215,6 +217,7 @@ def _plan_container(container: PodContainer, parts: _Parts, mpi: MpiPlan | None)
     image = parts.images[container.name]
     security = plan_security(parts.downward.pod, container, image)
     declared = declare(container, parts.downward)
+    terminal = plan_terminal(container)
     return ContainerPlan(
         name=container.name,
         image=image,
@@ -237,4 +240,7 @@ def _plan_container(container: PodContainer, parts: _Parts, mpi: MpiPlan | None)
         rights=security.rights,
         probes=plan_probes(container),
         lifecycle=plan_lifecycle(container),
+        stdin=terminal.stdin,
+        stdin_once=terminal.stdin_once,
+        tty=terminal.tty,
     )

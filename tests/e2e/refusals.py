@@ -185,11 +185,13 @@ def _bad_sizes(found: Refusals) -> None:
 
 
 def _unsupported_of_pod(found: Refusals) -> None:
-    more = {"name": "more", "image": BUSYBOX, "command": ["true"], "tty": True}
-    found.spec("init-tty", "initContainers[0].tty", {"initContainers": [more]})
-    two = pod("second-tty", "true")
+    ports = [{"containerPort": 80, "hostIP": "127.0.0.1"}]
+    more = {"name": "more", "image": BUSYBOX, "command": ["true"], "ports": ports}
+    found.spec("init-host-ip", "initContainers[0].ports[0].hostIP", {"initContainers": [more]})
+    two = pod("second-host-ip", "true")
     two["spec"]["containers"].append(more)
-    found._add("second-tty", two, "UnsupportedField", "spec.containers[1].tty", ())
+    path = "spec.containers[1].ports[0].hostIP"
+    found._add("second-host-ip", two, "UnsupportedField", path, ())
     term: Json = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}
     for path, value in {
         "hostPID": True,
@@ -212,8 +214,6 @@ def _unsupported_of_pod(found: Refusals) -> None:
 
 
 def _unsupported_of_container(found: Refusals) -> None:
-    for name in ("stdin", "tty"):
-        found.container(f"container-{name}", name, {name: True})
     profile = {"seccompProfile": {"type": "Localhost", "localhostProfile": "canary"}}
     found.container(
         "container-seccomp", "securityContext.seccompProfile.type", {"securityContext": profile}

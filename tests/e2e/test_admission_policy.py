@@ -64,13 +64,16 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
             found.client.apply(path, manifest)
         for name, mode in (("on", ""), ("warned", "warn"), ("off", "off")):
             found.make_namespace(name, mode)
-        bad = _pod({"containers": [{"name": "main", "image": "x", "tty": True}]})
+        bad = _pod({"containers": [{"name": "main", "image": "x", **_REFUSED}]})
         eventually(lambda: found.pods("on", bad)[0] != 201, what="the policy is in force")
         eventually(lambda: found.pods("off", bad)[0] == 201, what="and off where it should be")
         yield found
     finally:
         loop.run_until_complete(server.__aexit__(None, None, None))
         loop.close()
+
+
+_REFUSED: Json = {"ports": [{"containerPort": 80, "hostIP": "127.0.0.1"}]}
 
 
 def _pod(spec: Json, annotations: dict[str, str] | None = None) -> Json:
@@ -319,9 +322,11 @@ def test_pod_templates(api: Api, kind: str) -> None:
     group, resource, prefix = KINDS[kind]
     path = f"{group}/namespaces/on/{resource}"
     assert api.post(path, _workload(kind, {}))[0] == 201
-    status, answer = api.post(path, _workload(kind, {"tty": True}))
+    status, answer = api.post(path, _workload(kind, _REFUSED))
     assert status == 422, answer
-    assert _told(answer) == [f"{prefix}spec.containers[0].tty: is not supported yet: remove it"]
+    assert _told(answer) == [
+        f"{prefix}spec.containers[0].ports[0].hostIP: is not supported yet: remove it"
+    ]
     misspelt = {"slurm-job.hpk.io/flgas": "-n1"}
     status, answer = api.post(path, _workload(kind, {}, misspelt))
     assert status == 422, answer
@@ -333,14 +338,14 @@ def test_pod_templates(api: Api, kind: str) -> None:
 def test_what_is_there_already_can_be_scaled_and_labelled(api: Api) -> None:
     """It came before the policy, or with it off."""
     path = "/apis/apps/v1/namespaces/off/deployments"
-    status, _ = api.post(path, _workload("Deployment", {"tty": True}), dry_run=False)
+    status, _ = api.post(path, _workload("Deployment", _REFUSED), dry_run=False)
     assert status == 201
     meta: Json = {"labels": {admission_policy.LABEL: "deny"}}
     patch = "application/merge-patch+json"
     own = "/api/v1/namespaces/off"
     assert api.client.patch(own, {"metadata": meta}, content_type=patch)[0] == 200
     try:
-        bad = _workload("Deployment", {"stdin": True})
+        bad = _workload("Deployment", _REFUSED)
         eventually(lambda: api.post(path, bad)[0] == 422, what="the policy is in force there")
         scaled = {"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 0}}
         assert api.client.patch(f"{path}/w", scaled, content_type=patch)[0] == 200
@@ -354,8 +359,7 @@ def test_what_is_there_already_can_be_scaled_and_labelled(api: Api) -> None:
 
 
 def test_many_refusals_are_cut_short(api: Api) -> None:
-    env = [{"name": f"V{n}", "tty": True, "value": "x"} for n in range(3)]
-    containers = [{"name": f"c{n}", "image": "x", "tty": True, "env": env} for n in range(40)]
+    containers = [{"name": f"c{n}", "image": "x", **_REFUSED} for n in range(40)]
     status, answer = api.pods("on", _pod({"containers": containers}))
     assert status == 422
     told = _told(answer)
@@ -367,7 +371,7 @@ def test_a_very_large_pod_is_still_judged(api: Api) -> None:
     env = [{"name": f"V{n}", "value": "x"} for n in range(200)]
     containers: list[Json] = [{"name": f"c{n}", "image": "x", "env": env} for n in range(20)]
     assert api.pods("on", _pod({"containers": containers}))[0] == 201
-    containers[-1]["tty"] = True
+    containers[-1] |= _REFUSED
     status, answer = api.pods("on", _pod({"containers": containers}))
     assert status == 422
     assert "spec.containers[19].tty" in answer["message"]

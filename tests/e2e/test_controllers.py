@@ -63,11 +63,12 @@ def test_a_deployment_that_cannot_run_waits_with_its_reason_and_makes_no_others(
     cluster.run(["kubectl", "label", "namespace", cluster.namespace, f"{LABEL}=off"])
     made = template("sh", "-c", "sleep 600")
     made["spec"] |= {"restartPolicy": "Always", "terminationGracePeriodSeconds": 1}
-    made["spec"]["containers"][0]["tty"] = True
+    ports = [{"containerPort": 80, "hostIP": "127.0.0.1"}]
+    made["spec"]["containers"][0]["ports"] = ports
     selector = {"matchLabels": {"app": "it"}}
     spec: Json = {"replicas": 1, "selector": selector, "template": made}
     cluster.create(
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "tty"}, "spec": spec}
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "held"}, "spec": spec}
     )
 
     def refused() -> Json | None:
@@ -83,16 +84,16 @@ def test_a_deployment_that_cannot_run_waits_with_its_reason_and_makes_no_others(
     assert found["status"]["phase"] == "Pending"
     (status,) = found["status"]["containerStatuses"]
     assert status["state"]["waiting"]["reason"] == "UnsupportedField"
-    assert "spec.containers[0].tty" in status["state"]["waiting"]["message"]
+    assert "spec.containers[0].ports[0].hostIP" in status["state"]["waiting"]["message"]
     name = found["metadata"]["name"]
     eventually(
         lambda: [e for e in cluster.events(name) if e["reason"] == "UnsupportedField"],
         what="the event of a refusal",
     )
     assert list(cluster.pods()) == [name]
-    fix = '{"spec":{"template":{"spec":{"containers":[{"name":"main","tty":null}]}}}}'
-    cluster.kubectl("patch", "deployment", "tty", "-p", fix)
-    cluster.kubectl("rollout", "status", "deployment/tty", "--timeout=100s")
+    fix = '{"spec":{"template":{"spec":{"containers":[{"name":"main","ports":null}]}}}}'
+    cluster.kubectl("patch", "deployment", "held", "-p", fix)
+    cluster.kubectl("rollout", "status", "deployment/held", "--timeout=100s")
 
 
 def test_what_another_controller_says_of_a_pod_is_repaired_or_left_as_it_is_its_own(

@@ -197,7 +197,7 @@ def test_the_command_tells_by_its_exit_code(
     done = CliRunner().invoke(command, ["--offline", "-f", "-"], input=good)
     assert done.exit_code == 0, done.output
     assert f"--output={tmp_path}/home/pods" in done.output.replace('"', "")
-    bad = pod("{containers: [{name: a, image: b, tty: true}]}")
+    bad = pod("{containers: [{name: a, image: b}], hostPID: true}")
     done = CliRunner().invoke(command, ["--offline", "-f", "-"], input=f"{good}---\n{bad}")
     assert done.exit_code == 1
     assert "UnsupportedField" in done.output

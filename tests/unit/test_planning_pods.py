@@ -136,8 +136,8 @@ UNSUPPORTED_CONTAINER: list[tuple[str, Any, str]] = [
         [{"name": "A", "valueFrom": {"fileKeyRef": {"key": "x"}}}],
         "env[0].valueFrom.fileKeyRef",
     ),
-    ("stdin", True, "stdin"),
-    ("tty", True, "tty"),
+    ("stdin", "yes", "stdin"),
+    ("tty", "yes", "tty"),
     ("volumeDevices", [{"name": "d"}], "volumeDevices"),
     ("restartPolicy", "Always", "restartPolicy"),
     ("resources", {"limits": {"hugepages-2Mi": "4Mi"}}, "resources.limits[hugepages-2Mi]"),
@@ -162,6 +162,9 @@ def test_unsupported_fields_of_the_container(name: str, value: object, field: st
     ("name", "value"),
     [
         ("stdin", False),
+        ("stdin", True),
+        ("stdinOnce", True),
+        ("tty", True),
         ("livenessProbe", None),
         ("env", []),
         ("securityContext", {}),
@@ -260,3 +263,20 @@ def test_names_that_would_leave_their_directory_are_refused() -> None:
 
 def test_admission_needs_no_image() -> None:
     admit_pod(with_others({"name": "two"}, init=({"name": "i"},)), SITE)
+
+
+def test_standard_input_and_terminal_are_planned() -> None:
+    (plain,) = plan(a_pod()).containers
+    assert (plain.stdin, plain.stdin_once, plain.tty) == (False, False, False)
+    (asked,) = plan(a_pod(container={"stdin": True, "stdinOnce": True, "tty": True})).containers
+    assert (asked.stdin, asked.stdin_once, asked.tty) == (True, True, True)
+    (once,) = plan(a_pod(container={"stdinOnce": True})).containers
+    assert (once.stdin, once.stdin_once) == (False, False)
+
+
+@pytest.mark.parametrize("name", ["stdin", "tty"])
+def test_ranks_read_nothing_and_have_no_terminal(name: str) -> None:
+    error = refusal(
+        a_pod(annotations={"slurm-job.hpk.io/mpi-flags": "-np 4"}, container={name: True})
+    )
+    assert (error.reason, error.field) == ("UnsupportedField", f"spec.containers[0].{name}")
