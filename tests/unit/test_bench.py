@@ -8,6 +8,7 @@ from tests.bench.document import BENCH, BY_HAND, SCALE, with_part
 from tests.bench.scale.chart import chart
 from tests.bench.scale.report import pictures
 from tests.bench.scale.running import percentile
+from tests.bench.scale.watching import free_mib
 
 
 def test_each_program_writes_its_own_part_of_the_document() -> None:
@@ -37,3 +38,7 @@ def test_a_percentile_is_one_of_the_values() -> None:
     assert [percentile(values, percent) for percent in (50, 99, 100)] == [100, 198, 200]
     assert percentile([3.0], 99) == 3.0
     assert pictures([]) == {}
+
+
+def test_what_is_free_is_what_programs_may_still_have() -> None:
+    assert free_mib("MemTotal: 8388608 kB\nMemFree: 1024 kB\nMemAvailable: 2097152 kB\n") == 2048

@@ -20,6 +20,7 @@ from bootstrap.lab.layout import CPUS_PER_NODE, DEFAULT_NAME
 from tests.bench.document import DOCS, SCALE, write_part
 from tests.bench.scale import held, report, running
 from tests.bench.scale.lab import NAMESPACE, start_anew
+from tests.bench.scale.watching import MemoryLowError, watching
 from tests.e2e.cluster import Cluster
 
 _DATA = DOCS / "scale.json"
@@ -48,20 +49,24 @@ def main(arguments: list[str]) -> int:
     cluster.run(["kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found"], timeout_s=600)
     cluster.run(["kubectl", "create", "namespace", NAMESPACE])
     data = json.loads(_DATA.read_text()) if _DATA.exists() else {"held": {}}
+    empties = ["kubectl", "delete", "namespace", NAMESPACE, "--wait=true"]
     try:
         for name in arguments[1:] or list(sections):
             began = time.monotonic()
-            found = dataclasses.asdict(sections[name]())
+            with watching(cluster, name):
+                found = dataclasses.asdict(sections[name]())
             print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
             if name == "held":
                 data["held"][str(count)] = found
             else:
                 data[name] = found
-            print(json.dumps({name: _rounded(found)}, indent=1))
+            print(json.dumps({name: _rounded(found)}, indent=1), flush=True)
+            _write(data)
+    except MemoryLowError:
+        empties = ["hpk", "down"]  # to delete Pods takes more memory first
+        raise
     finally:
-        words = ["kubectl", "delete", "namespace", NAMESPACE, "--wait=true"]
-        cluster.run(words, timeout_s=600 + count)
-    _write(data)
+        cluster.run(empties, timeout_s=600 + count)
     return 0
 
 
