@@ -77,8 +77,7 @@ def _rule(group: str, resources: str, operations: str) -> dict[str, Any]:
 
 
 def _pods() -> dict[str, Any]:
-    parts, names = spec_variables("variables.pod.spec", 'variables.root + "spec"')
-    refusals = " + ".join(f"variables.{name}" for name in ("annotations", *names))
+    parts, of_spec = spec_variables("variables.pod.spec", 'variables.root + "spec"')
     found = "variables.refusals"
     return {
         "failurePolicy": "Ignore",
@@ -115,7 +114,7 @@ def _pods() -> dict[str, Any]:
                 + ") : []",
             ),
             *(_variable(name, expression) for name, expression in parts.items()),
-            _variable("refusals", refusals),
+            _variable("refusals", f"variables.annotations + {of_spec}"),
         ],
         "validations": [
             {

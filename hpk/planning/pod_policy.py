@@ -38,21 +38,35 @@ class _Kind:
     check: OneObject
     name: str
     sources: list[str] = field(default_factory=list)
+    parents: list[str] = field(default_factory=list)
 
 
-def spec_variables(spec: str, path: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """CEL by the variable's name, each of which needs those before it alone; and the names of those
-    that are lists of refusals.
+def spec_variables(spec: str, path: str) -> tuple[dict[str, str], str]:
+    """CEL by the variable's name, each of which needs those before it alone; and an expression of
+    all that is to be refused.
+
+    Variables are evaluated when they are asked for, which is most of what a Pod costs here: of a
+    kind that a Pod has none of, neither the refusals are asked for nor what only such objects have.
 
     :param spec: a CEL expression of a Pod's spec; path: one of its path.
     """
     root = _Kind(OneObject(SPEC), "o0", [f'[{{"at": dyn({path}), "it": dyn({spec})}}]'])
-    kinds, found, refusals = [root], {}, []
-    for number, kind in enumerate(_by_level(kinds)):
+    found, within = {}, {"": list[str]()}
+    for kind in _by_level([root]):
         found[kind.name] = " + ".join(kind.sources)
-        found[f"r{number}"] = _refusals_of(kind)
-        refusals.append(f"r{number}")
-    return found, tuple(refusals)
+        found[_refusals_name(kind.name)] = _refusals_of(kind)
+        only = kind.parents[0] if len(set(kind.parents)) == 1 else ""
+        within.setdefault(only, []).append(kind.name)
+
+    def refusals(name: str) -> str:
+        parts = [f"variables.{_refusals_name(name)}", *map(refusals, within.get(name, []))]
+        return f"(size(variables.{name}) == 0 ? [] : {' + '.join(parts)})"
+
+    return found, " + ".join(map(refusals, within[""]))
+
+
+def _refusals_name(objects: str) -> str:
+    return f"r{objects[1:]}"
 
 
 def annotation_refusals(metadata: str, path: str) -> str:
@@ -87,6 +101,7 @@ def _by_level(level: list[_Kind]) -> Iterator[_Kind]:
                     count += 1
                     below.append(same)
                 same.sources.append(_source(kind.name, name, check))
+                same.parents.append(kind.name)
         level = below
 
 

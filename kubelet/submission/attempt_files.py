@@ -4,9 +4,12 @@ A Pod that Slurm refuses keeps one attempt: the next submission has the same non
 token. That a refused submission never was one Slurm said itself; where it did not say anything the
 attempt is recovered or revoked, and the next gets a directory of its own.
 
-An intent that is journalled survives a crash of this host, and so do plan and token. That their
-directory does is left to the file system's order: without it no second job would run, but the
-first could not.
+An intent that is journalled survives a crash of this host, and so does the token, for one that lost
+its text would be anybody's. Of the script Slurm keeps a copy. A plan that is lost with the host is
+damaged or gone for the supervisor too, which ends before it takes the claim: the attempt is revoked
+and the Pod submitted again, as after any job that breaks down before it begins. That the directory
+survives is left to the file system's order: without it no second job would run, but the first could
+not.
 """
 
 from __future__ import annotations
@@ -59,8 +62,7 @@ class AttemptFiles:
             token = secrets.token_hex(32)
             write_new(layout.token, token.encode(), sync=True)
             for path, text in self._texts(pod, plan, nonce, layout).items():
-                # Of the script Slurm keeps a copy.
-                write_new(path, text.encode(), sync=path != layout.script)
+                write_new(path, text.encode())
         else:
             layout = self.paths.attempt(pod.uid, nonce)
             token = Path(layout.token).read_text().strip()
