@@ -38,6 +38,7 @@ class ContainerBundle:
 
     :param env: the whole of it, image's and envFrom's included, later entries win; the bundle's
         own ``env`` lies beneath.
+    :param sub_paths: of the mounts that have a ``sub_path_expr``, in their order.
     :param error: why the container cannot be started yet (a ConfigMap is missing), "" if it can;
         ``reason`` is upstream's then (``CreateContainerConfigError``).
     """
@@ -47,6 +48,7 @@ class ContainerBundle:
     argv: tuple[str, ...]
     error: str = ""
     reason: str = ""
+    sub_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

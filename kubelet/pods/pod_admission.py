@@ -26,8 +26,14 @@ from kubelet.submission.gate import NotYourTurnError
 
 log = logging.getLogger(__name__)
 
+_CONFIGURATION = ("CreateContainerConfigError", "CreateContainerError")
+"""Reasons for which a container waits, upstream: no Pod fails for them."""
 _REFUSED_AGAIN_S = 60.0
 _REFUSED_MOST_S = 600.0
+
+
+def _is_always(pod: Json) -> bool:
+    return (pod["spec"].get("restartPolicy") or "Always") == "Always"
 
 
 def without_debuggers(pod: Json) -> Json:
@@ -137,12 +143,14 @@ class PodAdmission:
         """The pod cannot run here as it is written, or as things are.
 
         A pod that is always to run waits until somebody changes something: whoever owns it would
-        make the next one at once, sixty in a minute. Owners of the others count failures.
+        make the next one at once, sixty in a minute. Owners of the others count failures, but for
+        what keeps a container waiting upstream.
 
         :returns: when to look again (seconds, None: when woken).
         """
         log.info("pod refused pod=%s reason=%s", self._ref, reason)
-        if (pod["spec"].get("restartPolicy") or "Always") != "Always":
+        is_held = reason in _CONFIGURATION or _is_always(pod)
+        if not is_held:
             await self._reporter.reject(pod, reason, message)
             return None
         again_s = doubled_s(self._refusals, first_s=_REFUSED_AGAIN_S, most_s=_REFUSED_MOST_S)

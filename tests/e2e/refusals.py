@@ -218,13 +218,6 @@ def _unsupported_of_container(found: Refusals) -> None:
     found.container(
         "container-seccomp", "securityContext.seccompProfile.type", {"securityContext": profile}
     )
-    found.container(
-        "non-root",
-        "securityContext.runAsNonRoot",
-        {"securityContext": {"runAsNonRoot": True}},
-        "CreateContainerConfigError",
-        "container has runAsNonRoot and image will run as root",
-    )
     ask = {"resourceFieldRef": {"resource": "limits.ephemeral-storage"}}
     env = [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": ask}]
     path = "env[1].valueFrom.resourceFieldRef.resource"
@@ -266,13 +259,6 @@ def _unsupported_volumes(found: Refusals) -> None:
     }.items():
         source = {"volumes": [{"name": "v", "hostPath": {"path": path}}]}
         found.spec(f"host-path-{name}", "volumes[0].hostPath.path", source, "HostPathForbidden")
-    mounts = [{"name": "v", "mountPath": "/v", "subPathExpr": "$(LATE)"}]
-    late = {"name": "LATE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['x']"}}}
-    container = {"env": [late], "volumeMounts": mounts}
-    spec = {"volumes": [{"name": "v", "emptyDir": {}}]}
-    made = pod("late-sub-path", "true", spec=spec, container=container)
-    path = "spec.containers[0].volumeMounts[0].subPathExpr"
-    found._add("late-sub-path", made, "UnsupportedField", path, ())
 
 
 REFUSALS = _refusals()

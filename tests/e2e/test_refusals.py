@@ -155,6 +155,21 @@ def test_a_debugger_is_refused_and_its_pod_goes_on(shared: Cluster) -> None:
     shared.kubectl("delete", "pod", "debugged", "--grace-period=1", "--timeout=60s")
 
 
+def test_a_container_that_would_be_root_waits_as_upstream(shared: Cluster) -> None:
+    own = {"securityContext": {"runAsNonRoot": True}}
+    shared.create(pod("non-root", "touch", CANARY, container=own))
+
+    def waiting() -> Any:
+        (status,) = shared.get("pod", "non-root")["status"].get("containerStatuses") or [{}]
+        found = (status.get("state") or {}).get("waiting") or {}
+        return found if found.get("reason") == "CreateContainerConfigError" else None
+
+    message = eventually(waiting, what="the container's reason")["message"]
+    assert "container has runAsNonRoot and image will run as root" in message
+    assert shared.get("pod", "non-root")["status"]["phase"] == "Pending"
+    shared.kubectl("delete", "pod", "non-root", "--grace-period=0", "--force")
+
+
 def test_a_pod_created_after_all_this_runs(shared: Cluster, refused: dict[str, Json]) -> None:
     assert all(has_ended(found) for found in refused.values())
     shared.create(pod("after", "echo", "still here"))

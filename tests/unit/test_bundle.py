@@ -269,6 +269,39 @@ async def test_the_services_of_the_namespace_are_variables_unless_the_pod_wants_
     assert all(v.name.startswith("KUBERNETES") for v in (await server.build(plain)).env)
 
 
+@pytest.mark.parametrize(
+    ("label", "text", "path", "error"),
+    [
+        ("mine", "$(WHERE)/x", "mine/x", ""),
+        (None, "$(WHERE)x", "x", ""),
+        (None, "$(WHERE)/x", "", "error SubPath `/x` must not be an absolute path"),
+        ("..", "$(WHERE)/x", "", "unable to provision SubPath `../x`: must not contain '..'"),
+        ("mine", "$(NO)", "", 'missing value for "NO"'),
+    ],
+)
+async def test_a_sub_path_is_made_of_what_the_variables_say_at_the_start(
+    server: Server, label: str | None, text: str, path: str, error: str
+) -> None:
+    pod = pod_with(
+        {"name": "v", "emptyDir": {}},
+        env=[
+            {"name": "WHERE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['where']"}}}
+        ],
+    )
+    pod["spec"]["containers"][0]["volumeMounts"] = [
+        {"name": "v", "mountPath": "/whole"},
+        {"name": "v", "mountPath": "/part", "subPathExpr": text},
+    ]
+    if label is not None:
+        pod["metadata"]["labels"] = {"where": label}
+    (container,) = (await server.build(pod)).containers
+    assert container.error == error
+    if error:
+        assert container.reason == "CreateContainerConfigError"
+    else:
+        assert container.sub_paths == (path,)
+
+
 _BUNDLES = "/apis/certificates.k8s.io/v1/clustertrustbundles"
 
 

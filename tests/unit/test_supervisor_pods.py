@@ -224,6 +224,25 @@ def test_a_host_path_of_ours_starts_nothing(bench: Bench) -> None:
     assert "HPK's own" in find(read_record(layout), "main").state.message
 
 
+def test_a_sub_path_made_of_variables_is_waited_for(bench: Bench) -> None:
+    mount = VolumeMount("v", "/mnt", False, sub_path_expr="$(WHERE)")
+    plan = shell("main", "unexpanded", late=True, mounts=(mount,))
+    error = ContainerBundle("main", (), (), "missing value", "CreateContainerConfigError")
+    bench.peer.bundle = Bundle((), (), (error,))
+    layout = bench.attempt_of(plan, empty_dirs=(EmptyDirVolume("v", False, None),))
+    process = bench.start(layout)
+    waiting = bench.peer.wait_record(lambda r: bool(find(r, "main").state.message))
+    assert find(waiting, "main").state.reason == "CreateContainerConfigError"
+    directory = bench.directory / f"hpk-{os.getuid()}" / "77" / "empty-dirs" / "0"
+    assert not any(directory.iterdir())
+    part = ContainerBundle("main", (), ("sleep", "1000"), sub_paths=("a/b",))
+    bench.peer.send(frames.BundleReply(0, Bundle((), (), (part,))))
+    bench.peer.wait_running()
+    assert (directory / "a" / "b").is_dir()
+    bench.peer.send(frames.Stop(0))
+    assert process.wait(30) != 0
+
+
 def test_a_missing_sub_path_of_a_config_map_is_waited_for(bench: Bench) -> None:
     bench.peer.bundle = Bundle((volume("c", other="x"),), ())
     layout = bench.attempt_of(

@@ -13,12 +13,15 @@ class VolumeMount:
     """``spec.containers[].volumeMounts[]``.
 
     :param sub_path: within the volume, checked: no "..", not absolute; "" for the whole.
+    :param sub_path_expr: where it is known only when the container starts: what it is made of. The
+        container is late then, and its ContainerBundle says what comes of it.
     """
 
     volume: str
     mount_path: str
     read_only: bool
     sub_path: str = ""
+    sub_path_expr: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from hpk.planning.environment.downward import DownwardContext
 from hpk.planning.environment.env_sources import plan_env_from, plan_value_from
 from hpk.planning.environment.expansion import Lookup, escape, expand, references
 from hpk.planning.environment.services import SERVICE_VARIABLES
+from hpk.planning.environment.sub_paths import is_late_sub_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +40,6 @@ class Declared:
     def lookup(self, name: str) -> str | None:
         """A value that is known now."""
         return self.known.get(name)
-
-    def may_be(self, name: str) -> bool:
-        """Whether a name may get a value where the container runs."""
-        if name in SERVICE_VARIABLES or self.env_from:
-            return name not in self.known
-        return any(v.name == name for v in self.variables) and name not in self.known
 
 
 def declare(container: PodContainer, context: DownwardContext) -> Declared:
@@ -76,6 +71,9 @@ def declare(container: PodContainer, context: DownwardContext) -> Declared:
             known[name] = expand(variable.value, known.get)
     for text in _command_texts(container):
         late = late or _depends(text, variables, known, env_from)
+    for path, mount in get_objects(container.spec, "volumeMounts", container.path):
+        expression = get_text(mount, "subPathExpr", path)
+        late = late or is_late_sub_path(expression, known.get)
     return Declared(
         variables=tuple(variables), env_from=env_from, late=late, known=known, path=container.path
     )

@@ -15,6 +15,7 @@ from hpk.model.errors import ParseError
 from hpk.model.plan import ContainerPlan, EnvKind, EnvSource, EnvVar, PodPlan
 from hpk.planning.environment.environment import image_environment, is_variable_name
 from hpk.planning.environment.expansion import Lookup, expand
+from hpk.planning.environment.sub_paths import expand_sub_path
 
 CONFIG_ERROR = "CreateContainerConfigError"
 _SECRETS = (EnvKind.SECRET, EnvKind.SECRET_KEY)
@@ -59,15 +60,23 @@ def resolve_container(plan: ContainerPlan, values: LateValues) -> ContainerBundl
     """The container's part of the bundle; its error says what is missing."""
     try:
         own = _own_environment(plan, values)
+        lookup = _lookup(own, values)
+        sub_paths = tuple(
+            expand_sub_path(mount.sub_path_expr, lookup)
+            for mount in plan.mounts
+            if mount.sub_path_expr
+        )
     except ParseError as error:
         return ContainerBundle(
             name=plan.name, env=(), argv=(), error=error.message, reason=CONFIG_ERROR
         )
 
     env = image_environment(plan.image.config) + tuple(EnvVar(n, v) for n, v in own.items())
-    lookup = _lookup(own, values)
     return ContainerBundle(
-        name=plan.name, env=env, argv=tuple(expand(word, lookup) for word in plan.argv)
+        name=plan.name,
+        env=env,
+        argv=tuple(expand(word, lookup) for word in plan.argv),
+        sub_paths=sub_paths,
     )
 
 

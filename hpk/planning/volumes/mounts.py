@@ -10,14 +10,14 @@ from hpk.model.plan import ProjectedVolume, VolumeMount
 from hpk.planning.base.containers import PodContainer
 from hpk.planning.base.fields import (
     INVALID,
-    UNSUPPORTED,
     JsonObject,
     get_objects,
     get_relative_path,
     get_text,
 )
 from hpk.planning.environment.environment import Declared
-from hpk.planning.environment.expansion import expand, references
+from hpk.planning.environment.expansion import expand
+from hpk.planning.environment.sub_paths import is_late_sub_path
 from hpk.planning.volumes.base import Volume
 
 
@@ -36,42 +36,32 @@ def plan_mounts(
         name = get_text(mount, "name", path)
         if name not in volumes:
             raise AdmissionError(INVALID, f"{path}.name", f"the Pod has no volume {name!r}")
+        sub_path, expression = _sub_path(mount, path, declared)
         mounts.append(
             VolumeMount(
                 volume=name,
                 mount_path=target,
                 read_only=mount.get("readOnly") is True
                 or isinstance(volumes[name], ProjectedVolume),
-                sub_path=_sub_path(mount, path, declared),
+                sub_path=sub_path,
+                sub_path_expr=expression,
             )
         )
     return tuple(mounts)
 
 
-def _sub_path(mount: JsonObject, path: str, declared: Declared) -> str:
-    if mount.get("subPathExpr"):
-        if mount.get("subPath"):
-            raise AdmissionError(INVALID, f"{path}.subPathExpr", "cannot be combined with subPath")
-        return _expanded(mount, f"{path}.subPathExpr", declared)
-    if not mount.get("subPath"):
-        return ""
-    return _whole(get_relative_path(mount, "subPath", path))
-
-
-def _expanded(mount: JsonObject, path: str, declared: Declared) -> str:
-    text = get_text(mount, "subPathExpr", path.rpartition(".")[0])
-    for name in references(text):
-        if declared.may_be(name):
-            raise AdmissionError(
-                UNSUPPORTED,
-                path,
-                f"the value of {name} is known only where the container runs",
-                remedy="use a value, metadata.name, .namespace or .uid",
-            )
-        if declared.lookup(name) is None:
-            raise AdmissionError(INVALID, path, f'missing value for "{name}"')
-    value = expand(text, declared.lookup)
-    return _whole(get_relative_path({"subPathExpr": value}, "subPathExpr", path.rpartition(".")[0]))
+def _sub_path(mount: JsonObject, path: str, declared: Declared) -> tuple[str, str]:
+    """The sub path, or the expression that it is made of when the container starts."""
+    expression = get_text(mount, "subPathExpr", path)
+    if not expression:
+        if not mount.get("subPath"):
+            return "", ""
+        return _whole(get_relative_path(mount, "subPath", path)), ""
+    if mount.get("subPath"):
+        raise AdmissionError(INVALID, f"{path}.subPathExpr", "cannot be combined with subPath")
+    if is_late_sub_path(expression, declared.lookup):
+        return "", expression
+    return _whole(posixpath.normpath(expand(expression, declared.lookup))), ""
 
 
 def _whole(path: str) -> str:

@@ -21,10 +21,7 @@ class Holding:
     :param on_event: told what podinit says of it.
     """
 
-    def __init__(
-        self, plan: ContainerPlan, pod: PodContext, loop: Loop, on_event: Listener
-    ) -> None:
-        self._plan = plan
+    def __init__(self, pod: PodContext, loop: Loop, on_event: Listener) -> None:
         self._pod = pod
         self._loop = loop
         self._on_event = on_event
@@ -35,14 +32,15 @@ class Holding:
         """Whether programs can enter."""
         self.directory = pod.dirs.new_directory()
 
-    def open(self) -> None:
+    def open(self, plan: ContainerPlan) -> None:
         """Start it.
 
+        :param plan: with the paths of its mounts.
         :raises VolumeError: a volume is not there yet. Nothing has been opened: try again.
         :raises OSError, ParseError, PermanentError: it cannot be made.
         """
         hold_id = self._loop.new_id(self._on_event)
-        message = start_orders.open_message(self._pod, self._plan, self.directory, hold_id)
+        message = start_orders.open_message(self._pod, plan, self.directory, hold_id)
         self.id, self._is_closed = hold_id, False
         errors = os.open(self._errors_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -85,7 +85,7 @@ class ContainerStart:
         self._loop = loop
         self._owner = owner
         self._bundle: Optional[Bundle] = None
-        self._holding = Holding(plan, pod, loop, self._on_event)
+        self._holding = Holding(pod, loop, self._on_event)
         self._run_id = 0
         self._program: Optional[pod_messages.Run] = None
         self._io: Optional[ProgramIo] = None
@@ -147,7 +147,9 @@ class ContainerStart:
             if self._bundle is None and self._pod.volumes.waits_for_bundle(self.plan):
                 return
             try:
-                self._holding.open()
+                if self._lacks_paths():
+                    return
+                self._holding.open(environment.with_sub_paths(self.plan, self._bundle))
             except VolumeError as error:
                 self._waits(error)
                 return
@@ -159,6 +161,16 @@ class ContainerStart:
     def _waits(self, error: VolumeError) -> None:
         self._owner.waits(error.reason, str(error))
         self._again_mono_s = time.monotonic() + _VOLUMES_AGAIN_S
+
+    def _lacks_paths(self) -> bool:
+        """Whether a mount's path is made of what is not there yet; another bundle will tell."""
+        if self._bundle is None or not any(mount.sub_path_expr for mount in self.plan.mounts):
+            return False
+        late = environment.late_part(self.plan, self._bundle)
+        if late is None or not late.error:
+            return False
+        self._owner.waits(late.reason, late.error)
+        return True
 
     def _try_run(self) -> None:
         if self.step is not Step.PREPARING or self._bundle is None or self._run_id:

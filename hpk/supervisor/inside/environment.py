@@ -56,6 +56,24 @@ def late_part(plan: ContainerPlan, bundle: Bundle) -> Optional[ContainerBundle]:
     raise PermanentError(f"the bundle holds no environment for container {plan.name}")
 
 
+def with_sub_paths(plan: ContainerPlan, bundle: Optional[Bundle]) -> ContainerPlan:
+    """The plan with the mounts' paths that are known only now.
+
+    :raises PermanentError: the bundle does not say them.
+    """
+    if bundle is None or not any(mount.sub_path_expr for mount in plan.mounts):
+        return plan
+    late = late_part(plan, bundle)
+    paths = list(late.sub_paths) if late is not None else []
+    if len(paths) != sum(bool(mount.sub_path_expr) for mount in plan.mounts):
+        raise PermanentError(f"the bundle lacks a subPath of container {plan.name}")
+    mounts = tuple(
+        replace(mount, sub_path=paths.pop(0)) if mount.sub_path_expr else mount
+        for mount in plan.mounts
+    )
+    return replace(plan, mounts=mounts)
+
+
 def home_of(passwd: str, uid: int) -> str:
     """The uid's home in the image's passwd, "/" where it has none, as runc has it."""
     for line in passwd.splitlines():

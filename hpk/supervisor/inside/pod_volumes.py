@@ -115,7 +115,10 @@ class PodVolumes:
 
     def waits_for_bundle(self, plan: ContainerPlan) -> bool:
         """Whether a container's mounts can be told only once the bundle is there."""
-        return any(mount.sub_path and mount.volume in self._projected for mount in plan.mounts)
+        return any(
+            mount.sub_path_expr or (mount.sub_path and mount.volume in self._projected)
+            for mount in plan.mounts
+        )
 
     def mounts_of(self, plan: ContainerPlan) -> tuple[Mount, ...]:
         """What a container sees of the volumes, in its order; the pod's /dev/shm first.

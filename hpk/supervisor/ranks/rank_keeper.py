@@ -20,7 +20,7 @@ from hpk.runtimes.registry import RUNTIMES
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.base.shared_files import SharedFiles
-from hpk.supervisor.inside import mounts, node
+from hpk.supervisor.inside import environment, mounts, node
 from hpk.supervisor.inside.localdir import LocalDirs, NodeRoots, node_roots, sweep_local_dirs
 from hpk.supervisor.inside.pod_volumes import PodVolumes, VolumeDirs
 from hpk.supervisor.inside.sub_path import VolumeError
@@ -113,7 +113,7 @@ def _errors(dirs: LocalDirs) -> str:
 
 
 def _prepare(rank: RankContext, bundle: Bundle, dirs: LocalDirs) -> Open:
-    plan, spec = rank.plan, rank.spec
+    plan, spec = environment.with_sub_paths(rank.plan, bundle), rank.spec
     runtime = RUNTIMES[spec.plan.runtime]
     tool_env = node.tool_environment(rank.env)
     facts = node.probe_node(runtime.programs, spec.settings.runtime_path, tool_env["PATH"])
