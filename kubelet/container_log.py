@@ -12,11 +12,11 @@ from hpk.model.errors import ParseError
 from hpk.model.frames import LOG_CHUNK_BYTES
 from hpk.model.log_files import LogFile, file_at, log_files
 from hpk.model.record import ContainerPhase, ContainerRecord, SupervisorRecord
+from kubelet.file_looks import FileLook, FileLooks
 from kubelet.link.session import Session
 from kubelet.server.backend import LogGoneError, LogUnavailableError
-from kubelet.shared_files import SharedFiles
+from kubelet.shared_files import SharedFiles, StalledError
 
-_LOOK_AGAIN_S = 1.0
 _PAST_ANY_END = 2**62
 
 
@@ -32,6 +32,7 @@ class ContainerLog:
         self,
         *,
         files: SharedFiles,
+        looks: FileLooks,
         root: Path,
         log_path: str,
         container: str,
@@ -39,6 +40,8 @@ class ContainerLog:
         record: Callable[[], SupervisorRecord | None],
     ) -> None:
         self._files = files
+        self._looks = looks
+        self._look: FileLook = None
         self._file = root / log_path
         self._log_path = log_path
         self._container = container
@@ -68,13 +71,25 @@ class ContainerLog:
                     return await self._read_channel(session, offset, wait=wait)
                 except (OSError, ParseError):
                     await asyncio.sleep(0)
-            # Order matters: what was written before the end must be read after the end was seen.
-            ended = self._has_ended()
-            data, is_last = await self._files.do_bulk(self._read_file, offset)
-            eof = ended and is_last and len(data) < LOG_CHUNK_BYTES
-            if data or eof or not wait:
-                return data, eof
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            try:
+                # Order matters: what was written before the end must be read after it was seen.
+                ended = self._has_ended()
+                data, is_last = await self._files.do_bulk(self._read_file, offset)
+                eof = ended and is_last and len(data) < LOG_CHUNK_BYTES
+                if data or eof or not wait:
+                    return data, eof
+                await self._wait_for_change()
+            except StalledError as error:
+                if not wait:
+                    raise LogUnavailableError(f"{self._file}: {error}") from error
+                # Who follows has time until the file system answers again.
+
+    async def _wait_for_change(self) -> None:
+        """Until the file is not as it was when it was last looked at, or another way is open."""
+        while True:
+            before, self._look = self._look, await self._looks.next(self._file)
+            if self._look != before or self._session() is not None or self._has_ended():
+                return
 
     async def _read_channel(
         self, session: Session, offset: int, *, wait: bool

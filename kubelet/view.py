@@ -18,6 +18,7 @@ from kubelet.api.apiserver import ApiError, ApiServer, Json
 from kubelet.container_log import ContainerLog, log_path_of
 from kubelet.descriptors import descriptors
 from kubelet.evidence.observations import Observations
+from kubelet.file_looks import FileLooks
 from kubelet.link.session import Session
 from kubelet.server.backend import (
     AccessRequest,
@@ -62,6 +63,7 @@ class ServerBackend:
         self._paths = paths
         self._observations = observations
         self._files = files
+        self._looks = FileLooks(files)
         self._all_pods = all_pods
         self._find_pod = find_pod
         self._attempt = attempt
@@ -121,6 +123,7 @@ class ServerBackend:
         nonce = attempt.nonce
         return ContainerLog(
             files=self._files,
+            looks=self._looks,
             root=Path(self._paths.attempt(attempt.pod.uid, nonce).root),
             log_path=log_path,
             container=container,

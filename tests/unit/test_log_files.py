@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 import pytest
 
 from hpk.model.log_files import LogFile, file_at, log_files, rotated_name
-from hpk.model.record import SupervisorRecord
+from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState, SupervisorRecord
 from hpk.supervisor.container import crilog
 from kubelet.container_log import ContainerLog
+from kubelet.file_looks import FileLooks
 from kubelet.link.session import Session
-from kubelet.server.backend import LogGoneError
-from kubelet.shared_files import SharedFiles
+from kubelet.server.backend import LogGoneError, LogUnavailableError
+from kubelet.shared_files import SharedFiles, StalledError
+from tests.records import a_record
 from tests.supervisor_bench import wait_until
 
 
@@ -52,20 +56,26 @@ def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[crilog.L
     made.join(60)
 
 
-def on_disk(tmp_path: Path) -> ContainerLog:
+def on_disk(
+    tmp_path: Path, *, files: SharedFiles | None = None, runs: bool = False
+) -> ContainerLog:
     def nobody() -> Session | None:
         return None
 
-    def no_record() -> SupervisorRecord | None:
-        return None
+    def record() -> SupervisorRecord | None:
+        state = ContainerState(phase=ContainerPhase.RUNNING, started_at_s=1.0)
+        main = ContainerRecord("main", state, None, 0, "c-0", "logs/main/0.log")
+        return a_record(containers=(main,)) if runs else None
 
+    files = files or SharedFiles(tmp_path)
     return ContainerLog(
-        files=SharedFiles(tmp_path),
+        files=files,
+        looks=FileLooks(files),
         root=tmp_path,
         log_path="logs/main/0.log",
         container="main",
         session=nobody,
-        record=no_record,
+        record=record,
     )
 
 
@@ -173,6 +183,49 @@ def test_a_rotation_under_a_readers_hands_gives_it_no_other_bytes(
     monkeypatch.setattr(crilog, "open", rotate_then_open, raising=False)
     assert writer.read(82 * SIZE, 3 * SIZE) == (82 * SIZE, b"".join(map(line, range(82, 85))))
     assert len(opened) == 2
+
+
+async def test_whoever_follows_on_the_disk_sees_what_comes(
+    writer: crilog.LogWriter, tmp_path: Path
+) -> None:
+    log = on_disk(tmp_path, runs=True)
+    reading = asyncio.ensure_future(log.read(90 * SIZE, wait=True))
+    await asyncio.sleep(0)
+    writer.append(line(90))
+    assert await reading == (line(90), False)
+
+
+async def test_a_file_system_that_stalls_is_waited_for_by_those_who_follow(
+    writer: crilog.LogWriter, tmp_path: Path
+) -> None:
+    files = SharedFiles(tmp_path, threads=2, deadline_s=0.1)
+    log = on_disk(tmp_path, files=files, runs=True)
+    gate = threading.Event()
+    stalled = asyncio.ensure_future(files.do_bulk(gate.wait))
+    try:
+        with pytest.raises(StalledError):
+            await stalled
+        with pytest.raises(LogUnavailableError, match="has not answered"):
+            await log.read(0, wait=False)
+        reading = asyncio.ensure_future(log.read(89 * SIZE, wait=True))
+        await asyncio.wait([reading], timeout=0.3)
+        assert not reading.done()
+    finally:
+        gate.set()
+    assert await reading == (line(89), False)
+
+
+async def test_those_who_wait_for_one_file_look_once(tmp_path: Path) -> None:
+    looks = FileLooks(SharedFiles(tmp_path))
+    first, second = (asyncio.ensure_future(looks.next(tmp_path / "log")) for _ in range(2))
+    await asyncio.sleep(0)
+    assert len(looks._looks) == 1
+    first.cancel()
+    assert await second is None
+    (tmp_path / "log").write_text("x")
+    found = await looks.next(tmp_path / "log")
+    assert found is not None
+    assert found[1] == 1
 
 
 def test_a_log_that_somebody_has_removed_is_no_log_without_news(
