@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from xdist.workermanage import WorkerController
 
@@ -13,6 +14,9 @@ from bootstrap.lab.hosts import Machine
 from bootstrap.lab.layout import LOGIN
 from hpk.statefs import HpkPaths
 from tests.labs import LAB, MAY_BE_KEPT, Silent, take_down_all_of
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 _UNFINISHED = pytest.StashKey[set[str]]()
 """Workers that have not said yet that they are through."""

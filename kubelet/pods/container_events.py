@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpk.model.record import ContainerPhase, ContainerState, SupervisorRecord
+from hpk.model.record import (
+    ContainerPhase,
+    ContainerRecord,
+    ContainerState,
+    PodPhase,
+    SupervisorRecord,
+)
 from kubelet.api.apiserver import Json
 from kubelet.status.events import EventRecorder
 
@@ -20,6 +26,7 @@ class ContainerEvents:
     def __init__(self, events: EventRecorder) -> None:
         self._events = events
         self._started: set[str] = set()
+        self._has_told_stop = False
         self._backed_off: dict[str, str] = {}
         self._told: dict[tuple[str, str, str], int] = {}
 
@@ -28,16 +35,24 @@ class ContainerEvents:
         self._report_starts(pod, record)
         self._report_back_offs(pod, record)
         self._report_observed(pod, record)
+        if record.phase is PodPhase.STOPPING:
+            # Nobody asked: its time is over, or it is evicted.
+            self._tell_stop(pod, [c.name for c in record.all_containers if _runs(c)])
 
     def stopping(self, pod: Json) -> None:
         """Those that run are told to stop.
 
         :param pod: with its newest status.
         """
-        for status in _statuses(pod):
-            if "running" in (status.get("state") or {}):
-                name = status["name"]
-                self._events.normal(pod, "Killing", f"Stopping container {name}", container=name)
+        running = (s for s in _statuses(pod) if "running" in (s.get("state") or {}))
+        self._tell_stop(pod, [status["name"] for status in running])
+
+    def _tell_stop(self, pod: Json, names: list[str]) -> None:
+        if self._has_told_stop:
+            return
+        self._has_told_stop = True
+        for name in names:
+            self._events.normal(pod, "Killing", f"Stopping container {name}", container=name)
 
     def _report_starts(self, pod: Json, record: SupervisorRecord) -> None:
         # What a kubelet before this one has reported, it has told.
@@ -89,6 +104,10 @@ def _starts(record: SupervisorRecord) -> Iterator[tuple[str, str, ContainerState
         ):
             if state is not None and (state.started_at_s is not None or _has_failed(state)):
                 yield container.name, container_id, state
+
+
+def _runs(container: ContainerRecord) -> bool:
+    return container.state.phase is ContainerPhase.RUNNING
 
 
 def _has_failed(state: ContainerState) -> bool:

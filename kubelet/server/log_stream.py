@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from hpk.model.frames import LOG_CHUNK_BYTES
 from kubelet.server.backend import LogGoneError, LogSource
 from kubelet.server.cri_log import LogFilter, LogRenderer
 
-_BLOCK_BYTES = 64 * 1024
+_BLOCK_BYTES = LOG_CHUNK_BYTES
+"""As much as one read returns."""
 
 
 async def stream_log(source: LogSource, wanted: LogFilter, *, follow: bool) -> AsyncIterator[bytes]:

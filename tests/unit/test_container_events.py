@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState
+from hpk.model.record import ContainerPhase, ContainerRecord, ContainerState, PodPhase
 from kubelet.pods.container_events import ContainerEvents
 from kubelet.status.events import EventRecorder
 from tests.pod_api import PodApi, serve_pods
@@ -99,3 +99,26 @@ async def test_what_an_earlier_kubelet_has_told_is_not_told_again(tmp_path: Path
     )
     assert found["Started"]["count"] == 1
     assert found["Killing"]["message"] == "Stopping container main"
+
+
+async def test_a_pod_that_nobody_asked_to_stop_says_that_its_containers_are_stopped_once(
+    tmp_path: Path,
+) -> None:
+    async with serve_pods(tmp_path) as (pods, api):
+        status = {"containerStatuses": [{"name": "main", "state": {"running": {}}}]}
+        pod = pods.add("web", status)
+        recorder = EventRecorder(api)
+        events = ContainerEvents(recorder)
+        running = (main_container(RUNNING, "c-0"),)
+        for _ in range(2):
+            events.report(pod, a_record(phase=PodPhase.STOPPING, containers=running))
+            events.stopping(pod)
+        writing = asyncio.ensure_future(recorder.run())
+        async with asyncio.timeout(60):
+            while "Created" not in reasons(pods):
+                await asyncio.sleep(0.01)
+        writing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await writing
+    assert reasons(pods)["Killing"]["message"] == "Stopping container main"
+    assert reasons(pods)["Killing"]["count"] == 1

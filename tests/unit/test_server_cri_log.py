@@ -203,7 +203,7 @@ def one_by_one(lines: list[tuple[bytes, bytes]], wanted: LogFilter) -> bytes:
         ),
         max_size=20,
     ),
-    st.integers(min_value=1, max_value=300_000),
+    st.integers(min_value=100, max_value=300_000),
     st.builds(
         LogFilter,
         streams=st.sampled_from([STREAMS, frozenset({"stderr"})]),
