@@ -16,6 +16,7 @@ from typing import Any
 from hpk.images.manager import ImageManager
 from hpk.model.ids import PodUid
 from hpk.model.plan import SupervisorSettings
+from hpk.model.record import SupervisorRecord
 from hpk.model.settings import KubeletSettings
 from hpk.planning.job.site import SiteSettings
 from hpk.slurm.base import SlurmBackend
@@ -27,6 +28,7 @@ from kubelet.descriptors import descriptors
 from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
 from kubelet.link.bundle import BundleBuilder
+from kubelet.link.calls import Calls
 from kubelet.link.channel import ChannelServer
 from kubelet.nodes.node import NodeHealth
 from kubelet.nodes.virtual_nodes import NodeRegistrar, VirtualNodes
@@ -69,6 +71,7 @@ class Kubelet:
             files=self._files,
             observations=observations,
             is_connected=lambda nonce: self._channel.session(nonce) is not None,
+            missing=self._supervisor_missing,
             interval_s=settings.poll_interval_s,
         )
         self._nodes = VirtualNodes(
@@ -117,6 +120,7 @@ class Kubelet:
             events=self._events,
         )
         self._channel = ChannelServer(settings=settings, handler=self._supervisors)
+        self._calls = Calls(self._channel, self._supervisors.dialled)
         self._pod_streams = PodStreamBackend(
             observations=observations,
             attempt=self._workers.attempt,
@@ -170,6 +174,7 @@ class Kubelet:
                 ("nodes", self._nodes.keep_registered),
                 ("leases", self._nodes.keep_leases),
                 ("channel", self._channel.run),
+                ("calls", self._calls.run),
                 ("bundles", self._bundles.keep_looking),
                 ("pleg", self._pleg.run),
                 ("store", self._store.keep_noted),
@@ -206,6 +211,9 @@ class Kubelet:
 
     def _observed(self, uid: PodUid) -> None:
         self._workers.nudge(uid)
+
+    def _supervisor_missing(self, record: SupervisorRecord) -> None:
+        self._calls.want(record)
 
     def _nodes_known(self) -> None:
         self._workers.nudge_all()

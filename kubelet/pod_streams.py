@@ -92,10 +92,19 @@ class PodStreamBackend:
     async def _open(self, attempt: Attempt, make: Callable[[int], StreamOpen]) -> RemoteStream:
         session = self._session(attempt.nonce)
         if session is None:
-            raise StreamRefusedError(
-                f'the supervisor of pod "{attempt.pod.name}" is not connected', remedy="try again"
-            )
+            raise StreamRefusedError(self._why_apart(attempt), remedy="try again")
         return await session.open_stream(make)
+
+    def _why_apart(self, attempt: Attempt) -> str:
+        name = attempt.pod.name
+        record = self._observations.get(attempt.nonce).record
+        if record is None or not record.channel_port:
+            return f'the supervisor of pod "{name}" is not connected'
+        return (
+            f'no connection leads from node {record.host}, where pod "{name}" runs, to the control'
+            f" plane, and none back to {record.host_ip}:{record.channel_port} so far: only its"
+            " state and logs are seen, through the shared file system"
+        )
 
     def _runs(self, attempt: Attempt, container: str) -> bool:
         record = self._observations.get(attempt.nonce).record

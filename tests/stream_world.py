@@ -81,6 +81,7 @@ class PodEnd:
                 on_frame=self.frames.put,
                 post=lambda work: work(),
                 on_hang_up=self.hung_up.put,
+                on_port=lambda: None,
             )
         )
 

@@ -115,6 +115,8 @@ class SupervisorRecord:
     :param host_ip: the address other nodes reach that node at.
     :param ephemeral_containers: those that the kubelet has told of.
     :param events: the latest, oldest first.
+    :param channel_port: of ``host_ip``, where the kubelet may dial a supervisor that cannot dial
+        it; 0 where it can.
     :param pod_ips: the pod's addresses, the first is its ``podIP``; () from a supervisor that knows
         no network but the node's.
     """
@@ -136,6 +138,7 @@ class SupervisorRecord:
     events: tuple[ContainerEvent, ...] = ()
     pod_ips: tuple[str, ...] = ()
     ephemeral_containers: tuple[ContainerRecord, ...] = ()
+    channel_port: int = 0
 
     @property
     def all_containers(self) -> tuple[ContainerRecord, ...]:

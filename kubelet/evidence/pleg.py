@@ -46,8 +46,12 @@ class Pleg:
         files: SharedFiles,
         observations: Observations,
         is_connected: Callable[[Nonce], bool],
+        missing: Callable[[SupervisorRecord], None],
         interval_s: float,
     ) -> None:
+        """
+        :param missing: told of the record of a supervisor that has no channel, at each look.
+        """
         self._slurm = slurm
         self._paths = paths
         self._files = files
@@ -55,6 +59,7 @@ class Pleg:
         self._unread: list[Attempt] = []
         self._observations = observations
         self._is_connected = is_connected
+        self._missing = missing
         self._interval_s = interval_s
         self._tracked: dict[Nonce, Attempt] = {}
         self._hurry = asyncio.Event()
@@ -148,6 +153,8 @@ class Pleg:
             for record in records:
                 if record is not None:
                     self._observations.put_record(record)
+                    if not self._is_connected(record.nonce):
+                        self._missing(record)
 
     async def _read_record(self, attempt: Attempt) -> SupervisorRecord | None:
         try:

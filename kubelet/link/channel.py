@@ -40,6 +40,7 @@ from kubelet.link.tls_listener import Waiters, listen, serve_tls
 log = logging.getLogger(__name__)
 
 _HELLO_TIMEOUT_S = 15
+_CALL_TIMEOUT_S = 5
 _HELLO_MAX_BYTES = 64 * 1024
 _MAX_STRANGERS = 256
 _UNSENT_BYTES = 128 * 1024
@@ -88,21 +89,46 @@ class ChannelServer:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._settings.channel_cert, self._settings.channel_key)
-
-        def make_protocol() -> asyncio.StreamReaderProtocol:
-            reader = asyncio.StreamReader(limit=MAX_FRAME_BYTES)
-            return asyncio.StreamReaderProtocol(reader, self._accept)
-
         await serve_tls(
-            make_protocol,
+            self._make_protocol,
             listen(self._settings.address, self._settings.channel_port),
-            context,
+            self._tls(),
             most_handshakes=_MAX_STRANGERS,
             handshake_timeout_s=_HELLO_TIMEOUT_S,
         )
+
+    async def call(self, address: str, port: int) -> None:
+        """Dial a supervisor that cannot dial us; from its Hello on it is as if it had.
+
+        :raises OSError: nobody answers there, or not with TLS.
+        """
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                await loop.sock_connect(connection, (address, port))
+        except BaseException:
+            connection.close()
+            raise
+        # In TLS we are the server all the same: who we are is what our certificate says.
+        await loop.connect_accepted_socket(
+            self._make_protocol,
+            connection,
+            ssl=self._tls(),
+            ssl_handshake_timeout=_HELLO_TIMEOUT_S,
+        )
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._settings.channel_cert, self._settings.channel_key)
+        return context
+
+    def _make_protocol(self) -> asyncio.StreamReaderProtocol:
+        reader = asyncio.StreamReader(limit=MAX_FRAME_BYTES)
+        return asyncio.StreamReaderProtocol(reader, self._accept)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _notice_silence(writer.get_extra_info("socket"))

@@ -82,6 +82,17 @@ class Supervisors:
             self._not_understood.add(uid)
             self._events.warning(worker.pod, "SupervisorTooNew", why)
 
+    def dialled(self, record: SupervisorRecord) -> None:
+        """Its channel is one that this side has opened."""
+        worker = self._workers.get(record.uid)
+        if worker is not None and worker.has_object:
+            self._events.normal(
+                worker.pod,
+                "SupervisorDialled",
+                f"No connection leads from node {record.host} to the control plane: the pod's"
+                " supervisor was dialled there",
+            )
+
     def forget(self, uid: PodUid) -> None:
         """Nothing of the pod is left."""
         self._not_understood.discard(uid)

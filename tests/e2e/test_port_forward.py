@@ -127,7 +127,8 @@ def test_where_nobody_listens_kubectl_says_what_it_says_everywhere(served: Clust
             line = made.stdout.readline()
             assert line, said
             said += line
-        assert "an error occurred forwarding" in said
+        assert "error occurred forwarding" in said
+        assert "error forwarding port 1 to pod" in said
         assert "failed to connect to localhost:1 inside namespace" in said
     finally:
         made.close()

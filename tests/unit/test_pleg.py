@@ -65,6 +65,7 @@ def a_pleg(directory: Path, slurm: Slurm, observations: Observations) -> Pleg:
         files=SharedFiles(directory),
         observations=observations,
         is_connected=lambda nonce: False,
+        missing=lambda record: None,
         interval_s=2.0,
     )
 

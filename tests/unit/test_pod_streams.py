@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,15 @@ async def test_a_pod_that_does_not_run_is_refused_in_upstreams_words(world: Worl
 async def test_a_supervisor_that_is_not_there_is_not_waited_for() -> None:
     backend, _ = a_backend(None)
     with pytest.raises(StreamRefusedError, match="not connected"):
+        await backend.open_dial(UID, 80)
+
+
+async def test_where_no_connection_leads_either_way_it_says_so() -> None:
+    backend, observations = a_backend(None)
+    record = observations.get(NONCE).record
+    assert record is not None
+    observations.put_record(replace(record, seq=record.seq + 1, channel_port=4711))
+    with pytest.raises(StreamRefusedError, match=r"no connection leads .*:4711 .* logs are seen"):
         await backend.open_dial(UID, 80)
 
 

@@ -147,12 +147,22 @@ def _to_login(check: Check, report: NodeReport, exchange: Exchange, address: str
     if not address:
         return check.skipped("the login node has no address for compute nodes")
     if report.to_login or not exchange.from_node:
+        seen = f"{shown(report.host, 60)} → {address}: {shown(report.to_login) or 'never arrived'}"
+        ask = (
+            "ask that compute nodes reach ports 20000–32000 of login nodes, set another "
+            f"address in [control-plane], or {IN_A_JOB}"
+        )
+        if not exchange.to_node:
+            return check.warning(
+                seen,
+                costs="no API server inside Pods; the kubelet dials their supervisors instead",
+                ask=ask,
+            )
         return check.failed(
-            f"{shown(report.host, 60)} → {address}: {shown(report.to_login) or 'never arrived'}",
+            seen,
             costs="the channel of each Pod's supervisor: no Secrets, no logs of running Pods, and "
             "no API server inside Pods",
-            ask="ask that compute nodes reach ports 20000–32000 of login nodes, set another "
-            f"address in [control-plane], or {IN_A_JOB}",
+            ask=ask,
             essential=True,
         )
     return check.ok(f"{shown(report.host, 60)} → {address}")

@@ -1,4 +1,4 @@
-"""The channel to the kubelet: TLS, dialled from here, kept up by one thread.
+"""The channel to the kubelet: TLS, kept up by one thread.
 
 Whatever the kubelet says becomes an event of the supervisor's loop; log reads are answered here.
 The kubelet may vanish and return elsewhere at any time: nothing of the pod waits for it.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
-import socket
 import threading
 import time
 from collections import deque
@@ -27,16 +25,14 @@ from hpk.model.record import SupervisorRecord
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.shared_files import SharedFiles
 from hpk.supervisor.base.streams import HangUp
-from hpk.supervisor.link.connection import Connection, keep_alive
+from hpk.supervisor.link.connection import Connection
 from hpk.supervisor.link.control_plane import ControlPlane
+from hpk.supervisor.link.meeting import Meeting
 from hpk.supervisor.link.streams import Streams
 
-_SERVER_NAME = "hpk-channel"
-_CONNECT_TIMEOUT_S = 10.0
 _MAX_BACKOFF_S = 60.0
 _STEADY_S = 5.0
 """How long a connection must have lasted for the next one to be tried at once."""
-_FRESH_S = 1.0
 _READ_S = 10.0
 _FOR_THE_POD = (frames.BundleReply, frames.Stop, frames.SignalContainer, frames.PodUpdate)
 _LOG_ANSWERS = 4
@@ -55,6 +51,7 @@ class ChannelConfig:
         from the channel's thread.
     :param post: has something done in the loop; called from any thread.
     :param on_hang_up: called in the loop.
+    :param on_port: called in the loop: `port` is another now.
     """
 
     spec: JobSpec
@@ -67,6 +64,7 @@ class ChannelConfig:
     on_frame: Callable[[Any], None]
     post: Callable[[Callable[[], None]], None]
     on_hang_up: HangUp
+    on_port: Callable[[], None]
 
 
 class Channel:
@@ -83,7 +81,10 @@ class Channel:
         self._being_read = 0
         self._session = 0
         self._token = ""
-        self._context: Any = None
+        self._is_reached = False
+        self._meeting = Meeting(
+            config.control_plane, config.files, config.spec.settings.channel_ca_path
+        )
         self._closing = False
         self.wake_fd, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.streams = Streams(self.wake, config.post, config.on_hang_up)
@@ -128,6 +129,11 @@ class Channel:
         )
         return not waiting and self.streams.is_idle
 
+    @property
+    def port(self) -> int:
+        """Where the kubelet may dial this node; 0 where it need not. From any thread."""
+        return self._meeting.port
+
     def close(self, timeout_s: float) -> None:
         """End the connection and the thread."""
         self._closing = True
@@ -139,7 +145,7 @@ class Channel:
 
         backoff_s, failure = 0.1, ""
         while not self._closing:
-            started_s = time.monotonic()
+            started_s, self._is_reached = time.monotonic(), False
             try:
                 self._connect_and_serve(ssl)
             except (OSError, HpkError, ValueError, OverflowError) as error:
@@ -149,6 +155,8 @@ class Channel:
                 failure = text
             if self.is_welcome:
                 failure = ""
+            elif not self._is_reached and self._meeting.missed():
+                self._config.post(self._config.on_port)
             with self._lock:
                 was_welcome, self.is_welcome = self.is_welcome, False
                 self._session += 1
@@ -165,10 +173,8 @@ class Channel:
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while not self._closing and time.monotonic() < deadline:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self.wake_fd, selectors.EVENT_READ)
-                selector.select(max(0.0, deadline - time.monotonic()))
+        while not self._closing and time.monotonic() < deadline and not self._meeting.was_dialled:
+            self._meeting.wait(deadline - time.monotonic(), self.wake_fd)
             self._drain_wake()
 
     def _drain_wake(self) -> None:
@@ -177,23 +183,19 @@ class Channel:
                 pass
 
     def _connect_and_serve(self, ssl: Any) -> None:
-        endpoint = self._config.control_plane.endpoint(max_age_s=_FRESH_S)
-        token, context = self._read_token(), self._tls(ssl)
-        address = (endpoint.address, endpoint.channel_port)
-        with socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S) as plain:
-            keep_alive(plain)
-            self.host_address = plain.getsockname()[0]
-            with self._shake_hands(ssl, context, plain) as sock:
-                sock.setblocking(False)
-                plan = self._config.spec.plan
-                hello = frames.Hello(
-                    protocol=frames.PROTOCOL_VERSION,
-                    uid=plan.pod.uid,
-                    nonce=self._config.spec.nonce,
-                    job_id=self._config.job_id,
-                    token=token,
-                )
-                Connection(self, sock, ssl).serve(codec.frame_bytes(hello))
+        token = self._read_token()
+        with self._meeting.connect(ssl) as sock:
+            self._is_reached = True
+            self.host_address = sock.getsockname()[0]
+            sock.setblocking(False)
+            hello = frames.Hello(
+                protocol=frames.PROTOCOL_VERSION,
+                uid=self._config.spec.plan.pod.uid,
+                nonce=self._config.spec.nonce,
+                job_id=self._config.job_id,
+                token=token,
+            )
+            Connection(self, sock, ssl).serve(codec.frame_bytes(hello))
 
     def _read_token(self) -> str:
         """Read once: without the shared file system the kubelet can still be reached."""
@@ -202,24 +204,6 @@ class Channel:
             data = self._config.files.wait(lambda: read_file(path, 65536), _READ_S)
             self._token = data.decode().strip()
         return self._token
-
-    def _tls(self, ssl: Any) -> Any:
-        """Made once, for the same reason, and again where the kubelet has another CA by now."""
-        if self._context is None:
-            path = self._config.spec.settings.channel_ca_path
-            ca = self._config.files.wait(lambda: read_file(path), _READ_S).decode("ascii")
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.load_verify_locations(cadata=ca)
-            self._context = context
-        return self._context
-
-    def _shake_hands(self, ssl: Any, context: Any, plain: socket.socket) -> Any:
-        try:
-            return context.wrap_socket(plain, server_hostname=_SERVER_NAME)
-        except ssl.SSLCertVerificationError:
-            self._context = None
-            raise
 
     # What follows is called by the connection, in the channel's thread.
 
@@ -251,6 +235,8 @@ class Channel:
         elif isinstance(frame, frames.LogCancel):
             self._reads.pop(frame.id, None)
         elif isinstance(frame, frames.Welcome):
+            if self._meeting.met():
+                self._config.post(self._config.on_port)
             with self._lock:
                 self.is_welcome = True
                 if self._record is not None:

@@ -59,6 +59,7 @@ class Report:
         host: str,
         host_ip: Callable[[], str],
         network: PodNetwork,
+        channel_port: Callable[[], int],
     ) -> None:
         self.phase = PodPhase.STARTING
         self.cause: Optional[StopCause] = None
@@ -71,6 +72,7 @@ class Report:
         self._host = host
         self._host_ip = host_ip
         self._network = network
+        self._channel_port = channel_port
         self._notes = Notes()
         self._started_at_s = time.time()
         self._failed: tuple[ContainerRecord, ...] = ()
@@ -179,4 +181,5 @@ class Report:
             init_containers=self._failed_inits or (made.init_records if made is not None else ()),
             events=self._notes.tell(time.time()),
             ephemeral_containers=made.ephemeral_records if made is not None else (),
+            channel_port=self._channel_port(),
         )

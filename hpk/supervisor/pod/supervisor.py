@@ -102,13 +102,21 @@ class Supervisor:
                 on_frame=lambda frame: self._loop.post(lambda: self._on_frame(frame)),
                 post=self._loop.post,
                 on_hang_up=self._on_hang_up,
+                on_port=self.changed,
             )
         )
         store = RecordStore(
             identity.layout.record, self._files, self._channel.publish, self._loop.wake
         )
         self.network: PodNetwork = HostNetwork(self._host_ip)
-        self._report = Report(identity, store, self._host, self._host_ip, self.network)
+        self._report = Report(
+            identity,
+            store,
+            self._host,
+            self._host_ip,
+            self.network,
+            channel_port=lambda: self._channel.port,
+        )
         self._streams = PodStreams(
             self, self._channel.streams, self._plan.pod, lambda: self._containers or ()
         )
