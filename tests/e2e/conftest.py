@@ -17,6 +17,7 @@ from tests.e2e.canary import others_go_on as others_go_on
 from tests.e2e.cluster import BUSYBOX, ENTRYPOINT, LAMMPS, Cluster, eventually
 from tests.e2e.homes import home as home
 from tests.e2e.homes import make_home as make_home
+from tests.e2e.walls import wall as wall
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.cluster import Cluster, Json, eventually, pod
+from tests.e2e.forwarding import HALF_CLOSE, Forward
 
 PORT = 18080
 BIG_BYTES = 100 * 1024 * 1024
@@ -15,16 +15,6 @@ SERVE = f"""
 mkdir /tmp/www && cd /tmp/www && echo hello > index.html
 head -c {BIG_BYTES} /dev/urandom > big && sha256sum big
 exec httpd -f -p 127.0.0.1:{PORT} -h /tmp/www
-"""
-HALF_CLOSE = """
-import socket, sys
-with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
-    connection.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
-    connection.shutdown(socket.SHUT_WR)
-    answer = b""
-    while data := connection.recv(65536):
-        answer += data
-print(answer.decode().splitlines()[-1])
 """
 MANY = """
 import sys, threading, urllib.request
@@ -62,30 +52,6 @@ def served(shared: Cluster) -> Cluster:
     shared.wait_phase("web", "Running")
     eventually(lambda: "big" in shared.logs("web"), what="the server's file")
     return shared
-
-
-class Forward:
-    """A kubectl that forwards, and the port of the login node where it does."""
-
-    def __init__(self, cluster: Cluster, *what: str) -> None:
-        self._cluster = cluster
-        argv = ["kubectl", "--namespace", cluster.namespace, "port-forward", *what]
-        self.process = cluster.start(argv)
-        assert self.process.stdout is not None
-        self.stdout = self.process.stdout
-        line = self.stdout.readline()
-        found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+) ->", line)
-        assert found, line + self.stdout.read()
-        self.port = found[1]
-
-    def ask(self, script: str) -> str:
-        """What a program on the login node says that uses it."""
-        return self._cluster.run(["python3", "-c", script, self.port]).stdout.strip()
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.stdout.close()
 
 
 @pytest.fixture
