@@ -130,8 +130,10 @@ class ApiServer:
     async def _turn(self, *, is_urgent: bool) -> AsyncIterator[None]:
         """The time for one request."""
         if not is_urgent:
+            # Not wait_for, which in Python 3.11 loses a cancellation that comes with the answer.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._calm.wait(), _CALM_WITHIN_S)
+                async with asyncio.timeout(_CALM_WITHIN_S):
+                    await self._calm.wait()
             yield
             return
         self._urgent += 1

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -144,3 +144,21 @@ async def test_what_a_supervisor_saw_is_told_as_often_as_it_saw_it(told: Told) -
     assert await told.counts("Unhealthy", 7) == {"probe failed": 7}
     (written,) = told.api.events.values()
     assert written["involvedObject"]["fieldPath"] == "spec.initContainers{first}"
+
+
+async def test_who_is_cancelled_as_his_turn_comes_is_cancelled() -> None:
+    api = apiserver.ApiServer(cast(Any, None))
+    for hops in range(5):
+        async with api._turn(is_urgent=True):
+            waiting = asyncio.ensure_future(_turn_of_an_event(api))
+            await asyncio.sleep(0.01)
+        for _ in range(hops):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting], timeout=5)
+        assert waiting.cancelled(), f"not after {hops} turns of the loop"
+
+
+async def _turn_of_an_event(api: apiserver.ApiServer) -> None:
+    async with api._turn(is_urgent=False):
+        await asyncio.Event().wait()
