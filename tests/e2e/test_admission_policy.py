@@ -374,11 +374,11 @@ def test_a_very_large_pod_is_still_judged(api: Api) -> None:
     containers[-1] |= _REFUSED
     status, answer = api.pods("on", _pod({"containers": containers}))
     assert status == 422
-    assert "spec.containers[19].tty" in answer["message"]
+    assert "spec.containers[19].ports[0].hostIP" in answer["message"]
 
 
 def test_warned_is_not_refused(api: Api) -> None:
-    bad = _pod({"containers": [{"name": "main", "image": "x", "tty": True}]})
+    bad = _pod({"containers": [{"name": "main", "image": "x", **_REFUSED}]})
     assert api.pods("warned", bad)[0] == 201
 
 
