@@ -46,7 +46,7 @@ for number, script in enumerate(scripts):
     theirs.close()
     with os.fdopen(errors) as told:
         assert told.read() == ""
-    master = terminal.receive_master(ours)
+    master = terminal.receive_descriptor(ours)
     said = b""
     while True:
         try:

@@ -40,6 +40,9 @@ _PR_SET_SECCOMP = 22
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
+_SECCOMP_CALLS = {"x86_64": 317, "aarch64": 277}
+_SECCOMP_SET_MODE_FILTER = 1
+_SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -114,6 +117,25 @@ def filter_system_calls(program: bytes) -> None:
     whole = _FilterProgram(len(program) // 8, ctypes.addressof(buffer))
     zero, mode = ctypes.c_ulong(0), ctypes.c_ulong(_SECCOMP_MODE_FILTER)
     _check(_libc.prctl(_PR_SET_SECCOMP, mode, ctypes.byref(whole), zero, zero), "prctl seccomp")
+
+
+def filter_and_listen(program: bytes) -> int:
+    """Put a seccomp filter in place that asks about some calls; the descriptor to answer them by
+    (hpk.supervisor.process.seccomp.listener), closed by execve. Since Linux 5.0.
+
+    :raises KeyError: a machine whose number of seccomp(2) is not known.
+    """
+    number = _SECCOMP_CALLS[os.uname().machine]
+    buffer = ctypes.create_string_buffer(program, len(program))
+    whole = _FilterProgram(len(program) // 8, ctypes.addressof(buffer))
+    found = _libc.syscall(
+        ctypes.c_long(number),
+        ctypes.c_long(_SECCOMP_SET_MODE_FILTER),
+        ctypes.c_long(_SECCOMP_FILTER_FLAG_NEW_LISTENER),
+        ctypes.byref(whole),
+    )
+    _check(min(found, 0), "seccomp")
+    return int(found)
 
 
 def map_single_id(inside_uid: int, outside_uid: int, inside_gid: int, outside_gid: int) -> None:

@@ -101,7 +101,7 @@ class Terminal:
         :raises OSError: without its descriptor, for there are no more.
         """
         if self._sock is not None:
-            self.master = terminal.receive_master(self._sock)
+            self.master = terminal.receive_descriptor(self._sock)
             if self._size is not None:
                 self.resize(self._size)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Callable
+from typing import Callable, Optional
 
 from hpk.model.frames import ExecOpen, StreamClosed, StreamError, TerminalSize
 from hpk.model.stream_frames import STDERR, STDIN, STDOUT
@@ -22,6 +22,7 @@ from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop
 from hpk.supervisor.base.streams import StreamTable
 from hpk.supervisor.container.ends import Ends, Pipes, Terminal
+from hpk.supervisor.container.signals_to_ranks import SignalsToRanks
 from hpk.supervisor.process import pod_messages
 
 ExecMessage = Callable[[ExecOpen, int], pod_messages.Run]
@@ -42,21 +43,33 @@ class ExecSession:
         self._loop = loop
         self._on_end = on_end
         self._ends = _ends(frame)
+        self._signals: Optional[SignalsToRanks] = None
         self._is_over = False
 
-    def begin(self, message: ExecMessage) -> None:
-        """Have it started; whatever comes of that is told to the stream table."""
+    def begin(self, message: ExecMessage, signals: Optional[SignalsToRanks] = None) -> None:
+        """Have it started; whatever comes of that is told to the stream table.
+
+        :param signals: of a program beside ranks.
+        """
+        if self._is_over:
+            return
+        self._signals = signals
+        theirs: tuple[int, ...] = ()
         try:
             theirs = self._ends.open()
-        except OSError as error:  # no more descriptors: for now
-            self._fail(f"cannot start a process: {error}")
-            return
-        try:
+            if signals is not None:
+                theirs += (signals.open(),)
             run = message(self._frame, self._loop.new_id(self._on_event))
             self._loop.command(run, theirs)
+        except (OSError, ValueError) as error:  # no more descriptors: for now
+            self._fail(f"cannot start a process: {error}")
         finally:
             for fd in theirs:
                 os.close(fd)
+
+    def refuse(self, why: str) -> None:
+        """It cannot be begun."""
+        self._fail(why)
 
     def resize(self, size: TerminalSize) -> None:
         """See Session.resize."""
@@ -82,6 +95,8 @@ class ExecSession:
         if isinstance(event, pod_messages.NotStarted):
             self._fail(event.message)
         elif isinstance(event, pod_messages.Started):
+            if self._signals is not None:
+                self._signals.started()
             self._carry()
         elif isinstance(event, pod_messages.Exited):
             code, _ = termination.exit_code_of(event.status)

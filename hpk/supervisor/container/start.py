@@ -33,6 +33,7 @@ from hpk.supervisor.container.end_state import (
     left_behind,
 )
 from hpk.supervisor.container.holding import Holding
+from hpk.supervisor.container.mpi_ranks import MpiRanks
 from hpk.supervisor.container.program_io import ProgramIo
 from hpk.supervisor.container.sessions import Sessions
 from hpk.supervisor.container.start_orders import PodContext, RankFailures
@@ -89,6 +90,7 @@ class ContainerStart:
         self._run_id = 0
         self._program: Optional[pod_messages.Run] = None
         self._io: Optional[ProgramIo] = None
+        self._ranks: Optional[MpiRanks] = None
         self._sessions = Sessions(loop)
         self._failures = RankFailures(plan.mpi) if plan.mpi else None
         self._oom_before = 0
@@ -190,6 +192,14 @@ class ContainerStart:
 
     def _run(self, bundle: Bundle) -> None:
         on_errors = self._failures.feed if self._failures else None
+        if self.plan.mpi is not None:
+            self._ranks = MpiRanks(
+                self.plan,
+                self._pod,
+                self.number,
+                bundle,
+                lambda number: self.signal_as_process_1(number, 0),
+            )
         self._io = ProgramIo(self.plan, self._loop, self.writer, on_errors, self._look_at_drain)
         self._run_id = self._loop.new_id(self._on_event)
         self._stopping = Stopping(
@@ -391,6 +401,8 @@ class ContainerStart:
         """
         if self.step is not Step.RUNNING or self._io is None:
             return None
+        if isinstance(frame, ExecOpen) and self._ranks is not None:
+            return self._sessions.exec_beside_ranks(frame, table, self._ranks, on_end)
         if isinstance(frame, ExecOpen):
             return self._sessions.exec(frame, table, self._session_message, on_end)
         return self._sessions.attach(frame, table, self._io, on_end)

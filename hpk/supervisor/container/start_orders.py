@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Mapping
 
+from hpk.durable import read_file
 from hpk.model.bundle import Bundle
 from hpk.model.frames import ExecOpen, TerminalSize
 from hpk.model.frozen import dataclass, replace
@@ -13,7 +15,7 @@ from hpk.model.layout import AttemptLayout
 from hpk.model.plan import ContainerPlan, MpiPlan
 from hpk.mpi.base import LaunchRequest
 from hpk.mpi.registry import LAUNCHERS
-from hpk.runtimes.base import NodeFacts, Runtime
+from hpk.runtimes.base import PAUSE_PATH, NodeFacts, Runtime
 from hpk.supervisor.inside import environment, mounts
 from hpk.supervisor.inside.localdir import LocalDirs
 from hpk.supervisor.inside.memory import OomCounter
@@ -110,6 +112,34 @@ def exec_message(message: Run, frame: ExecOpen) -> Run:
         return message
     env = {**dict(message.env), "TERM": TERM}
     return replace(message, env=tuple(env.items()), terminal=frame.size or DEFAULT_SIZE)
+
+
+def rank_exec_message(
+    pod: PodContext, plan: ContainerPlan, bundle: Bundle, step: str, frame: ExecOpen, run_id: int
+) -> Run:
+    """The same in the container that the ranks of an MPI run share on this node. It has the
+    container's environment and nothing of the launcher's, as whom it would join the run.
+
+    :param step: the run's.
+    :raises OSError, ValueError: that container is not there.
+    """
+    where = os.path.join(os.path.dirname(pod.dirs.work), step)
+    pause_pid = int(read_file(os.path.join(where, "pause.pid"), 32))
+    if read_file(f"/proc/{pause_pid}/cmdline", 256).split(b"\0")[0] != PAUSE_PATH.encode():
+        raise OSError("the ranks' container has ended")
+    port = int(read_file(os.path.join(where, "api.port"), 32))
+    here = environment.with_api_port(bundle, port)
+    env = environment.container_environment(plan, here, pod.hostname)
+    run = Run(
+        id=run_id,
+        container=None,
+        argv=frame.command,
+        env=tuple(env.items()),
+        working_dir=plan.working_dir or "/",
+        rights=plan.rights,
+        beside=pause_pid,
+    )
+    return exec_message(run, frame)
 
 
 def mpi_message(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import NoReturn, Optional, Protocol
@@ -18,6 +19,7 @@ from hpk.supervisor.base.job_log import log
 from hpk.supervisor.process import execution, namespaces, switch_user
 from hpk.supervisor.process.confinement import confine, filters_for
 from hpk.supervisor.process.pod_messages import Run
+from hpk.supervisor.process.seccomp.emulation import kill_of_process_1
 
 
 class Enter(Protocol):
@@ -92,6 +94,36 @@ class OnHost:
 
     def close(self) -> None:
         """See Enter.close."""
+
+
+class BesideRanks(OnHost):
+    """In the container that the ranks of an MPI run share on this node, which is not podinit's.
+
+    They are in the node's PID namespace, and nobody's process 1: what a program here sends to that
+    is for them all, and who listens has them told. A signal to everybody would end the user's other
+    jobs on the node; it is refused.
+
+    :param to: a socket that is sent the listener.
+    """
+
+    def __init__(self, to: int) -> None:
+        self._to = to
+
+    def become(self, run: Run, arrive: Callable[[], None]) -> NoReturn:
+        """See Enter.become."""
+        execution.set_oom_score_adj(execution.MOST_KILLABLE)
+        linux.forbid_inspection()
+        namespaces.join_namespaces(run.beside)
+        linux.die_with_parent(self._parent)  # new credentials have undone it
+        arrive()
+        os.umask(0o022)
+        execution.change_directory(run.working_dir)
+        listener = linux.filter_and_listen(kill_of_process_1(os.uname().machine))
+        with socket.socket(fileno=os.dup(self._to)) as sock:
+            socket.send_fds(sock, [b"l"], [listener])
+        confine(run.rights, emulates_root=False)
+        execution.reset_signals()
+        execution.execute(run.argv, dict(run.env))
 
 
 class Namespaces:

@@ -58,6 +58,9 @@ class Run:
     :param shares_processes: in podinit's PID namespace; else the first program in a container is
         process 1 of one that the others join.
     :param terminal: of this size, which it controls and has as all three.
+    :param beside: a process, as podinit sees it, whose namespaces it joins: of the container that
+        ranks of an MPI run share. Then one more descriptor, a socket, is sent what listens to the
+        signals it sends to process 1 (hpk.supervisor.process.seccomp.listener).
     """
 
     id: int
@@ -70,6 +73,7 @@ class Run:
     emulates_root: bool = False
     shares_processes: bool = False
     terminal: Optional[TerminalSize] = None
+    beside: int = 0
 
 
 @dataclass(frozen=True)

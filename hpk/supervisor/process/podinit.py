@@ -22,7 +22,7 @@ from hpk.supervisor.base import linux
 from hpk.supervisor.base.job_log import log, log_to_stderr
 from hpk.supervisor.base.linux import close_files_but
 from hpk.supervisor.process import execution
-from hpk.supervisor.process.enter import Enter, Namespaces, OnHost
+from hpk.supervisor.process.enter import BesideRanks, Enter, Namespaces, OnHost
 from hpk.supervisor.process.namespaces import Beginning
 from hpk.supervisor.process.pod_messages import (
     Close,
@@ -200,7 +200,7 @@ class _Init:
         return True
 
     def _run(self, command: Run, fds: tuple[int, ...]) -> None:
-        enter: Optional[Enter] = OnHost()
+        enter: Optional[Enter] = BesideRanks(fds[-1]) if command.beside else OnHost()
         if command.container is not None:
             container = self._containers.get(command.container)
             enter = None if container is None else container.enter

@@ -76,14 +76,14 @@ def take_terminal(instead: Optional[int], to: int, size: TerminalSize) -> None:
     os.close(master)
 
 
-def receive_master(sock: socket.socket) -> int:
-    """What `take_terminal` has sent by the time its program runs; does not wait.
+def receive_descriptor(sock: socket.socket) -> int:
+    """What a program has sent on its way to execve, a terminal's master for one; does not wait.
 
     :raises OSError: nothing has come, or without its descriptor: there are no more, for now.
     """
     sock.setblocking(False)
     _, fds, _, _ = socket.recv_fds(sock, 1, 1)
     if not fds:
-        raise OSError("the terminal came without its descriptor")
+        raise OSError("it came without its descriptor")
     os.set_inheritable(fds[0], False)
     return fds[0]

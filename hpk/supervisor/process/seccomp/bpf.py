@@ -23,6 +23,8 @@ RETURN = 0x06  # BPF_RET | BPF_K
 ALLOW = 0x7FFF0000  # SECCOMP_RET_ALLOW
 DONE = 0x00050000  # SECCOMP_RET_ERRNO with errno 0: the call returns 0
 
+ASK = 0x7FC00000  # SECCOMP_RET_USER_NOTIF: whoever listens answers the call
+
 INSTRUCTION_BYTES = 8
 _FARTHEST = 255  # a comparison's jumps are one byte each
 

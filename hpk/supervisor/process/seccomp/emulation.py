@@ -90,6 +90,28 @@ def kill_of_one(machine: str) -> bytes:
     return program + instruction(bpf.RETURN, bpf.ALLOW)
 
 
+def kill_of_process_1(machine: str) -> bytes:
+    """A filter that hands ``kill(1, …)`` on to who listens and refuses ``kill(-1, …)``, in the same
+    form.
+
+    :raises KeyError: a machine it is not written for.
+    """
+    program = instruction(bpf.LOAD, bpf.ARCHITECTURE)
+    for abi in _MACHINES[machine]:
+        block = (
+            instruction(bpf.LOAD, bpf.NUMBER),
+            instruction(bpf.IF_EQUAL, abi.kill, 0, 3),
+            instruction(bpf.LOAD, bpf.argument(0)),
+            instruction(bpf.IF_EQUAL, _EVERYBODY, 2, 0),
+            instruction(bpf.IF_EQUAL, 1, 2, 0),
+            instruction(bpf.RETURN, bpf.ALLOW),
+            instruction(bpf.RETURN, _REFUSED),
+            instruction(bpf.RETURN, bpf.ASK),
+        )
+        program += instruction(bpf.IF_EQUAL, abi.audit_arch, 0, len(block)) + b"".join(block)
+    return program + instruction(bpf.RETURN, bpf.ALLOW)
+
+
 def fixed_dispositions(machine: str, numbers: Iterable[int]) -> bytes:
     """A filter under which what becomes of some signals cannot be changed, in the same form.
 
