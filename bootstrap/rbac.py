@@ -28,6 +28,9 @@ _KUBELET_RULES = [
     _rule("", "configmaps secrets", "get"),
     _rule("", "services", "get list watch"),
     _rule("certificates.k8s.io", "clustertrustbundles", "get list"),
+    _rule("certificates.k8s.io", "podcertificaterequests", "create get"),
+    # Whose UID a request for a pod's certificate must name.
+    _rule("", "serviceaccounts", "get"),
     _rule("discovery.k8s.io", "endpointslices", "get list watch"),
     _rule("", "serviceaccounts/token", "create"),
     _rule("authentication.k8s.io", "tokenreviews", "create"),

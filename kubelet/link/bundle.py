@@ -13,7 +13,14 @@ from hpk.model.bundle import API_PORT_MARK, Bundle, ContainerBundle
 from hpk.model.errors import ParseError, TransientError
 from hpk.model.frames import FORWARDER_VERSION, MAX_FRAME_BYTES
 from hpk.model.ids import PodUid
-from hpk.model.plan import ContainerPlan, EnvVar, PodPlan, TokenSource, TrustBundleSource
+from hpk.model.plan import (
+    ContainerPlan,
+    EnvVar,
+    PodCertificateSource,
+    PodPlan,
+    TokenSource,
+    TrustBundleSource,
+)
 from hpk.model.settings import KubeletSettings
 from hpk.planning.environment.downward import HOST_FIELDS, metadata_field
 from hpk.planning.environment.late import LateValues, references_of, resolve_container
@@ -21,6 +28,7 @@ from hpk.planning.environment.services import service_variables
 from kubelet.api.apiserver import ApiServer, Json
 from kubelet.link.bundle_files import MountError, VolumeValues, volume_files
 from kubelet.link.objects import ObjectData, ObjectReader, Reader
+from kubelet.link.pod_certificates import Credentials, PodCertificates, Subject
 from kubelet.link.tokens import TokenCache
 
 _INCOMPLETE_AGAIN_S = 5.0
@@ -68,6 +76,7 @@ class BundleBuilder:
         """
         self._objects = ObjectReader(api, changed)
         self._tokens = TokenCache(api)
+        self._certificates = PodCertificates(api)
         self._settings = settings
 
     async def keep_looking(self) -> None:
@@ -78,6 +87,7 @@ class BundleBuilder:
         """The pod is gone."""
         self._objects.forget(uid)
         self._tokens.forget(uid)
+        self._certificates.forget(uid)
 
     async def build(self, plan: PodPlan, facts: PodFacts) -> tuple[Bundle, float | None]:
         """The bundle, and in how many seconds to build it again though no object has changed (None:
@@ -112,6 +122,11 @@ class BundleBuilder:
                 for volume in plan.volumes
                 for source in volume.trust_bundles
             },
+            certificates={
+                source: await self._certificate(plan, volume.name, source, facts)
+                for volume in plan.volumes
+                for source in volume.certificates
+            },
             field=facts.field,
         )
         env = self._services(facts.protocol)
@@ -133,11 +148,23 @@ class BundleBuilder:
         _check_size(bundle)
         if any(container.error for container in bundle.containers):
             return bundle, _INCOMPLETE_AGAIN_S
-        return bundle, self._tokens.again_s(plan.pod.uid)
+        uid = plan.pod.uid
+        times = (self._tokens.again_s(uid), self._certificates.again_s(uid))
+        return bundle, min((item for item in times if item is not None), default=None)
 
     async def _token(self, plan: PodPlan, volume: str, token: TokenSource) -> str:
         try:
             return await self._tokens.get(plan.pod, plan.service_account, token)
+        except TransientError as error:
+            raise MountError(volume, str(error)) from error
+
+    async def _certificate(
+        self, plan: PodPlan, volume: str, source: PodCertificateSource, facts: PodFacts
+    ) -> Credentials:
+        node = str(facts.pod["spec"].get("nodeName"))
+        subject = Subject(pod=plan.pod, service_account=plan.service_account, node=node)
+        try:
+            return await self._certificates.get(subject, source)
         except TransientError as error:
             raise MountError(volume, str(error)) from error
 

@@ -15,15 +15,24 @@ from hpk.model.errors import ParseError, TransientError
 from hpk.model.plan import (
     ConfigMapSource,
     DownwardItem,
+    PodCertificateSource,
     ProjectedVolume,
     SecretSource,
     TokenSource,
     TrustBundleSource,
 )
 from kubelet.link.objects import ObjectData
+from kubelet.link.pod_certificates import Credentials
 
-_LISTS = ("tokens", "config_maps", "secrets", "downward", "trust_bundles")
-_Source = TokenSource | ConfigMapSource | SecretSource | DownwardItem | TrustBundleSource
+_LISTS = ("tokens", "config_maps", "secrets", "downward", "trust_bundles", "certificates")
+_Source = (
+    TokenSource
+    | ConfigMapSource
+    | SecretSource
+    | DownwardItem
+    | TrustBundleSource
+    | PodCertificateSource
+)
 
 
 class MountError(TransientError):
@@ -41,6 +50,7 @@ class VolumeValues:
     :param config_maps: by name, None for one that does not exist; secrets alike.
     :param tokens: by their source.
     :param trust_bundles: PEM by their source, None where nothing is chosen.
+    :param certificates: by their source.
     :param field: the value of a ``fieldPath``; raises ParseError.
     """
 
@@ -48,6 +58,7 @@ class VolumeValues:
     secrets: Mapping[str, ObjectData | None]
     tokens: Mapping[TokenSource, str]
     trust_bundles: Mapping[TrustBundleSource, bytes | None]
+    certificates: Mapping[PodCertificateSource, Credentials]
     field: Callable[[str], str]
 
 
@@ -88,6 +99,15 @@ def _contents(source: _Source, values: VolumeValues) -> Iterator[tuple[str, byte
         yield source.path, values.tokens[source].encode(), None
     elif isinstance(source, TrustBundleSource):
         yield source.path, _anchors(source, values), None
+    elif isinstance(source, PodCertificateSource):
+        found = values.certificates[source]
+        for path, data in (
+            (source.bundle_path, found.key + found.chain),
+            (source.key_path, found.key),
+            (source.chain_path, found.chain),
+        ):
+            if path:
+                yield path, data, None
     elif isinstance(source, DownwardItem):
         text = source.value if source.source is None else values.field(source.source.key)
         yield source.path, text.encode(), source.mode

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from hpk.model import codec
 from hpk.model.bundle import Bundle, ContainerBundle
@@ -23,7 +25,7 @@ from hpk.model.ids import PodRef, PodUid
 from hpk.model.plan import PodPlan, TokenSource
 from hpk.supervisor.inside.environment import with_api_port
 from kubelet.api.apiserver import ApiServer
-from kubelet.link import objects
+from kubelet.link import objects, pod_certificates
 from kubelet.link.bundle import BundleBuilder, PodFacts
 from kubelet.link.bundle_files import MountError
 from kubelet.link.tokens import TokenCache
@@ -34,6 +36,9 @@ NASTY = "a 'b' \"c\" $(X) $$(Y) `x` \n\t\\ é 中 \x1b[0m"
 SETTINGS = kubelet_settings(api_host="login.example", api_port=6443)
 
 
+_REQUESTS = "/apis/certificates.k8s.io/v1/namespaces/default/podcertificaterequests"
+
+
 @dataclass
 class Store:
     """What the API server has; ``asked`` counts each request by its path."""
@@ -41,6 +46,7 @@ class Store:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     queries: list[dict[str, str]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
     life_s: int = 3600
     broken: bool = False
 
@@ -57,6 +63,9 @@ class Store:
         self.queries.append(dict(request.query))
         if self.broken:
             return web.json_response({"reason": "InternalError", "message": "etcd"}, status=500)
+        if request.method == "POST" and request.path == _REQUESTS:
+            self.requests.append(await request.json())
+            return web.json_response({"metadata": {"name": f"req-{len(self.requests)}"}})
         if request.method == "POST":
             expires = datetime.now(UTC) + timedelta(seconds=self.life_s)
             status = {
@@ -308,6 +317,102 @@ _BUNDLES = "/apis/certificates.k8s.io/v1/clustertrustbundles"
 def _certificate(word: str) -> str:
     body = base64.b64encode(word.encode() * 40).decode()
     return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+
+
+def _certified(server: Server, **source: Any) -> dict[str, Any]:
+    server.store.objects["/api/v1/namespaces/default/serviceaccounts/default"] = {
+        "metadata": {"uid": "account-uid"}
+    }
+    server.store.objects["/api/v1/nodes/main"] = {"metadata": {"uid": "node-uid"}}
+    asked = {"signerName": "x.test/s", "keyType": "ED25519", **source}
+    pod = pod_with({"name": "v", "projected": {"sources": [{"podCertificate": asked}]}})
+    pod["spec"]["nodeName"] = "main"
+    return pod
+
+
+def _decided(kind: str, **status: Any) -> dict[str, Any]:
+    condition = {"type": kind, "status": "True", "reason": "Why", "message": "said"}
+    return {"status": {"conditions": [condition], **status}}
+
+
+@pytest.mark.parametrize("key_type", ["ED25519", "ECDSAP256", "ECDSAP384", "ECDSAP521", "RSA3072"])
+async def test_a_pod_gets_a_certificate_for_a_key_of_its_own(server: Server, key_type: str) -> None:
+    chain = f"what stands around\n{_certificate('leaf')}{_certificate('intermediate')}"
+    renew = (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
+    server.store.objects[f"{_REQUESTS}/req-1"] = _decided(
+        "Issued", certificateChain=chain, beginRefreshAt=renew
+    )
+    paths = {"credentialBundlePath": "all.pem", "keyPath": "key.pem", "certificateChainPath": "c"}
+    annotations = {"x.test/a": "b"}
+    pod = _certified(
+        server, keyType=key_type, maxExpirationSeconds=3600, userAnnotations=annotations, **paths
+    )
+    found = files(await server.build(pod))
+    key, made = found["key.pem"][0], found["c"][0]
+    assert found["all.pem"][0] == key + made
+    assert made.decode() == _certificate("leaf") + _certificate("intermediate")
+    (request,) = server.store.requests
+    spec = request["spec"]
+    proof = x509.load_der_x509_csr(base64.b64decode(spec.pop("stubPKCS10Request")))
+    assert proof.is_signature_valid
+    ours = serialization.load_pem_private_key(key, None).public_key()
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    assert proof.public_key().public_bytes(*form) == ours.public_bytes(*form)
+    assert spec == {
+        "signerName": "x.test/s",
+        "podName": pod["metadata"]["name"],
+        "podUID": pod["metadata"]["uid"],
+        "serviceAccountName": "default",
+        "serviceAccountUID": "account-uid",
+        "nodeName": "main",
+        "nodeUID": "node-uid",
+        "maxExpirationSeconds": 3600,
+        "unverifiedUserAnnotations": annotations,
+    }
+    # It is not asked again before it wants to be renewed.
+    assert files(await server.build(pod)) == found
+    assert len(server.store.requests) == 1
+
+
+async def test_a_certificate_is_renewed_beside_the_one_that_is_there(server: Server) -> None:
+    first = _decided(
+        "Issued", certificateChain=_certificate("one"), beginRefreshAt="2000-01-01T00:00:00Z"
+    )
+    server.store.objects[f"{_REQUESTS}/req-1"] = first
+    server.store.objects[f"{_REQUESTS}/req-2"] = {"status": {}}
+    pod = _certified(server, certificateChainPath="c")
+    for _ in range(2):
+        assert files(await server.build(pod))["c"][0].decode() == _certificate("one")
+    assert len(server.store.requests) == 2
+    server.store.objects[f"{_REQUESTS}/req-2"] = _decided(
+        "Issued", certificateChain=_certificate("two"), beginRefreshAt="2100-01-01T00:00:00Z"
+    )
+    assert files(await server.build(pod))["c"][0].decode() == _certificate("two")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            _decided("Denied"),
+            'PodCertificateRequest was permanently denied: reason="Why" message="said"',
+        ),
+        (
+            _decided("Failed"),
+            'PodCertificateRequest was permanently failed: reason="Why" message="said"',
+        ),
+        ({"status": {}}, "credential bundle is not issued yet"),
+    ],
+)
+async def test_a_certificate_that_is_not_issued(
+    server: Server, answer: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_certificates, "_ISSUED_WITHIN_S", 0.0)
+    server.store.objects[f"{_REQUESTS}/req-1"] = answer
+    for _ in range(2):
+        with pytest.raises(MountError, match=message):
+            await server.build(_certified(server, keyPath="k"))
+    assert len(server.store.requests) == 1
 
 
 def _trusting(**source: Any) -> dict[str, Any]:

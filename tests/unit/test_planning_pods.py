@@ -93,8 +93,8 @@ UNSUPPORTED_SPEC: list[tuple[str, Any, str]] = [
     ),
     (
         "volumes",
-        [{"name": "v", "projected": {"sources": [{"podCertificate": {"signerName": "s"}}]}}],
-        "spec.volumes[0].projected.sources[0].podCertificate",
+        [{"name": "v", "projected": {"sources": [{"newerSource": {"name": "s"}}]}}],
+        "spec.volumes[0].projected.sources[0].newerSource",
     ),
     (
         "initContainers",

@@ -77,6 +77,25 @@ class TrustBundleSource:
 
 
 @dataclass(frozen=True)
+class PodCertificateSource:
+    """``podCertificate`` of a projected volume: a key that the kubelet makes, and a signer's
+    certificate for it.
+
+    :param key_type: ``ED25519``, ``ECDSAP256``, ``RSA3072`` …
+    :param bundle_path: of key and chain in one file, "" for none; key_path and chain_path alike.
+    :param user_annotations: what the signer is told besides.
+    """
+
+    signer_name: str
+    key_type: str
+    max_expiration_s: Optional[int]
+    bundle_path: str
+    key_path: str
+    chain_path: str
+    user_annotations: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class DownwardItem:
     """A field of the Pod as a file.
 
@@ -108,6 +127,7 @@ class ProjectedVolume:
     secrets: tuple[SecretSource, ...] = ()
     order: tuple[str, ...] = ()
     trust_bundles: tuple[TrustBundleSource, ...] = ()
+    certificates: tuple[PodCertificateSource, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from hpk.model.errors import AdmissionError
 from hpk.model.plan import (
     ConfigMapSource,
     DownwardItem,
+    PodCertificateSource,
     ProjectedVolume,
     SecretSource,
     TokenSource,
@@ -21,11 +22,24 @@ from hpk.planning.base.fields import (
     get_relative_path,
     get_text,
 )
-from hpk.planning.volumes import config_map, downward_api, secret, trust_bundle
+from hpk.planning.volumes import (
+    config_map,
+    downward_api,
+    pod_certificate,
+    secret,
+    trust_bundle,
+)
 from hpk.planning.volumes.base import VolumeContext, default_mode
 
 DEFAULT_EXPIRATION_S = 3600
-_KINDS = ("clusterTrustBundle", "configMap", "downwardAPI", "secret", "serviceAccountToken")
+_KINDS = (
+    "clusterTrustBundle",
+    "configMap",
+    "downwardAPI",
+    "podCertificate",
+    "secret",
+    "serviceAccountToken",
+)
 
 
 def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> ProjectedVolume:
@@ -35,6 +49,7 @@ def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> Pr
     secrets: list[SecretSource] = []
     downward: list[DownwardItem] = []
     trust_bundles: list[TrustBundleSource] = []
+    certificates: list[PodCertificateSource] = []
     order: list[str] = []
     for source_path, source in get_objects(volume, "sources", path):
         kind = _kind(source, source_path)
@@ -52,6 +67,9 @@ def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> Pr
         elif kind == "clusterTrustBundle":
             trust_bundles.append(trust_bundle.plan_source(content, kind_path))
             order.append("trust_bundles")
+        elif kind == "podCertificate":
+            certificates.append(pod_certificate.plan_source(content, kind_path))
+            order.append("certificates")
         else:
             items = downward_api.plan_items(context.downward, content, kind_path)
             downward.extend(items)
@@ -65,6 +83,7 @@ def plan(context: VolumeContext, name: str, volume: JsonObject, path: str) -> Pr
         secrets=tuple(secrets),
         order=tuple(order),
         trust_bundles=tuple(trust_bundles),
+        certificates=tuple(certificates),
     )
 
 
