@@ -29,6 +29,7 @@ _KUBELET_RULES = [
     _rule("", "services", "get list watch"),
     _rule("certificates.k8s.io", "clustertrustbundles", "get list"),
     _rule("certificates.k8s.io", "podcertificaterequests", "create get"),
+    _rule("node.k8s.io", "runtimeclasses", "get"),
     # Whose UID a request for a pod's certificate must name.
     _rule("", "serviceaccounts", "get"),
     _rule("discovery.k8s.io", "endpointslices", "get list watch"),

@@ -34,6 +34,7 @@ from kubelet.nodes.node import NodeHealth
 from kubelet.nodes.virtual_nodes import NodeRegistrar, VirtualNodes
 from kubelet.pod_streams import PodStreamBackend
 from kubelet.pods.pod_workers import PodWorkers
+from kubelet.pods.runtime_classes import RuntimeClasses
 from kubelet.pods.supervisors import Supervisors
 from kubelet.pods.worker_services import WorkerServices
 from kubelet.server.server import KubeletServer
@@ -97,6 +98,7 @@ class Kubelet:
                 files=self._files,
                 slurm=slurm,
                 site=site,
+                runtime_classes=RuntimeClasses(api),
                 images=self._images,
                 submitter=self._submitter,
                 pleg=self._pleg,

@@ -118,6 +118,7 @@ SPEC: Mapping[str, Check] = {
     "initContainers": objects({**_CONTAINER, "restartPolicy": only("Always")}),
     "nodeName": anything,
     "nodeSelector": anything,
+    "overhead": anything,
     "os": one_object({"name": only("linux")}),
     "preemptionPolicy": anything,
     "priority": anything,
@@ -125,6 +126,7 @@ SPEC: Mapping[str, Check] = {
     "priorityClassName": anything,
     "readinessGates": objects({"conditionType": anything}),
     "restartPolicy": only("Always", "OnFailure", "Never"),
+    "runtimeClassName": anything,
     "schedulerName": anything,
     "securityContext": one_object(
         {

@@ -20,14 +20,15 @@ from kubelet.back_off import doubled_s
 from kubelet.pods.pod_images import PodImages
 from kubelet.pods.pod_reporter import PodReporter
 from kubelet.pods.pod_state import PodState
+from kubelet.pods.runtime_classes import NO_SANDBOX
 from kubelet.pods.worker_services import WorkerServices
 from kubelet.status.container_statuses import Waiting
 from kubelet.submission.gate import NotYourTurnError
 
 log = logging.getLogger(__name__)
 
-_CONFIGURATION = ("CreateContainerConfigError", "CreateContainerError")
-"""Reasons for which a container waits, upstream: no Pod fails for them."""
+_CONFIGURATION = ("CreateContainerConfigError", "CreateContainerError", NO_SANDBOX)
+"""Reasons for which a container or its Pod waits, upstream: no Pod fails for them."""
 _REFUSED_AGAIN_S = 60.0
 _REFUSED_MOST_S = 600.0
 
@@ -90,14 +91,13 @@ class PodAdmission:
             return refused_for_s
         planned = without_debuggers(pod)
         try:
-            admit_pod(planned, self._services.site)
+            site = await self._services.runtime_classes.site_of(pod, self._services.site)
+            admit_pod(planned, site)
             images = await self._images.get(pod)
             if images is None:
                 await self._reporter.report_waiting(pod, self._images.waiting)
                 return self._images.again_s
-            plan = plan_admitted_pod(
-                planned, images=images, partition=partition, site=self._services.site
-            )
+            plan = plan_admitted_pod(planned, images=images, partition=partition, site=site)
         except AdmissionError as error:
             return await self._refuse(pod, error.reason, str(error))
         return await self._submit(pod, plan)

@@ -15,6 +15,7 @@ from kubelet.evidence.observations import Observations
 from kubelet.evidence.pleg import Pleg
 from kubelet.link.session import Session
 from kubelet.pods.pod_images import ImageProvider, Spawn
+from kubelet.pods.runtime_classes import RuntimeClasses
 from kubelet.shared_files import SharedFiles
 from kubelet.status.events import EventRecorder
 from kubelet.status.status_manager import StatusManager
@@ -36,6 +37,7 @@ class WorkerServices:
     files: SharedFiles
     slurm: SlurmBackend
     site: SiteSettings
+    runtime_classes: RuntimeClasses
     images: ImageProvider
     submitter: Submitter
     pleg: Pleg

@@ -50,8 +50,6 @@ UNSUPPORTED_SPEC: list[tuple[str, Any, str]] = [
     ("hostPID", True, "spec.hostPID"),
     ("hostIPC", True, "spec.hostIPC"),
     ("imagePullSecrets", [{"name": "s"}], "spec.imagePullSecrets"),
-    ("runtimeClassName", "r", "spec.runtimeClassName"),
-    ("overhead", {"cpu": "1"}, "spec.overhead"),
     ("resources", {"limits": {"cpu": "1"}}, "spec.resources"),
     ("resourceClaims", [{"name": "r"}], "spec.resourceClaims"),
     ("schedulingGates", [{"name": "g"}], "spec.schedulingGates"),

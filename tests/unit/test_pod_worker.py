@@ -34,6 +34,7 @@ from kubelet.pods import pod_worker
 from kubelet.pods.orphaned_pods import keep_pod
 from kubelet.pods.pod_worker import PodWorker
 from kubelet.pods.pod_workers import PodWorkers
+from kubelet.pods.runtime_classes import RuntimeClasses
 from kubelet.pods.worker_services import WorkerServices
 from kubelet.shared_files import SharedFiles
 from kubelet.status.events import EventRecorder
@@ -182,6 +183,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             files=SharedFiles(tmp_path),
             slurm=cast(Any, slurm),
             site=SITE,
+            runtime_classes=RuntimeClasses(api),
             images=slurm,
             submitter=cast(Submitter, slurm),
             pleg=cast(Pleg, slurm),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hpk.model.errors import AdmissionError
 from hpk.model.resources import ContainerResources
 from hpk.planning.base.containers import all_containers, main_container
-from hpk.planning.base.fields import INVALID, JsonObject
+from hpk.planning.base.fields import INVALID, JsonObject, get_object
 from hpk.planning.job.resources import container_resources
 
 
@@ -82,6 +82,11 @@ def pod_resources(pod: JsonObject, each: Mapping[str, ContainerResources]) -> Po
     """
     main = main_container(pod)
     sidecars = beside = before = Amounts()
+    overhead = get_object(get_object(pod, "spec", ""), "overhead", "spec")
+    if overhead:
+        # What a RuntimeClass adds for the runtime itself, once.
+        as_container = {"resources": {"requests": overhead}}
+        beside += _amounts(container_resources(as_container, "spec.overhead", {}))
     gres = ""
     for container in all_containers(pod):
         resources = each[container.name]
