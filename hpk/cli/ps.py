@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import io
 import json
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from hpk.report.times import moment, span
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths
 
+_WIDE = 1000
 _TITLES = (
     *("POD", "STATUS", "JOB", "STATE", "REASON", "START", "NODES"),
     *("ELAPSED", "LEFT", "CPU-HOURS", "GPU-HOURS"),
@@ -50,10 +52,8 @@ def ps(all_namespaces: bool, namespace: str, output: str, watch: bool) -> None:
     if not found:
         click.echo(_none(wanted), err=True)
         return
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = 1000
-    console.print(_table(found, wanted))
+    # As wide as it is, on any terminal, as kubectl has it: a name that is cut is none.
+    Console(markup=False, highlight=False, width=_WIDE).print(_table(found, wanted))
 
 
 class _Show(Protocol):
@@ -83,7 +83,13 @@ class _Drawing(Live):
 
     def rows(self, rows: tuple[PsRow, ...]) -> None:
         """See _Show."""
-        self.update(_table(rows, self._wanted) if rows else Text(_none(self._wanted)), refresh=True)
+        wide = Console(markup=False, highlight=False, width=_WIDE, file=io.StringIO())
+        with wide.capture() as drawn:
+            wide.print(_table(rows, self._wanted) if rows else _none(self._wanted))
+        # What does not fit is cut at the right, not in each column.
+        lines = Text(drawn.get().rstrip("\n"), no_wrap=True, overflow="crop")
+        lines.stylize("bold", 0, lines.plain.find("\n") if rows else 0)
+        self.update(lines, refresh=True)
 
     def problem(self, error: HpkError) -> None:
         """See _Show."""

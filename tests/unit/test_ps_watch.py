@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from rich.console import Console
 
 from bootstrap.api import TlsClient
 from hpk.cli import ps as ps_module
@@ -165,3 +167,17 @@ def test_rows_are_printed_when_they_change_and_not_as_time_passes(
         ["a", "Completed"],
         ["b", "Pending"],
     ]
+
+
+def test_on_a_narrow_terminal_names_are_whole() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=30)
+    name = "a-name-as-long-as-it-is"
+    row = PsRow(namespace="default", pod=name, status="Running", nodes="n[1-200]")
+    with ps_module._Drawing(console, "default") as drawing:
+        drawing.rows((row,))
+        drawing.rows(())
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert f"{name}  Runn" in shown
+    assert "n[1-" not in shown
+    assert "no Pods in namespace default" in shown
