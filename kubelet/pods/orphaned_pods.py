@@ -25,9 +25,12 @@ _KEEP_UNKNOWN_S = 24 * 3600.0
 
 
 async def orphaned_pods(
-    paths: HpkPaths, files: SharedFiles, is_known: Callable[[PodUid], bool]
+    paths: HpkPaths,
+    files: SharedFiles,
+    is_known: Callable[[PodUid], bool],
+    is_deleted: Callable[[PodJournal], bool],
 ) -> AsyncIterator[PodJournal]:
-    """The journals of unknown pods that may have a job, or whose deletion was never finished.
+    """The journals of unknown pods that may have a job, or that were deleted.
 
     What is left of the others is removed once it is old.
     """
@@ -36,7 +39,7 @@ async def orphaned_pods(
             continue
         try:
             journal = await files.do(read_pod, paths, uid)
-            if journal is None or not _is_live(journal):
+            if journal is None or not (_is_live(journal) or is_deleted(journal)):
                 await files.do(_remove_if_old, paths, uid)
                 continue
         except OSError as error:
@@ -67,13 +70,12 @@ def _mark(paths: HpkPaths, uid: PodUid) -> Path:
 
 
 def _is_live(journal: PodJournal) -> bool:
-    """Whether a job of it may be in Slurm, or its deletion waits to be finished."""
-    attempt = journal.current
-    return journal.deleted or (attempt is not None and attempt.is_open)
+    """Whether a job of it may be in Slurm."""
+    return journal.current is not None and journal.current.is_open
 
 
 def _remove_if_old(paths: HpkPaths, uid: PodUid) -> None:
-    """Remove the files of a pod that ended while nobody looked.
+    """Remove the files of a pod that has ended and is missing for reasons unknown.
 
     Not at once: a restored store may bring the Pod back, and then they say that it has run.
     """

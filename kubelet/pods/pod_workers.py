@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from hpk.journal import Attempt
+from hpk.journal import Attempt, PodJournal
 from hpk.model.ids import PodUid
 from kubelet.api.apiserver import Json
 from kubelet.pods.orphaned_pods import (
@@ -116,8 +116,8 @@ class PodWorkers:
         self._services.spawn(self._take_up_orphans(listed, is_same_store=is_same_store))
 
     async def _take_up_orphans(self, listed: set[PodUid], *, is_same_store: bool) -> None:
-        """Start workers for the pods that were not listed: they end those that were deleted, and
-        keep the jobs of those that are missing for reasons unknown. Those stay kept."""
+        """Start workers for the pods that were not listed: they end and forget those that were
+        deleted, and keep the jobs of those that are missing for reasons unknown, for good."""
         kept = await self._services.files.do(kept_pods, self._services.paths)
         for uid in kept & listed:
             await self._services.files.do(keep_no_longer, self._services.paths, uid)
@@ -125,9 +125,12 @@ class PodWorkers:
         def is_known(uid: PodUid) -> bool:
             return uid in listed or uid in self._workers
 
-        async for journal in orphaned_pods(self._services.paths, self._services.files, is_known):
-            uid = journal.pod.uid
-            deleted = journal.deleted or (is_same_store and uid not in kept)
+        def is_deleted(journal: PodJournal) -> bool:
+            return journal.deleted or (is_same_store and journal.pod.uid not in kept)
+
+        paths, files = self._services.paths, self._services.files
+        async for journal in orphaned_pods(paths, files, is_known, is_deleted):
+            uid, deleted = journal.pod.uid, is_deleted(journal)
             log.warning("pod is unknown to the API server pod=%s deleted=%s", journal.pod, deleted)
             if not deleted:
                 await self._services.files.do(keep_pod, self._services.paths, uid)

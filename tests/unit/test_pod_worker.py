@@ -300,6 +300,31 @@ async def test_a_pod_that_turns_up_while_it_is_taken_for_an_orphan_has_one_worke
     assert len(spawned) == 3, "what keeps, what looks for orphans, and one worker"
 
 
+@pytest.mark.parametrize("is_same_store", [True, False])
+async def test_a_pod_that_ended_and_was_deleted_while_nobody_looked_leaves_nothing(
+    world: World, is_same_store: bool
+) -> None:
+    spawned: list[asyncio.Task[None]] = []
+
+    def spawn(coroutine: Any) -> asyncio.Task[None]:
+        spawned.append(world.services.spawn(coroutine))
+        return spawned[-1]
+
+    services = replace(world.services, spawn=spawn)
+    workers = PodWorkers(services, shown_changed=lambda uid: None, gone=lambda uid: None)
+    ref = world.worker.ref
+    directory = services.paths.pod_dir(ref.uid)
+    private_directory(directory)
+    record_step(services.paths, ref, Step.INTENT, nonce=NONCE)
+    record_step(services.paths, ref, Step.SUBMITTED, nonce=NONCE, placement=Placement(JOB))
+    record_step(services.paths, ref, Step.ENDED, nonce=NONCE)
+    workers.pods_listed([], is_same_store=is_same_store)
+    while not all(task.done() for task in spawned):
+        await asyncio.gather(*spawned)
+    # A store that was restored may bring the Pod back, and the files say then that it has run.
+    assert directory.exists() is not is_same_store
+
+
 async def test_what_came_in_the_list_that_also_showed_our_own_write_is_news(world: World) -> None:
     run(world)
     await world.until(lambda: world.conditions().get("Initialized"))
