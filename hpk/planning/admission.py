@@ -15,6 +15,7 @@ from hpk.planning.base.whitelist import walk
 from hpk.planning.containers.lifecycle import plan_lifecycle
 from hpk.planning.containers.probes import plan_probes
 from hpk.planning.containers.security import check_security
+from hpk.planning.containers.sysctls import plan_sysctls
 from hpk.planning.environment.downward import DownwardContext, JobResources
 from hpk.planning.environment.environment import declare
 from hpk.planning.job.annotations import read_annotations
@@ -47,6 +48,7 @@ def admit_pod(pod: JsonObject, site: SiteSettings) -> None:
     plan_names(pod, site.cluster_domain)
     resources = each_resources(pod, site.gpus)
     pod_resources(pod, resources)
+    plan_sysctls(pod)
     downward = DownwardContext(pod=pod, resources=resources, job=JobResources())
     context = VolumeContext(downward=downward, own_directories=site.own_directories)
     volumes = {volume.name: volume for volume in plan_volumes(context)}

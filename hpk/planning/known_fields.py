@@ -140,6 +140,7 @@ SPEC: Mapping[str, Check] = {
             "seLinuxChangePolicy": only("MountOption", "Recursive"),
             "seLinuxOptions": anything,
             "supplementalGroups": anything,
+            "sysctls": objects({"name": anything, "value": anything}),
             "supplementalGroupsPolicy": only("Strict"),
         }
     ),

@@ -32,6 +32,7 @@ from hpk.planning.base.names import plan_names
 from hpk.planning.containers.lifecycle import plan_lifecycle
 from hpk.planning.containers.probes import plan_probes, refuse_exec
 from hpk.planning.containers.security import check_groups, plan_security
+from hpk.planning.containers.sysctls import plan_sysctls
 from hpk.planning.containers.terminal import plan_terminal, refuse_terminal
 from hpk.planning.environment.downward import DownwardContext, JobResources
 from hpk.planning.environment.environment import declare, plan_argv, plan_environment
@@ -120,6 +121,7 @@ def plan_admitted_pod(
         host_aliases=names.host_aliases,
         shares_processes=spec.get("shareProcessNamespace") is True,
         orphan_timeout_s=plan_orphan_timeout(pod, annotations),
+        sysctls=plan_sysctls(pod),
     )
 
 

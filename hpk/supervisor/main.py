@@ -111,6 +111,7 @@ def run(layout: AttemptLayout) -> int:
         for_containers=any(plan.mpi is None for plan in plans),
         for_launcher=any(plan.mpi is not None for plan in plans),
         hostname=pod_hostname(spec.plan, os.uname().nodename),
+        sysctls=spec.plan.sysctls,
     )
     identity = Identity(spec=spec, layout=layout, job_id=job_id, program=program_argv(), env=env)
     return Supervisor(identity, inits, said_fd).run()

@@ -200,7 +200,6 @@ def _unsupported_of_pod(found: Refusals) -> None:
         "dnsConfig": {"nameservers": ["10.0.0.1"]},
         "securityContext.fsGroup": 1,
         "securityContext.supplementalGroups": [1],
-        "securityContext.sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}],
     }.items():
         outer, _, inner = path.partition(".")
         spec = {outer: {inner: value} if inner else value}
@@ -209,6 +208,14 @@ def _unsupported_of_pod(found: Refusals) -> None:
         needed = "requiredDuringSchedulingIgnoredDuringExecution"
         spec = {"affinity": {kind: {needed: [term]}}}
         found.spec(f"spec-{kind.lower()}", f"affinity.{kind}.{needed}", spec)
+    for name, reason in (
+        ("kernel.msgmax", "SysctlForbidden"),
+        ("net.core.somaxconn", "UnsupportedField"),
+    ):
+        sysctls = {"securityContext": {"sysctls": [{"name": name, "value": "1"}]}}
+        found.spec(
+            f"sysctl-{name.partition('.')[0]}", "securityContext.sysctls[0].name", sysctls, reason
+        )
     dns = {"dnsConfig": {"nameservers": ["10.0.0.1"]}, "dnsPolicy": "None"}
     found.spec("dns-none", "dnsPolicy", dns)
 

@@ -71,7 +71,11 @@ UNSUPPORTED_SPEC: list[tuple[str, Any, str]] = [
         {"appArmorProfile": {"type": "Localhost", "localhostProfile": "p"}},
         "spec.securityContext.appArmorProfile.type",
     ),
-    ("securityContext", {"sysctls": [{"name": "a"}]}, "spec.securityContext.sysctls"),
+    (
+        "securityContext",
+        {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]},
+        "spec.securityContext.sysctls[0].name",
+    ),
     (
         "securityContext",
         {"seccompProfile": {"type": "Localhost", "localhostProfile": "p"}},

@@ -190,3 +190,19 @@ def test_rights_that_cannot_be(own: dict[str, Any], field: str, part: str) -> No
     error = refusal(a_pod(container={"name": "web", "securityContext": own}))
     assert error.field == f"spec.containers[0].securityContext.{field}"
     assert part in str(error)
+
+
+def test_sysctls_of_the_pods_own_namespaces() -> None:
+    asked = [
+        {"name": "kernel.shm_rmid_forced", "value": "1"},
+        {"name": "kernel/shm_rmid_forced", "value": "0"},
+    ]
+    result = plan(a_pod(spec={"securityContext": {"sysctls": asked}}))
+    assert result.sysctls == (("kernel.shm_rmid_forced", "1"), ("kernel.shm_rmid_forced", "0"))
+
+
+@pytest.mark.parametrize("name", ["kernel.msgmax", "kernel/msgmax", "vm.swappiness", "fs/../x"])
+def test_sysctls_that_upstream_forbids_are_forbidden(name: str) -> None:
+    error = refusal(a_pod(spec={"securityContext": {"sysctls": [{"name": name, "value": "1"}]}}))
+    assert error.reason == "SysctlForbidden"
+    assert "forbidden sysctl: " in str(error)

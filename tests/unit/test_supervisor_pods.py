@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,32 @@ def test_a_host_path_of_ours_starts_nothing(bench: Bench) -> None:
     )
     assert bench.start(layout).wait(30) == 128
     assert "HPK's own" in find(read_record(layout), "main").state.message
+
+
+_SYSCTL = "/proc/sys/kernel/shm_rmid_forced"
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-Uri", "sh", "-c", f"echo 1 > {_SYSCTL}"]).returncode != 0,
+    reason="this kernel lets no other root than the node's set it",
+)
+def test_a_sysctl_is_the_pods_own(bench: Bench) -> None:
+    before = Path(_SYSCTL).read_text()
+    other = "0" if before.strip() == "1" else "1"
+    layout = bench.attempt_of(
+        shell("main", f"cat {_SYSCTL}"), sysctls=(("kernel.shm_rmid_forced", other),)
+    )
+    assert bench.start(layout).wait(30) == 0
+    assert text(layout, read_record(layout), "main") == f"{other}\n"
+    assert Path(_SYSCTL).read_text() == before
+
+
+def test_a_sysctl_that_cannot_be_set_fails_the_setup(bench: Bench) -> None:
+    layout = bench.attempt_of(shell("main", "true"), sysctls=(("kernel.no_such", "1"),))
+    assert bench.start(layout).wait(30) == 1
+    record = read_record(layout)
+    assert record.stop_cause is StopCause.SETUP_FAILED
+    assert "cannot set sysctl kernel.no_such on this node" in record.message
 
 
 def test_a_sub_path_made_of_variables_is_waited_for(bench: Bench) -> None:

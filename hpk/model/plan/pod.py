@@ -55,6 +55,7 @@ class PodPlan:
     :param domain: ``SUBDOMAIN.NAMESPACE.svc.CLUSTER_DOMAIN``, "" without a subdomain.
     :param host_network: ``spec.hostNetwork``: the containers have their node's host name.
     :param shares_processes: ``spec.shareProcessNamespace``.
+    :param sysctls: of the pod's own namespaces: names with dots, and values.
     :param ephemeral_containers: what was added to it since it was made; never in ``pod.json``.
     :param orphan_timeout_s: how long it goes on without a sign of a control plane, 0 for ever, None
         as long as SupervisorSettings has it.
@@ -81,6 +82,7 @@ class PodPlan:
     shares_processes: bool = False
     orphan_timeout_s: Optional[int] = None
     ephemeral_containers: tuple[ContainerPlan, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
 
     @property
     def all_containers(self) -> tuple[ContainerPlan, ...]:

@@ -66,11 +66,17 @@ class Inits:
                 time.sleep(0.005)
 
 
-def start_inits(*, for_containers: bool, for_launcher: bool, hostname: str) -> Inits:
+def start_inits(
+    *,
+    for_containers: bool,
+    for_launcher: bool,
+    hostname: str,
+    sysctls: tuple[tuple[str, str], ...] = (),
+) -> Inits:
     """Fork them; before any thread is started.
 
     :param hostname: what the pod's containers are called.
     """
-    pod = Init(*podinit.spawn(hostname), is_host=False) if for_containers else None
+    pod = Init(*podinit.spawn(hostname, sysctls), is_host=False) if for_containers else None
     host = Init(*podinit.spawn(None), is_host=True) if for_launcher else None
     return Inits(pod, host)

@@ -64,10 +64,13 @@ class _Program:
     signals: tuple[Signal, ...] = ()
 
 
-def spawn(hostname: Optional[str]) -> tuple[int, socket.socket]:
+def spawn(
+    hostname: Optional[str], sysctls: tuple[tuple[str, str], ...] = ()
+) -> tuple[int, socket.socket]:
     """Fork the pod's init; its pid and the socket to it. Call before any thread is started.
 
     :param hostname: of the namespaces it makes; None: it makes none.
+    :param sysctls: kernel parameters of these namespaces: names with dots, and values.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
@@ -82,7 +85,7 @@ def spawn(hostname: Optional[str]) -> tuple[int, socket.socket]:
         for number in execution.TERMINATIONS:
             signal.signal(number, signal.SIG_IGN)
         if hostname is not None:
-            _isolate(theirs, hostname)
+            _isolate(theirs, hostname, sysctls)
         _Init(theirs).serve()
         os._exit(0)
     except BaseException as error:  # a forked child must never return into its parent's code
@@ -90,7 +93,7 @@ def spawn(hostname: Optional[str]) -> tuple[int, socket.socket]:
         os._exit(1)
 
 
-def _isolate(sock: socket.socket, hostname: str) -> None:
+def _isolate(sock: socket.socket, hostname: str, sysctls: tuple[tuple[str, str], ...]) -> None:
     """Return in process 1 of new namespaces of every kind but network and cgroup; this process
     waits for it."""
     uid, gid = os.getuid(), os.getgid()
@@ -114,6 +117,20 @@ def _isolate(sock: socket.socket, hostname: str) -> None:
     except OSError as error:
         send(sock, Ready(f"cannot mount /proc in a PID namespace on this node: {error}"))
         os._exit(1)
+    for name, value in sysctls:
+        try:
+            _set_sysctl(name, value)
+        except OSError as error:  # older kernels leave it to the node's own root
+            send(sock, Ready(f"cannot set sysctl {name} on this node: {error.strerror}"))
+            os._exit(1)
+
+
+def _set_sysctl(name: str, value: str) -> None:
+    file = os.open("/proc/sys/" + name.replace(".", "/"), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, value.encode())
+    finally:
+        os.close(file)
 
 
 class _Init:
