@@ -122,16 +122,24 @@ class PodImages:
         began_s = time.monotonic()
         is_pulling = False
 
-        def tell(text: str) -> None:
+        def begin_to_pull() -> None:
             nonlocal is_pulling
             if not is_pulling:
                 is_pulling = True
                 message = f'Pulling image "{reference}"'
                 self._events.normal(pod, "Pulling", message, container=name)
+
+        def tell(text: str) -> None:
+            begin_to_pull()
             self._tell(f'image "{reference}": {text}')
 
         pull_policy = container.get("imagePullPolicy", "IfNotPresent")
-        image = await self._provider.ensure(reference, pull_policy=pull_policy, tell=tell)
+        try:
+            image = await self._provider.ensure(reference, pull_policy=pull_policy, tell=tell)
+        except ImageError as error:
+            if error.reason == ERR_IMAGE_PULL:
+                begin_to_pull()
+            raise
         message = f'Container image "{reference}" already present on machine'
         if is_pulling:
             took = f"{time.monotonic() - began_s:.3f}s"
