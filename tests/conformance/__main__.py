@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,15 @@ from tests.conformance import images
 from tests.conformance.programs import IN_IMAGES, SOURCES, SUITE
 from tests.conformance.running import USER, Run, list_specs, place_suite
 from tests.conformance.scorecard import DOCUMENT, load_verdicts, needless, render
-from tests.conformance.specs import PASSED, SKIPPED, Choice, Result, format_results, read_results
+from tests.conformance.specs import (
+    PASSED,
+    SKIPPED,
+    Choice,
+    Result,
+    format_results,
+    group,
+    read_results,
+)
 from tests.e2e.cluster import Cluster
 
 _TABLE = DOCUMENT.with_suffix(".tsv")
@@ -40,9 +48,6 @@ def main(arguments: list[str]) -> int:
     parsed = _parse(arguments)
     paths = HpkPaths.from_environment()
     out = parsed.out or paths.cache / "conformance" / "results"
-    if parsed.write:
-        _write(read_results(_TABLE) | read_results(out / "results.tsv"))
-        return 0
     with StepProgress(Console(stderr=True)) as progress:
         suite = asyncio.run(_build(paths, progress, [SUITE.name]))[SUITE.name]
         out.mkdir(parents=True, exist_ok=True)
@@ -50,7 +55,11 @@ def main(arguments: list[str]) -> int:
             focus=tuple(parsed.focus), skip=tuple(parsed.skip), conformance_only=not parsed.any
         )
         shard, shards = (int(word) for word in parsed.shard.split("/"))
-        specs = [spec for spec in list_specs(suite, out) if spec in choice][shard::shards]
+        listed = list_specs(suite, out)
+        specs = [spec for spec in listed if spec in choice][shard::shards]
+    if parsed.write:
+        _write(read_results(_TABLE) | read_results(out / "results.tsv"), listed)
+        return 0
     if parsed.list:
         print("\n".join(specs))
         return 0
@@ -59,10 +68,11 @@ def main(arguments: list[str]) -> int:
         run = Run(machine=cluster.machine, out=out, at_once=parsed.at_once, batch=parsed.batch)
         run.load()
         todo = [spec for spec in specs if _is_due(run.results.get(spec), parsed.again)]
+        todo.sort(key=run.results.__contains__)  # what has no result yet goes first
         print(f"{len(specs)} specs chosen, {len(todo)} to run; results: {run.table}", flush=True)
         run.run(todo)
     if parsed.document:
-        _write(read_results(_TABLE) | run.results)
+        _write(read_results(_TABLE) | run.results, listed)
     bad = [
         s for s in specs if s not in run.results or run.results[s].state not in (PASSED, SKIPPED)
     ]
@@ -131,12 +141,18 @@ async def _push_images(machine: Machine, paths: HpkPaths, progress: StepProgress
         await registry.ensure_pushed(machine, paths.cache, layout, name, progress)
 
 
-def _write(results: dict[str, Result]) -> None:
+def _write(results: dict[str, Result], listed: Iterable[str]) -> None:
     verdicts = load_verdicts()
+    groups = {group(spec) for spec in results}
+    not_run = [
+        spec
+        for spec in listed
+        if "[Conformance]" in spec and group(spec) in groups and spec not in results
+    ]
     for spec in needless(results, verdicts):
         print(f"passes, though verdicts.toml says it cannot: {spec}")
     write_atomically(_TABLE, format_results(results), mode=0o644)
-    write_atomically(DOCUMENT, render(results, verdicts), mode=0o644)
+    write_atomically(DOCUMENT, render(results, verdicts, not_run), mode=0o644)
     print(f"written: {DOCUMENT}")
 
 

@@ -20,6 +20,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
 FAILED = "failed"
 IMPOSSIBLE = "impossible"
 NETWORK = "network"
+_SHORT = 200
 _COLUMNS = (PASSED, FAILED, IMPOSSIBLE, NETWORK, SKIPPED)
 
 
@@ -68,8 +69,13 @@ def needless(results: Mapping[str, Result], verdicts: Iterable[Verdict]) -> list
     )
 
 
-def render(results: Mapping[str, Result], verdicts: Sequence[Verdict]) -> str:
-    """The document."""
+def render(
+    results: Mapping[str, Result], verdicts: Sequence[Verdict], not_run: Sequence[str] = ()
+) -> str:
+    """The document.
+
+    :param not_run: specs without a result.
+    """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     by_outcome: dict[str, list[str]] = defaultdict(list)
     for spec, result in sorted(results.items()):
@@ -86,10 +92,7 @@ def render(results: Mapping[str, Result], verdicts: Sequence[Verdict]) -> str:
         _table(counts),
         _reach(counts["all"]),
         "## Failed: ours to mend\n",
-        _list(
-            f"- {spec}: {results[spec].message or results[spec].state}"
-            for spec in by_outcome[FAILED]
-        ),
+        _list(f"- {spec}: {_short(results[spec])}" for spec in by_outcome[FAILED]),
     ]
     for kind, title in (
         (IMPOSSIBLE, "## Impossible for an ordinary user\n"),
@@ -102,7 +105,14 @@ def render(results: Mapping[str, Result], verdicts: Sequence[Verdict]) -> str:
             "## Skipped by the specs themselves\n",
             _list(f"- {spec}: {results[spec].message}" for spec in by_outcome[SKIPPED]),
         ]
+    if not_run:
+        parts += ["## Not run\n", _list(f"- {spec}" for spec in sorted(not_run))]
     return "\n".join(parts)
+
+
+def _short(result: Result) -> str:
+    text = result.message or result.state
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
 
 
 def _table(counts: Mapping[str, Counter[str]]) -> str:
