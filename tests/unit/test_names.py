@@ -56,7 +56,8 @@ def plan(given: Names, pod: str = "web-0") -> PodPlan:
 def test_what_a_pod_is_called(spec: dict[str, Any], called: str, line: str | None) -> None:
     made = plan(names(**spec))
     assert pod_hostname(made, "n1") == called
-    head = "# Kubernetes-managed hosts file (host network).\n"
+    host = " (host network)" if made.host_network else ""
+    head = f"# Kubernetes-managed hosts file{host}.\n"
     assert hosts_file(NODE, made, "10.0.0.1") == f"{head}{NODE}\n" + (f"{line}\n" if line else "")
 
 

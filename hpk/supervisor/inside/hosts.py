@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from hpk.model.plan import PodPlan
 
-_HEAD = "# Kubernetes-managed hosts file (host network).\n"
+_HEAD = "# Kubernetes-managed hosts file.\n"
+_HOST_NETWORK_HEAD = "# Kubernetes-managed hosts file (host network).\n"
 
 
 def pod_hostname(plan: PodPlan, node_name: str) -> str:
@@ -25,7 +26,8 @@ def hosts_file(node_hosts: str, plan: PodPlan, pod_ip: str) -> str:
     :param node_hosts: the node's.
     :param pod_ip: "" where the pod's name is of no use (an MPI run's ranks have their nodes').
     """
-    text = _HEAD + node_hosts
+    # By its first line others tell whether the Pod asked for its node's network.
+    text = (_HOST_NETWORK_HEAD if plan.host_network else _HEAD) + node_hosts
     if not text.endswith("\n"):
         text += "\n"
     if pod_ip and not plan.host_network:
