@@ -88,15 +88,17 @@ class Layer:
     """How a layer comes to be: by ``fill``, or as a Debian with packages.
 
     :param fill: puts files into a directory that becomes the layer's root.
+    :param revision: raise it when ``fill`` makes something else.
     """
 
     packages: tuple[str, ...] = ()
     fill: Callable[[Path, Materials], None] | None = None
+    revision: int = 1
 
     @property
     def recipe(self) -> str:
-        """Changes with the packages."""
-        return repr(self.packages)
+        """Changes with what the layer is made of."""
+        return repr(self.packages) if self.revision == 1 else repr((self.packages, self.revision))
 
 
 async def make_layer(name: str, materials: Materials) -> Path:
@@ -115,9 +117,9 @@ async def make_layer(name: str, materials: Materials) -> Path:
             await asyncio.to_thread(layer.fill, Path(root), materials)
             if name == "pause":
                 source = materials.sources / "build/pause/linux/pause.c"
-                await _compile(source, Path(root) / "pause")
+                await _compile(source, Path(root) / "pause", "-DVERSION=v3.10.2")
             if name == "busybox":
-                await _take_static_bash(Path(root), materials.cache)
+                await _add_shells(Path(root), materials.cache)
             await asyncio.to_thread(_pack, Path(root), new)
     new.replace(target)
     return target
@@ -135,22 +137,22 @@ def _pack(root: Path, target: Path) -> None:
             tar.add(path, path.name, filter=owned_by_root)
 
 
-async def _compile(source: Path, target: Path) -> None:
-    flags = ["-Os", "-Wall", "-static", "-DVERSION=v3.10.2", f"-o{target}"]
-    (await subproc.run(["gcc", *flags, str(source)])).check()
+async def _compile(source: Path, target: Path, *flags: str) -> None:
+    argv = ["gcc", "-std=gnu11", "-Os", "-Wall", "-static", *flags, f"-o{target}", str(source)]
+    (await subproc.run(argv)).check()
 
 
-async def _take_static_bash(root: Path, cache: Path) -> None:
-    """Debian's ash drops variables whose names are no identifiers, which upstream's keeps."""
+async def _add_shells(root: Path, cache: Path) -> None:
+    """/bin/sh and what it may become, see sh.c."""
     with tempfile.TemporaryDirectory(dir=cache) as work:
         fetch = ["apt-get", "download", "bash-static"]
         (await subproc.run(fetch, cwd=Path(work), timeout_s=300)).check()
         (package,) = Path(work).glob("*.deb")
         (await subproc.run(["dpkg-deb", "--extract", str(package), f"{work}/files"])).check()
         found = Path(work) / "files/bin/bash-static"
-        (root / "bin/sh").unlink()
-        shutil.copyfile(found, root / "bin/sh")
-        (root / "bin/sh").chmod(0o755)
+        _copy(found, root / "bin/bash", 0o755)
+    (root / "bin/sh").unlink()
+    await _compile(Path(__file__).parent / "sh.c", root / "bin/sh", "-Werror")
 
 
 def _busybox(root: Path, materials: Materials) -> None:
@@ -288,7 +290,7 @@ LAYERS: Mapping[str, Layer] = {
     "pause": Layer(fill=_nothing),
     "debian": Layer(packages=_TOOLS),
     "debian-nginx": Layer(packages=("nginx-light",)),
-    "busybox": Layer(fill=_busybox),
+    "busybox": Layer(fill=_busybox, revision=2),
     "agnhost": Layer(fill=_agnhost),
     "coredns": Layer(fill=_coredns),
     "nginx": Layer(fill=_nginx),
