@@ -17,8 +17,9 @@ from kubelet.evidence.observations import Observation
 LOST_AFTER_S = 120.0
 """How long both squeue and sacct must not know a job before it counts as lost."""
 
-RECORD_DELAY_S = 20.0
-"""How long a supervisor's last record may take to show on a shared file system after its job."""
+RECORD_DELAY_S = 90.0
+"""How long a supervisor's last record may take to show on a shared file system after its job: NFS
+looks a directory up again after a minute at most (``acdirmax``, nfs(5)); its server may be late."""
 
 _SLURM_ENDINGS = {
     JobState.BOOT_FAIL: ("SlurmBootFail", "a node of it failed to boot"),
@@ -63,10 +64,12 @@ class Outcome:
     may_not_have_begun: bool = False
 
 
-def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
+def pod_outcome(seen: Observation, *, now_s: float, may_be_free: bool = False) -> Outcome | None:
     """How the pod ended, None while it has not (or it is not yet known how).
 
     :param now_s: monotonic seconds.
+    :param may_be_free: nobody has asked yet whether the attempt was claimed. That is known at once,
+        and where it was not no record is on its way.
     """
     record, job = seen.record, seen.job
     requeued = seen.was_requeued(now_s)
@@ -76,12 +79,12 @@ def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
     ended = job is not None and job.state.is_terminal
     if seen.is_connected or not (ended or requeued or is_lost(seen, now_s=now_s)):
         return None
-    if _may_still_show(seen, now_s):
+    silent = record is None and job is not None and job.state in _BROKE_DOWN
+    if _may_still_show(seen, now_s) and not (silent and may_be_free):
         return None
     if _all_ended_well(record):
         return Outcome(succeeded=True, cancel=requeued)
     if job is not None and ended:
-        silent = record is None and job.state in _BROKE_DOWN
         return replace(_outcome_of_job(job), may_not_have_begun=silent)
     if job is not None and requeued:
         return _requeued(job)
@@ -90,7 +93,9 @@ def pod_outcome(seen: Observation, *, now_s: float) -> Outcome | None:
 
 def _may_still_show(seen: Observation, now_s: float) -> bool:
     """Whether the batch script ended by itself, so that its last record must be on its way."""
-    ended = seen.job is not None and seen.job.state in (JobState.COMPLETED, JobState.FAILED)
+    job = seen.job
+    ended = job is not None and job.state in (JobState.COMPLETED, JobState.FAILED)
+    ended = ended and job is not None and not job.signal
     return ended and seen.over_since_s is not None and now_s - seen.over_since_s < RECORD_DELAY_S
 
 

@@ -35,7 +35,6 @@ _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 60.0
 _BEGIN_AGAIN_S = 5.0
 _BEGIN_AGAIN_MOST_S = 300.0
-_BEGIN_AGAIN_MOST = 3
 """How often a pod that does not always restart is submitted again when its jobs break down before
 it has begun."""
 _WRITE_AGAIN_S = 5.0
@@ -256,8 +255,10 @@ class PodWorker:
         journal, attempt = self.state.journal, self.state.current
         seen = self._services.observations.get(attempt.nonce) if attempt else Observation()
         now_s = time.monotonic()
-        outcome = self._cancelled_for or pod_outcome(seen, now_s=now_s)
         phase = (self._services.statuses.latest(self.pod).get("status") or {}).get("phase")
+        may_begin_again = attempt is not None and attempt.nonce != self._began
+        may_be_free = may_begin_again and self._deletion is None and phase not in TERMINAL
+        outcome = self._cancelled_for or pod_outcome(seen, now_s=now_s, may_be_free=may_be_free)
         if phase not in TERMINAL or outcome is not None:
             self._over_since_s = None
         elif self._over_since_s is None:
@@ -275,18 +276,11 @@ class PodWorker:
             now_s=now_s,
             over_since_s=self._over_since_s,
             grace_period_s=max(int(grace), 1) if grace is not None else 30,
-            may_begin_again=attempt is not None and self._may_begin_again(attempt),
+            may_begin_again=may_begin_again,
         )
 
-    def _may_begin_again(self, attempt: Attempt) -> bool:
-        always = (self.pod["spec"].get("restartPolicy") or "Always") == "Always"
-        return attempt.nonce != self._began and (always or self._broke_down() < _BEGIN_AGAIN_MOST)
-
-    def _broke_down(self) -> int:
-        return self.state.journal.broke_down if self.state.journal is not None else 0
-
     async def _revoke(self, attempt: Attempt, outcome: Outcome) -> None:
-        broke_down = self._broke_down()
+        broke_down = self.state.journal.broke_down if self.state.journal is not None else 0
         async with self.state.submission():
             is_free = await self._services.submitter.revoke(attempt)
         if not is_free:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -429,6 +430,21 @@ def test_a_look_that_began_before_the_supervisor_spoke_is_no_requeue() -> None:
     later_s = time.monotonic() + FIRST_COMES_S
     assert observations.get(nonce).was_requeued(later_s)
     assert set(told) == {POD.uid}
+
+
+def test_whether_a_job_that_failed_in_silence_was_claimed_is_asked_at_once() -> None:
+    seen = Observation(job=job(JobState.FAILED), over_since_s=NOW_S)
+    assert pod_outcome(seen, now_s=NOW_S) is None, "it was claimed: its record may be on its way"
+    outcome = pod_outcome(seen, now_s=NOW_S, may_be_free=True)
+    assert outcome is not None
+    assert outcome.may_not_have_begun
+
+
+def test_a_batch_script_that_was_killed_leaves_no_record_to_wait_for() -> None:
+    killed = replace(job(JobState.FAILED), signal=9)
+    outcome = pod_outcome(Observation(job=killed, over_since_s=NOW_S), now_s=NOW_S)
+    assert outcome is not None
+    assert outcome.reason == "SlurmFailed"
 
 
 def test_a_batch_script_that_ended_may_have_a_record_on_its_way() -> None:
