@@ -22,7 +22,6 @@ from hpk.supervisor.base import termination
 from hpk.supervisor.base.job_log import log
 from hpk.supervisor.base.loop import Loop, Step
 from hpk.supervisor.base.streams import Session, StreamTable
-from hpk.supervisor.container import start_orders
 from hpk.supervisor.container.crilog import LogWriter
 from hpk.supervisor.container.draining import Draining
 from hpk.supervisor.container.end_state import (
@@ -33,11 +32,8 @@ from hpk.supervisor.container.end_state import (
     left_behind,
 )
 from hpk.supervisor.container.holding import Holding
-from hpk.supervisor.container.mpi_ranks import MpiRanks
-from hpk.supervisor.container.program_io import ProgramIo
-from hpk.supervisor.container.sessions import Sessions
-from hpk.supervisor.container.start_orders import PodContext, RankFailures
-from hpk.supervisor.container.stopping import Stopping
+from hpk.supervisor.container.program import Program
+from hpk.supervisor.container.start_orders import PodContext
 from hpk.supervisor.inside import environment
 from hpk.supervisor.inside.selinux import check_selinux
 from hpk.supervisor.inside.sub_path import CONFIG_ERROR, VolumeError
@@ -87,12 +83,7 @@ class ContainerStart:
         self._owner = owner
         self._bundle: Optional[Bundle] = None
         self._holding = Holding(pod, loop, self._on_event)
-        self._run_id = 0
-        self._program: Optional[pod_messages.Run] = None
-        self._io: Optional[ProgramIo] = None
-        self._ranks: Optional[MpiRanks] = None
-        self._sessions = Sessions(loop)
-        self._failures = RankFailures(plan.mpi) if plan.mpi else None
+        self._program = Program(plan, pod, loop, number)
         self._oom_before = 0
         self._again_mono_s: Optional[float] = None
         self._started_at_s: Optional[float] = None
@@ -101,12 +92,11 @@ class ContainerStart:
         self._start_error = ""
         self._post_start: Optional[Hook] = None
         self._draining: Optional[Draining] = None
-        self._stopping: Optional[Stopping] = None
         self._is_stopping = False
         self.prober = Prober(
             plan,
             loop,
-            self._exec_message,
+            self._program.exec_message,
             first_tick_mono_s=pod.began_mono_s,
             on_changed=loop.changed,
             on_failed=owner.has_failed,
@@ -116,15 +106,14 @@ class ContainerStart:
     def wake_mono_s(self) -> Optional[float]:
         """When `tick` wants to be called."""
         times = [self._again_mono_s, self.prober.wake_mono_s]
-        output = self._io.output if self._io else None
-        for part in (output, self._draining, self._stopping, self._post_start):
+        for part in (self._program, self._draining, self._post_start):
             times.append(part.wake_mono_s if part else None)
         return min((item for item in times if item is not None), default=None)
 
     @property
     def has_entered(self) -> bool:
         """Whether podinit was told to start the program."""
-        return bool(self._run_id)
+        return self._program.has_entered
 
     # Starting.
 
@@ -175,7 +164,7 @@ class ContainerStart:
         return True
 
     def _try_run(self) -> None:
-        if self.step is not Step.PREPARING or self._bundle is None or self._run_id:
+        if self.step is not Step.PREPARING or self._bundle is None or self.has_entered:
             return
         if self.plan.mpi is None and not self._holding.is_open:
             return
@@ -188,43 +177,9 @@ class ContainerStart:
             self._owner.waits(late.reason, late.error)
             return
         self._oom_before = self._pod.oom.read()
-        self._run(self._bundle)
-
-    def _run(self, bundle: Bundle) -> None:
-        on_errors = self._failures.feed if self._failures else None
-        if self.plan.mpi is not None:
-            self._ranks = MpiRanks(
-                self.plan,
-                self._pod,
-                self.number,
-                bundle,
-                lambda number: self.signal_as_process_1(number, 0),
-            )
-        self._io = ProgramIo(self.plan, self._loop, self.writer, on_errors, self._look_at_drain)
-        self._run_id = self._loop.new_id(self._on_event)
-        self._stopping = Stopping(
-            self.plan, self._pod, self._loop, self.number, self._run_id, self._exec_message
+        self._program.start(
+            self._bundle, self._holding.id, self.writer, self._on_event, self._look_at_drain
         )
-        fds = self._io.open(bundle)
-        try:
-            self._loop.command(self._run_message(bundle), fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-    def _run_message(self, bundle: Bundle) -> pod_messages.Run:
-        pod, plan = self._pod, self.plan
-        if plan.mpi is not None:
-            return start_orders.mpi_message(pod, plan, plan.mpi, self._run_id, self.number)
-        self._program = start_orders.run_message(pod, plan, bundle, self._run_id, self._holding.id)
-        return self._program
-
-    def _exec_message(self, command: tuple[str, ...], run_id: int) -> pod_messages.Run:
-        """A probe's or a hook's command, in the running container: in the environment that its
-        program began with, whatever has become of the ConfigMaps since."""
-        if self._program is None:
-            raise AssertionError("no command runs in a container before its program")
-        return start_orders.with_command(self._program, command, run_id)
 
     # What podinit reports.
 
@@ -244,8 +199,7 @@ class ContainerStart:
     def _on_started(self) -> None:
         self._started_at_s = time.time()
         self.step = Step.RUNNING
-        if self._io is not None:
-            self._io.started()
+        self._program.started()
         log("container started", container=self.plan.name, restart=self.number)
         handler = self.plan.lifecycle.post_start
         if handler is not None and not self._is_stopping:
@@ -254,7 +208,7 @@ class ContainerStart:
                 self.plan.name,
                 handler,
                 self._loop,
-                self._exec_message,
+                self._program.exec_message,
                 self._on_post_start,
             )
             return
@@ -323,13 +277,9 @@ class ContainerStart:
         if self._post_start is not None:
             self._post_start.cancel()
             self._post_start = None
-        if self._stopping is not None:
-            self._stopping.end()
+        self._program.ended()
         self._holding.close()
-        if self._io is not None:
-            self._io.end()
-        output = self._io.output if self._io else None
-        self._draining = Draining(output, self.writer, self._finish)
+        self._draining = Draining(self._program.output, self.writer, self._finish)
         self._draining.begin()
 
     def _look_at_drain(self) -> None:
@@ -337,9 +287,7 @@ class ContainerStart:
             self._draining.look()
 
     def _finish(self) -> None:
-        self._sessions.end()
-        if self._io is not None:
-            self._io.close()
+        self._program.drained()
         had_oom = self._pod.oom.read() > self._oom_before
         if not leaves_something(self.plan):
             self._conclude(LeftBehind(), had_oom=had_oom)
@@ -358,7 +306,7 @@ class ContainerStart:
             number=self.number,
             directory=self._holding.directory,
             status=self._status,
-            first_failure=self._failures.exit_code if self._failures else 0,
+            first_failure=self._program.first_failure,
             start_error=self._start_error or (left.start_error if self._status else ""),
             started_at_s=self._started_at_s,
             finished_at_s=self._finished_at_s or time.time(),
@@ -369,13 +317,10 @@ class ContainerStart:
 
     def tick(self) -> None:
         """The time asked for by `wake_mono_s` has come."""
-        if self._io is not None:
-            self._io.output.tick()
+        self._program.tick()
         self.prober.tick()
         if self._post_start is not None:
             self._post_start.tick()
-        if self._stopping is not None:
-            self._stopping.tick()
         if self._draining is not None:
             self._draining.look()
         elif self._again_mono_s is not None and time.monotonic() >= self._again_mono_s:
@@ -399,24 +344,17 @@ class ContainerStart:
 
         :param on_end: called once, when the last word is said.
         """
-        if self.step is not Step.RUNNING or self._io is None:
+        if self.step is not Step.RUNNING:
             return None
-        if isinstance(frame, ExecOpen) and self._ranks is not None:
-            return self._sessions.exec_beside_ranks(frame, table, self._ranks, on_end)
-        if isinstance(frame, ExecOpen):
-            return self._sessions.exec(frame, table, self._session_message, on_end)
-        return self._sessions.attach(frame, table, self._io, on_end)
-
-    def _session_message(self, frame: ExecOpen, run_id: int) -> pod_messages.Run:
-        return start_orders.exec_message(self._exec_message(frame.command, run_id), frame)
+        return self._program.open_session(frame, table, on_end)
 
     # Stopping.
 
     def pod_stops(self, *, with_hook: bool) -> None:
         """The pod is to end: its hooks run, `stop` follows."""
         self.prober.pod_stops()
-        if with_hook and self.step is Step.RUNNING and self._stopping is not None:
-            self._stopping.prepare()
+        if with_hook and self.step is Step.RUNNING and self._program.stopping is not None:
+            self._program.stopping.prepare()
 
     def stop(self) -> None:
         """Ask the program to end."""
@@ -425,23 +363,23 @@ class ContainerStart:
         if self._post_start is not None:
             self._post_start.cancel()
             self._post_start = None
-        if self.step is Step.RUNNING and self._stopping is not None:
-            self._stopping.terminate()
+        if self.step is Step.RUNNING and self._program.stopping is not None:
+            self._program.stopping.terminate()
 
     def end_within(self, grace_s: int) -> None:
         """Bring this start to its end, and nothing more."""
-        if self.step is Step.RUNNING and self._stopping is not None:
-            self._stopping.end_within(grace_s)
+        if self.step is Step.RUNNING and self._program.stopping is not None:
+            self._program.stopping.end_within(grace_s)
 
     def signal_as_process_1(self, number: int, not_before_s: int) -> None:
         """Signal the program from within, if it runs; see hpk.supervisor.container.stopping."""
-        if self.step is Step.RUNNING and self._stopping is not None:
-            self._stopping.signal_as_process_1(number, not_before_s)
+        if self.step is Step.RUNNING and self._program.stopping is not None:
+            self._program.stopping.signal_as_process_1(number, not_before_s)
 
     def kill(self, *, at_once: bool) -> None:
         """The grace period is over."""
-        if self.step is Step.RUNNING and self._stopping is not None:
-            self._stopping.kill(at_once=at_once)
+        if self.step is Step.RUNNING and self._program.stopping is not None:
+            self._program.stopping.kill(at_once=at_once)
 
     def abandon(self) -> None:
         """End it before podinit was told to start the program."""
@@ -453,7 +391,7 @@ class ContainerStart:
     def lost(self) -> None:
         """podinit is gone, and all its processes."""
         self._holding.closed()
-        self._sessions.end(lost=LOST)
+        self._program.lost(LOST)
         if self.step is Step.RUNNING:
             self._on_exited(signal.SIGKILL)
         elif self.step is Step.PREPARING:
