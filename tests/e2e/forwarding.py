@@ -6,6 +6,8 @@ import re
 
 from tests.e2e.cluster import Cluster
 
+BY = {"websocket": "true", "spdy": "false"}
+"""How kubectl asks for it: SPDY in a WebSocket, or SPDY alone."""
 HALF_CLOSE = """
 import socket, sys
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
@@ -21,9 +23,10 @@ print(answer.decode().splitlines()[-1])
 class Forward:
     """A kubectl that forwards, and the port of the login node where it does."""
 
-    def __init__(self, cluster: Cluster, *what: str) -> None:
+    def __init__(self, cluster: Cluster, *what: str, by: str = "websocket") -> None:
         self._cluster = cluster
-        argv = ["kubectl", "--namespace", cluster.namespace, "port-forward", *what]
+        argv = ["env", f"KUBECTL_PORT_FORWARD_WEBSOCKETS={BY[by]}", "kubectl"]
+        argv += ["--namespace", cluster.namespace, "port-forward", *what]
         self.process = cluster.start(argv)
         assert self.process.stdout is not None
         self.stdout = self.process.stdout

@@ -1,4 +1,7 @@
-"""`kubectl port-forward`: to what listens in a pod, on the compute node where it is."""
+"""`kubectl port-forward`: to what listens in a pod, on the compute node where it is.
+
+By SPDY in a WebSocket, as kubectl does it first, and by SPDY alone.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,28 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.cluster import Cluster, Json, eventually, pod
-from tests.e2e.forwarding import HALF_CLOSE, Forward
+from tests.e2e.forwarding import BY, HALF_CLOSE, Forward
 
 PORT = 18080
+CHECKSUM_PORT = 18082
 BIG_BYTES = 100 * 1024 * 1024
 SERVE = f"""
 mkdir /tmp/www && cd /tmp/www && echo hello > index.html
 head -c {BIG_BYTES} /dev/urandom > big && sha256sum big
+nc -ll -p {CHECKSUM_PORT} -e sha256sum &
 exec httpd -f -p 127.0.0.1:{PORT} -h /tmp/www
+"""
+UPLOAD = f"""
+import hashlib, os, socket, sys
+digest, block, answer = hashlib.sha256(), os.urandom(1 << 20), b""
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+    for _ in range({BIG_BYTES} >> 20):
+        connection.sendall(block)
+        digest.update(block)
+    connection.shutdown(socket.SHUT_WR)
+    while data := connection.recv(65536):
+        answer += data
+print(answer.decode().split()[0] == digest.hexdigest())
 """
 MANY = """
 import sys, threading, urllib.request
@@ -54,10 +71,16 @@ def served(shared: Cluster) -> Cluster:
     return shared
 
 
+@pytest.fixture(params=BY)
+def by(request: pytest.FixtureRequest) -> str:
+    """How kubectl asks for it."""
+    return str(request.param)
+
+
 @pytest.fixture
-def forward(served: Cluster) -> Iterator[Forward]:
+def forward(served: Cluster, by: str) -> Iterator[Forward]:
     """To the pod's server."""
-    made = Forward(served, "pod/web", f":{PORT}")
+    made = Forward(served, "pod/web", f":{PORT}", by=by)
     yield made
     made.close()
 
@@ -74,6 +97,14 @@ def test_100_mb_arrive_as_they_were(served: Cluster, forward: Forward) -> None:
     assert forward.ask(HASH) == served.logs("web").split()[0]
 
 
+def test_100_mb_are_sent_and_the_answer_still_comes(served: Cluster, by: str) -> None:
+    made = Forward(served, "pod/web", f":{CHECKSUM_PORT}", by=by)
+    try:
+        assert made.ask(UPLOAD) == "True"
+    finally:
+        made.close()
+
+
 def test_by_the_name_of_a_service(served: Cluster) -> None:
     made = Forward(served, "service/web", ":80")
     try:
@@ -82,8 +113,10 @@ def test_by_the_name_of_a_service(served: Cluster) -> None:
         made.close()
 
 
-def test_where_nobody_listens_kubectl_says_what_it_says_everywhere(served: Cluster) -> None:
-    made = Forward(served, "pod/web", ":1")
+def test_where_nobody_listens_kubectl_says_what_it_says_everywhere(
+    served: Cluster, by: str
+) -> None:
+    made = Forward(served, "pod/web", ":1", by=by)
     try:
         refused = 'with __import__("socket").create_connection(("127.0.0.1", %s)) as c: c.recv(1)'
         argv = ["python3", "-c", refused % made.port]
@@ -93,8 +126,8 @@ def test_where_nobody_listens_kubectl_says_what_it_says_everywhere(served: Clust
             line = made.stdout.readline()
             assert line, said
             said += line
-        assert "error occurred forwarding" in said
-        assert "error forwarding port 1 to pod" in said
+        assert "An error occurred forwarding" in said
+        assert "error forwarding port 1 to pod web, uid " in said
         assert "failed to connect to localhost:1 inside namespace" in said
     finally:
         made.close()

@@ -12,7 +12,8 @@ from pathlib import Path
 from kubelet.server.streaming.spdy_headers import DICTIONARY
 
 CAPTURES = Path(__file__).parent / "captures"
-"""What kubectl sent, after the head of its request: `NAME.spdy` and `NAME.websocket`."""
+"""What kubectl 1.37 sent after its request: `NAME.spdy`, `NAME.websocket` and `NAME.tunnel`
+(port-forward's SPDY in a WebSocket)."""
 
 _INTERESTING = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 

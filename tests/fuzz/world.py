@@ -170,6 +170,9 @@ def _websocket_bytes(chance: random.Random) -> bytes:
 
 
 def _tunnel_bytes(chance: random.Random) -> bytes:
+    captures = grammar.captured("tunnel")
+    if captures and chance.random() < 0.5:
+        return grammar.mutated(chance, grammar.websocket_split(chance.choice(captures)))
     return grammar.mutated(chance, grammar.tunnelled(chance, [_spdy_bytes(chance)]))
 
 
