@@ -52,7 +52,14 @@ async def socket(
         running.client() as client,
         client.ws_connect(path, protocols=protocols, max_msg_size=0) as connection,
     ):
+        transport = connection._writer.transport
+        assert transport is not None
         yield connection
+        # aiohttp does not wait for its connections' ends.
+        transport.abort()
+    tcp = transport.get_extra_info("socket")
+    while tcp is not None and tcp.fileno() != -1:
+        await asyncio.sleep(0)
 
 
 def decoded(message: aiohttp.WSMessage) -> tuple[int, bytes]:
@@ -398,6 +405,23 @@ async def test_the_old_port_forward(running: Running) -> None:
     )
     for channel, number in ((0, port), (1, port), (2, refused), (4, port), (5, port)):
         assert found[channel][:2] == number.to_bytes(2, "little")
+
+
+async def test_the_old_port_forward_ends_with_its_target(running: Running) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(5))
+        writer.close()
+
+    async with target(answer) as port:
+        path = f"/portForward/default/web?port={port}"
+        async with socket(running, path, V4) as connection:
+            await connection.send_bytes(b"\0hello")
+            found = await read_all(connection)
+    assert found.channels == {
+        0: port.to_bytes(2, "little") + b"hello",
+        1: port.to_bytes(2, "little"),
+    }
+    assert found.code == 1000
 
 
 class Tunnel:

@@ -85,6 +85,7 @@ class Channel:
         self.inbox = Inbox(channels.unread)
         self._channels = channels
         self._number = number
+        self._ended = asyncio.Event()
 
     async def read(self) -> bytes:
         """See ClientStream."""
@@ -97,15 +98,21 @@ class Channel:
             await self._channels.send(self._number, bytes(view[at : at + _DATA_BYTES]))
 
     async def write_end(self) -> None:
-        """See ClientStream. Clients are not told: there is no message for it."""
+        """See ClientStream. There is no message for it, so the client's half ends with ours."""
+        self._ended.set()
 
     async def reset(self) -> None:
         """See ClientStream."""
+        self.end()
+
+    def end(self) -> None:
+        """Nothing comes or goes any more."""
         self.inbox.drop()
+        self._ended.set()
 
     async def wait_reset(self) -> None:
-        """See ClientStream. No protocol has a message for it."""
-        await self._channels.over.wait()
+        """See ClientStream. There is no message for it but the end of all channels."""
+        await self._ended.wait()
 
 
 class Channels:
@@ -118,7 +125,6 @@ class Channels:
         self, socket: WebSocket, protocol: Protocol, count: int, readable: Collection[int]
     ) -> None:
         self.unread = Unread()
-        self.over = asyncio.Event()
         self._socket = socket
         self._protocol = protocol
         self._channels = tuple(Channel(self, number) for number in range(count))
@@ -144,14 +150,8 @@ class Channels:
         except ParseError as error:
             raise ClientGoneError(f"the client breaks the protocol: {error}") from error
         finally:
-            self.over.set()
             for channel in self._channels:
-                channel.inbox.drop()
-
-    def drop(self) -> None:
-        """Nobody reads any channel any more."""
-        for channel in self._channels:
-            channel.inbox.drop()
+                channel.end()
 
     async def send(self, number: int, data: bytes) -> None:
         """Send one message of a channel.
