@@ -65,14 +65,14 @@ print(stream(
     api.connect_get_namespaced_pod_exec, name, namespace,
     command=["echo", "a whole answer"], stdin=False, stdout=True, stderr=True, tty=False,
 ))
-forwarded = portforward(api.connect_get_namespaced_pod_portforward, name, namespace, ports="8080")
-connection = forwarded.socket(8080)
+forwarded = portforward(api.connect_get_namespaced_pod_portforward, name, namespace, ports="18090")
+connection = forwarded.socket(18090)
 connection.setblocking(True)
 connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
 answer = b""
 while data := connection.recv(4096):
     answer += data
-print(answer.splitlines()[-1].decode(), forwarded.error(8080))
+print(answer.splitlines()[-1].decode(), forwarded.error(18090))
 """
 
 
@@ -80,7 +80,7 @@ print(answer.splitlines()[-1].decode(), forwarded.error(8080))
 def served(shared: Cluster) -> Cluster:
     """A Pod to run programs in, and one to attach to."""
     page = "mkdir -p /tmp/www; echo a page > /tmp/www/index.html"
-    serve = f"{page}; httpd -p 127.0.0.1:8080 -h /tmp/www; trap 'exit 0' TERM; sleep 3600 & wait"
+    serve = f"{page}; httpd -p 127.0.0.1:18090 -h /tmp/www; trap 'exit 0' TERM; sleep 3600 & wait"
     shared.create(
         pod("programs", "sh", "-c", serve),
         pod("reader", "sh", "-c", SERVE, container={"stdin": True}),

@@ -54,11 +54,11 @@ async def socket(
     ):
         transport = connection._writer.transport
         assert transport is not None
+        tcp = transport.get_extra_info("socket")
         yield connection
         # aiohttp does not wait for its connections' ends.
         transport.abort()
-    tcp = transport.get_extra_info("socket")
-    while tcp is not None and tcp.fileno() != -1:
+    while tcp.fileno() != -1:
         await asyncio.sleep(0)
 
 
