@@ -17,16 +17,12 @@ from rich.text import Text
 
 from hpk.model.errors import HpkError
 from hpk.report.ps import PsRow, read_rows
+from hpk.report.ps_text import TITLES, cells
 from hpk.report.ps_watch import watch_rows
-from hpk.report.times import moment, span
 from hpk.slurm.cli import CliBackend
 from hpk.statefs import HpkPaths
 
 _WIDE = 1000
-_TITLES = (
-    *("POD", "STATUS", "JOB", "STATE", "REASON", "START", "NODES"),
-    *("ELAPSED", "LEFT", "CPU-HOURS", "GPU-HOURS"),
-)
 
 
 @click.command()
@@ -140,7 +136,7 @@ def _none(wanted: str | None) -> str:
 
 
 def _titles(wanted: str | None) -> list[str]:
-    return [*(["NAMESPACE"] if wanted is None else []), *_TITLES]
+    return [*(["NAMESPACE"] if wanted is None else []), *TITLES]
 
 
 def _table(rows: tuple[PsRow, ...], wanted: str | None) -> Table:
@@ -153,17 +149,4 @@ def _table(rows: tuple[PsRow, ...], wanted: str | None) -> Table:
 
 
 def _cells(row: PsRow, wanted: str | None) -> list[str]:
-    return [
-        *([row.namespace] if wanted is None else []),
-        row.pod,
-        row.status,
-        "" if row.job_id is None else str(row.job_id),
-        row.state,
-        row.reason,
-        "" if row.start_time_s is None else moment(row.start_time_s),
-        row.nodes,
-        span(row.elapsed_s),
-        span(row.time_left_s),
-        "" if row.cpu_hours is None else f"{row.cpu_hours:.2f}",
-        "" if not row.gpu_hours else f"{row.gpu_hours:.2f}",
-    ]
+    return [*([row.namespace] if wanted is None else []), *cells(row)]

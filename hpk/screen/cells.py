@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from hpk.report.ps import PsRow
-from hpk.report.times import moment, span
+from hpk.report.ps_text import TITLES, cells
 from hpk.report.top import NodeRow, Usage
 
 NODE_TITLES = ("NODE", "READY", "PODS", "WAITING", "CPU USED", "OF", "MEMORY USED", "OF")
-POD_TITLES = (
-    *("POD", "STATUS", "JOB", "STATE", "REASON", "START", "NODES", "ELAPSED", "LEFT"),
-    *("CPU", "MEMORY", "CPU-HOURS", "GPU-HOURS"),
-)
+_AFTER = TITLES.index("CPU-HOURS")
+"""Where what is used goes among the columns of `hpk ps`: before what it costs."""
+POD_TITLES = (*TITLES[:_AFTER], "CPU", "MEMORY", *TITLES[_AFTER:])
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -25,20 +24,9 @@ def node_cells(row: NodeRow) -> tuple[str, ...]:
 
 def pod_cells(row: PsRow, usage: Usage | None, *, with_namespace: bool) -> tuple[str, ...]:
     """Under POD_TITLES."""
-    return (
-        f"{row.namespace}/{row.pod}" if with_namespace else row.pod,
-        row.status,
-        "" if row.job_id is None else str(row.job_id),
-        row.state,
-        row.reason,
-        "" if row.start_time_s is None else moment(row.start_time_s),
-        row.nodes,
-        span(row.elapsed_s),
-        span(row.time_left_s),
-        *usage_cells(usage),
-        "" if row.cpu_hours is None else f"{row.cpu_hours:.2f}",
-        "" if not row.gpu_hours else f"{row.gpu_hours:.2f}",
-    )
+    name, *rest = cells(row)
+    found = [f"{row.namespace}/{name}" if with_namespace else name, *rest]
+    return (*found[:_AFTER], *usage_cells(usage), *found[_AFTER:])
 
 
 def usage_cells(usage: Usage | None) -> tuple[str, str]:
