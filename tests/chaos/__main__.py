@@ -13,7 +13,9 @@ import heapq
 import itertools
 import random
 import secrets
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +50,8 @@ def main(arguments: list[str]) -> int:
     say(f"seed {parsed.seed}, {parsed.minutes:g} minutes")
     with _world(parsed.lab) as world:
         found = run(world, minutes=parsed.minutes, faults=schedule(parsed.seed, parsed.only))
+        if found:
+            say(f"the logs of the control plane are kept in {_keep_logs(world)}")
     for line in found:
         say(f"VIOLATED: {line}")
     again = f"python -m tests.chaos --minutes {parsed.minutes:g} --seed {parsed.seed}"
@@ -58,6 +62,14 @@ def main(arguments: list[str]) -> int:
 def say(text: str) -> None:
     """A line with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def _keep_logs(world: World) -> str:
+    """What a run that went wrong is understood by, when its lab is gone."""
+    kept = tempfile.mkdtemp(prefix="hpk-chaos-logs-")
+    source = world.machine.lab.home / world.cluster.user / ".hpk/logs"
+    shutil.copytree(source, kept, dirs_exist_ok=True)
+    return kept
 
 
 @contextmanager
