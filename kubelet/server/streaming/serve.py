@@ -66,7 +66,7 @@ async def serve_upgrade(upgrade: Upgrade, kubelet: Kubelet) -> None:
         # It still has to read its client's agreement to the end of TLS.
         upgrade.transport.resume_reading()
     except ClientGoneError as error:
-        log.info("a stream ended early: %s", error, extra={"path": request.path})
+        log.info("a client has left its streams: %s", error, extra={"path": request.path})
 
 
 async def _authorize(upgrade: Upgrade, request: Request, kubelet: Kubelet) -> None:
