@@ -22,11 +22,14 @@ from hpk.supervisor_zipapp import build_zipapp
 from tests.supervisor_peer import Peer, container, write_attempt
 
 FAKE_APPTAINER = f"""#!{sys.executable}
-import csv, os, sys
+import csv, ctypes, os, sys
 mounts = [sys.argv[n + 1] for n, word in enumerate(sys.argv) if word == "--mount"]
 fields = [dict(item.partition("=")[::2] for item in next(csv.reader([text]))) for text in mounts]
 pause = next(item["source"] for item in fields if item["destination"] == "/.hpk/pause")
-os.execvp("unshare", ["unshare", "--mount", pause])
+libc = ctypes.CDLL(None)
+assert libc.unshare(0x20000) == 0  # CLONE_NEWNS
+assert libc.mount(b"none", b"/", None, ctypes.c_ulong(0x44000), None) == 0  # MS_REC | MS_PRIVATE
+os.execv(pause, ["/.hpk/pause"])
 """
 PYTHON = os.environ.get("HPK_TEST_JOB_PYTHON", "/usr/bin/python3")
 """The interpreter of the supervisor; 3.9 is the oldest that must do."""
