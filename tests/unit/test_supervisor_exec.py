@@ -98,7 +98,7 @@ def test_what_a_terminals_program_leaves_behind_does_not_hold_its_client(
     left = "trap '' HUP; sleep 4321 & echo done; exit 6"
     out, _, code = streams.exec("sh", "-c", left, tty=True).run()
     assert (out, code) == (b"done\r\n", 6)
-    assert executing("sleep 4321")
+    wait_until(lambda: bool(executing("sleep 4321")))
 
 
 @pytest.mark.parametrize("by", ["client", "connection"])
