@@ -307,7 +307,8 @@ def test_one_dead_container_is_kept_on_the_disk(bench: Bench) -> None:
     def numbered() -> list[str]:
         return sorted(path.name for path in work.iterdir() if path.name.isdigit())
 
-    wait_until(lambda: numbered() == ["1", "2"])
+    # Which numbers they have depends on how soon the first was removed.
+    wait_until(lambda: len(numbered()) == 2)
     process.terminate()
     process.wait(60)
     assert not work.exists()
