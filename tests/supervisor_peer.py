@@ -55,6 +55,8 @@ class Peer:
         self.bundle = Bundle((), ())
         self.give_bundle = True
         self.ack = True
+        self.keep = True
+        """Whether what is acknowledged is kept, too."""
         self.reject: frames.Reject | None = None
         self.hellos: list[frames.Hello] = []
         self.records: list[SupervisorRecord] = []
@@ -162,7 +164,7 @@ class Peer:
             elif isinstance(frame, frames.Status):
                 self.records.append(frame.record)
                 if self.ack:
-                    self._send(frames.StatusAck(frame.record.seq))
+                    self._send(frames.StatusAck(frame.record.seq, kept=self.keep))
             elif isinstance(frame, frames.BundleRequest) and self.give_bundle:
                 self._send(frames.BundleReply(frame.id, self.bundle))
             elif isinstance(frame, frames.StreamOpened):

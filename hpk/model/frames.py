@@ -115,9 +115,14 @@ class Stop:
 
 @dataclass(frozen=True)
 class StatusAck:
-    """The kubelet has taken in the record of this seq; a finished supervisor may end."""
+    """The kubelet has taken in the record of this seq; a finished supervisor may end.
+
+    :param kept: what the record says outlives the kubelet too: of a pod's end, its status was
+        written to the API server. Until then a supervisor that has it on no disk keeps it.
+    """
 
     seq: int
+    kept: bool = True
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,9 @@ class ChannelServer:
             if (record.uid, record.nonce) != (session.uid, session.nonce):
                 raise ParseError(f"record of {record.uid} came from {session.uid}")
             self._handler.record_arrived(record)
-            await session.send(StatusAck(seq=record.seq))
+            await session.send(
+                StatusAck(seq=record.seq, kept=record.phase is not PodPhase.FINISHED)
+            )
             if session.bundle_keeper is None and record.phase is not PodPhase.FINISHED:
                 self._keep_bundle(session, 0, tasks)
         elif isinstance(frame, LogData):

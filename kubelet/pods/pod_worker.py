@@ -8,13 +8,16 @@ a failed step is tried again after a pause; nothing a pod does reaches another p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from functools import partial
 
 from hpk.journal import Attempt, PodJournal, Step
 from hpk.model.errors import TransientError
+from hpk.model.frames import StatusAck
 from hpk.model.ids import Nonce, PodRef, PodUid
+from hpk.model.record import PodPhase
 from hpk.trees import remove_tree
 from kubelet.api.apiserver import ApiError, Json
 from kubelet.back_off import doubled_s
@@ -34,13 +37,13 @@ log = logging.getLogger(__name__)
 _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 60.0
 _BEGIN_AGAIN_S = 5.0
+"""How soon a pod is submitted again whose job broke down before it began; twice that each time."""
 _BEGIN_AGAIN_MOST_S = 300.0
-"""How often a pod that does not always restart is submitted again when its jobs break down before
-it has begun."""
 _WRITE_AGAIN_S = 5.0
 _FIRST_WORD_S = 6.0
 """How long a pod that was just submitted waits for Slurm's first word about its job, to write one
 status instead of two."""
+_SEND_WITHIN_S = 5.0
 _BATCH_S = 0.1
 """The least time between the end of a sync and a next one that something woke."""
 
@@ -61,6 +64,7 @@ class PodWorker:
         self._cancelled_for: Outcome | None = None
         self._over_since_s: float | None = None
         self._began: Nonce | None = None
+        self._kept_told = (0, 0)
         self._launched_at_s: float | None = None
         self.state = PodState(
             self.ref, paths=services.paths, files=services.files, submitter=services.submitter
@@ -218,6 +222,7 @@ class PodWorker:
             first_word_s = self._first_word_s(view)
             if self._has_object and not first_word_s and self._is_worth_telling(view, actions):
                 await self._reporter.report(self.pod, view)
+                await self._tell_kept(view)
         finally:
             if actions.cancel and view.attempt is not None:
                 # After the report: it says why, and Slurm will only say that it was cancelled.
@@ -241,6 +246,24 @@ class PodWorker:
             return False, 0
         times = (actions.again_s, told_again_s)
         return False, min((item for item in times if item is not None), default=None)
+
+    async def _tell_kept(self, view: PodView) -> None:
+        """The pod's end is in the API server: its supervisor need not keep it any longer.
+
+        A kubelet that only had it in memory, and died while the home took nothing, lost it.
+        """
+        record, session = view.seen.record, None
+        if view.attempt is not None and view.outcome is not None:
+            session = self._services.session(view.attempt)
+        if record is None or record.phase is not PodPhase.FINISHED or session is None:
+            return
+        told = (session.number, record.seq)
+        if told == self._kept_told:
+            return
+        self._kept_told = told
+        with contextlib.suppress(OSError):  # the next session is told again
+            async with asyncio.timeout(_SEND_WITHIN_S):
+                await session.send(StatusAck(seq=record.seq))
 
     def _first_word_s(self, view: PodView) -> float:
         """How long to wait for what Slurm will say of a new job in a moment; 0.0 for not at all."""

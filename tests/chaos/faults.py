@@ -7,6 +7,7 @@ undone, which is done some seconds later. One that finds nothing to harm says so
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,8 +57,19 @@ def kubelet_frozen(world: World) -> Harm | None:
     return Harm(what=f"{lasts_s:.0f} s", lasts_s=lasts_s, undo=lambda: kubelet.kill(signal.SIGCONT))
 
 
+_YOUNG = re.compile(r"0:[0-2]?[0-9]")
+"""What squeue says of jobs that run for less than half a minute."""
+
+
 def slurmctld_killed(world: World) -> Harm | None:
-    """The controller crashes and comes back with what it had saved last."""
+    """The controller crashes and comes back with what it had saved last.
+
+    Of jobs that began after that it knows as queued ones: it kills those on their nodes and starts
+    them again (slurmctld, validate_jobs_on_node).
+    """
+    argv = ["squeue", "-h", "-a", "-t", "RUNNING", "-u", world.cluster.user, "-o", "%i %M"]
+    young = [line.split() for line in world.admin(argv).stdout.splitlines()]
+    world.kills(*(int(job) for job, used in young if _YOUNG.fullmatch(used)))
 
     def again() -> None:
         asyncio.run(daemons.start_controller(world.machine))

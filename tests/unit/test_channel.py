@@ -150,7 +150,7 @@ async def test_a_supervisor_with_the_token_is_welcome_and_heard(channel: Channel
         writer.write(channel.hello())
         assert await receive(reader) == Welcome(protocol=PROTOCOL_VERSION)
         writer.write(codec.frame_bytes(Status(a_record(seq=5))))
-        assert await receive(reader) == StatusAck(seq=5)
+        assert await receive(reader) == StatusAck(seq=5, kept=True)
         assert [r.seq for r in channel.kubelet.records] == [5]
         writer.write(codec.frame_bytes(BundleRequest(id=3)))
         reply = await receive(reader)
@@ -192,7 +192,7 @@ async def test_a_supervisor_that_has_its_bundle_is_kept_fresh_all_the_same(
         writer.write(channel.hello())
         assert await receive(reader) == Welcome(protocol=PROTOCOL_VERSION)
         writer.write(codec.frame_bytes(Status(a_record(seq=5))))
-        assert await receive(reader) == StatusAck(seq=5)
+        assert await receive(reader) == StatusAck(seq=5, kept=True)
         assert (await receive(reader)).id == 0
 
 

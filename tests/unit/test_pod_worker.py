@@ -19,13 +19,14 @@ from hpk.durable import claim, private_directory, write_atomically
 from hpk.journal import Attempt, PodJournal, Step, read_pod, record_step
 from hpk.model import codec
 from hpk.model.errors import HpkError, PermanentError
-from hpk.model.frames import PodUpdate, Stop
+from hpk.model.frames import PodUpdate, StatusAck, Stop
 from hpk.model.ids import Nonce, PodRef, PodUid, SlurmJobId
 from hpk.model.job import JobObservation, JobState, Partition
 from hpk.model.layout import AttemptLayout
 from hpk.model.placement import Placement
 from hpk.model.plan import ImagePlan, PodPlan
 from hpk.model.plan.job_spec import SupervisorSettings
+from hpk.model.record import PodPhase, StopCause
 from hpk.statefs import HpkPaths
 from kubelet.evidence import observations as observations_module
 from kubelet.evidence.observations import Observations
@@ -575,6 +576,32 @@ async def test_a_changed_deadline_is_told_once_in_each_session(world: World) -> 
     world.sessions.append(second)
     await world.looked()
     assert second.sent == [PodUpdate(5)]
+
+
+async def test_an_end_is_acknowledged_as_kept_once_it_is_in_the_api_server(world: World) -> None:
+    first = Told(1)
+    await runs(world, first)
+    ended = a_record(
+        uid=PodUid("0a1b"),
+        nonce=NONCE,
+        job_id=JOB,
+        seq=9,
+        phase=PodPhase.FINISHED,
+        stop_cause=StopCause.COMPLETED,
+    )
+    world.api.hold.clear()
+    world.observations.put_record(ended)
+    world.worker.nudge()
+    await world.until(lambda: world.api.held)
+    assert first.sent == []
+    world.api.hold.set()
+    await world.until(lambda: first.sent == [StatusAck(9)])
+    assert world.status["phase"] in ("Succeeded", "Failed")
+    second = Told(2)
+    world.sessions.append(second)
+    await world.looked()
+    assert second.sent == [StatusAck(9)]
+    assert first.sent == [StatusAck(9)]
 
 
 async def test_a_container_that_is_added_is_planned_with_its_image_and_told(world: World) -> None:

@@ -104,3 +104,31 @@ def test_a_full_disk_stops_neither_a_pod_nor_what_it_is_told(
     assert last.stop_cause is StopCause.REQUESTED
     assert process.wait(60) == 137
     assert read_record(layout).seq < last.seq
+
+
+@needs_userns
+def test_an_end_that_is_on_no_disk_is_kept_until_the_kubelet_has_put_it_down(
+    bench: Bench, small_disk: Path
+) -> None:
+    here = bench.directory
+    image = here / "image.sif"
+    image.touch()
+    layout = write_attempt(
+        small_disk / "attempt",
+        bench.peer,
+        container(("sh", "-c", f"until [ -e '{here}/go' ]; do sleep 0.01; done"), str(image)),
+        runtime_path=(str(here / "bin"),),
+        local_root=str(here),
+    )
+    bench.peer.keep = False
+    process = bench.start(layout)
+    bench.peer.wait_running()
+    fill(small_disk)
+    (here / "go").touch()
+    last = bench.peer.wait_finished()
+    # That the kubelet has heard of it is not enough: it is there to be told more.
+    bench.peer.send(frames.StatusAck(last.seq, kept=False))
+    assert process.poll() is None
+    bench.peer.send(frames.StatusAck(last.seq))
+    assert process.wait(60) == 0
+    assert read_record(layout).seq < last.seq

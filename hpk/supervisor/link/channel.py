@@ -90,6 +90,7 @@ class Channel:
         self.streams = Streams(self.wake, config.post, config.on_hang_up)
         self.is_welcome = False
         self.acked_seq = 0
+        self.kept_seq = 0
         self.host_address = ""
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
 
@@ -229,6 +230,8 @@ class Channel:
         """One frame of the kubelet's."""
         if isinstance(frame, frames.StatusAck):
             self.acked_seq = max(self.acked_seq, frame.seq)
+            if frame.kept:
+                self.kept_seq = max(self.kept_seq, frame.seq)
             self._config.on_frame(frame)
         elif isinstance(frame, frames.LogRead):
             self._reads[frame.id] = frame

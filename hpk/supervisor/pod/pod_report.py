@@ -37,7 +37,7 @@ def final_patience_s(cause: StopCause, *, is_known: bool, has_place: bool) -> fl
     Where nobody knows of the pod's end it would be lost with this process: a home that was full for
     a while has cost a pod its end, whose kubelet was away just then.
 
-    :param is_known: the kubelet has taken it in.
+    :param is_known: the kubelet has it where it outlives the kubelet.
     :param has_place: its directory is there; the kubelet removes that of a Pod that was deleted.
     """
     if is_known:
@@ -140,8 +140,8 @@ class Report:
         """Put the last record down and wait for it; what ended the pod.
 
         :param pause: waits so many seconds or until something has happened.
-        :param is_known: whether the kubelet has taken in the record of a seq; then a disk that
-            takes none is not waited for so long.
+        :param is_known: whether what the record of a seq says outlives the kubelet; then a disk
+            that takes none is not waited for so long.
         """
         self.phase = PodPhase.FINISHED
         self.cause = self.cause or StopCause.COMPLETED

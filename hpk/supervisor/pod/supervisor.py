@@ -419,7 +419,7 @@ class Supervisor:
     # Ending.
 
     def _finish(self) -> int:
-        cause = self._report.finish(self._loop.pause, lambda seq: self._channel.acked_seq >= seq)
+        cause = self._report.finish(self._loop.pause, lambda seq: self._channel.kept_seq >= seq)
         for init in self._inits.all:
             with contextlib.suppress(ValueError):  # closed already
                 self._loop.unwatch(init.socket.fileno())
