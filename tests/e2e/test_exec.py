@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.cluster import BUSYBOX, RUNTIME, Cluster, Json, eventually, pod, terminated
+from tests.e2e.test_mpi import mpi_pod
 
 DRIVER = (Path(__file__).parent / "terminal_driver.py").read_text()
 NASTY = ("a'b", 'c"d', "e\nf", "$(id)", "", "ü", "-n", "`true`", "\\", "--")
@@ -166,3 +168,29 @@ def test_attach_follows_and_types(shared: Cluster) -> None:
     assert "got one\ngot two\nend\n" in done.stdout
     shared.wait_phase("typed", "Succeeded")
     assert shared.logs("typed") == "got one\ngot two\nend\n"
+
+
+def test_beside_the_first_rank_of_an_mpi_run(cluster: Cluster) -> None:
+    """Ranks are nobody's process 1: what is sent to that is for all of them, on both nodes."""
+    ready = "echo ready $SLURM_PROCID; while :; do sleep 0.2; done"
+    made = mpi_pod("ranks", "sh", "-c", f"trap 'echo got $SLURM_PROCID; exit 7' TERM; {ready}")
+    made["spec"]["containers"][0]["env"] = [{"name": "WHO", "value": "me"}]
+    cluster.create(made)
+    eventually(
+        lambda: cluster.kubectl("logs", "ranks", check=False).stdout.count("ready") == 4,
+        timeout_s=180,
+    )
+    others = 'for p in /proc/[0-9]*; do tr "\\0" " " <$p/cmdline; echo; done 2>/dev/null'
+    beside = f'{others} | grep -c "[e]cho ready"'
+    tell = f'echo "$WHO $SLURM_PROCID$PMIX_RANK"; cat; {beside}; exit 3'
+    done = cluster.kubectl(
+        "exec", "-i", "ranks", "--", "sh", "-c", tell, stdin="typed\n", check=False
+    )
+    assert done.stdout.splitlines()[:2] == ["me ", "typed"]
+    assert int(done.stdout.splitlines()[2]) >= 2
+    assert done.returncode == 3
+    on = ("exec", "-it", "ranks", "--", "sh", "-c", "stty size; exit 4")
+    assert on_terminal(cluster, [("expect", "24 80")], *on).returncode == 4
+    cluster.kubectl("exec", "ranks", "--", "sh", "-c", "kill -TERM 1; true")
+    cluster.wait_phase("ranks", "Failed")
+    assert sorted(re.findall(r"got \d", cluster.logs("ranks"))) == [f"got {n}" for n in range(4)]
