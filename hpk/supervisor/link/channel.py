@@ -28,11 +28,11 @@ from hpk.supervisor.base.streams import HangUp
 from hpk.supervisor.link.connection import Connection
 from hpk.supervisor.link.control_plane import ControlPlane
 from hpk.supervisor.link.meeting import Meeting
+from hpk.supervisor.link.redial import compute_pause_s
 from hpk.supervisor.link.streams import Streams
 
-_MAX_BACKOFF_S = 60.0
 _STEADY_S = 5.0
-"""How long a connection must have lasted for the next one to be tried at once."""
+"""How long a connection must have lasted for its loss to be the first."""
 _READ_S = 10.0
 _FOR_THE_POD = (frames.BundleReply, frames.Stop, frames.SignalContainer, frames.PodUpdate)
 _LOG_ANSWERS = 4
@@ -144,7 +144,7 @@ class Channel:
     def _run(self) -> None:
         import ssl  # here, so that its cost is paid beside the start of the container
 
-        backoff_s, failure = 0.1, ""
+        away_since_s, failure = time.monotonic(), ""
         while not self._closing:
             started_s, self._is_reached = time.monotonic(), False
             try:
@@ -166,11 +166,10 @@ class Channel:
                 self._answers.clear()
                 self._reads.clear()
                 self._returned.clear()
-            if was_welcome and time.monotonic() - started_s > _STEADY_S:
-                backoff_s = 0.1
-            # Spread over half of it, or all the pods of a kubelet that comes back dial in waves.
-            self._pause(backoff_s * (0.5 + os.urandom(1)[0] / 512))
-            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+            now_s = time.monotonic()
+            if was_welcome and now_s - started_s > _STEADY_S:
+                away_since_s = now_s
+            self._pause(compute_pause_s(now_s - away_since_s, os.urandom(1)[0] / 255))
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
