@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from bootstrap.lab import control
 from bootstrap.lab.layout import DEFAULT_NAME
-from tests.bench import argo, footprint, mpi, several, startup
+from tests.bench import argo, execs, footprint, mpi, several, startup
 from tests.bench.document import BENCH, write_part
 from tests.e2e.cluster import Cluster
 
@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
     fewer = max(2, runs // 2)
     sections: dict[str, Callable[[], str]] = {
         "startup": lambda: startup.report(*startup.run(cluster, runs)),
+        "exec": lambda: execs.report(_execs(cluster, runs)),
         "several": lambda: several.report(several.run(cluster, fewer)),
         "mpi": lambda: mpi.report(*mpi.run(cluster, fewer)),
         "argo": lambda: argo.report(argo.run(cluster)),
@@ -53,6 +54,11 @@ def main(arguments: list[str]) -> int:
     _write(text)
     print("written to docs/benchmarks.md")
     return 0
+
+
+def _execs(cluster: Cluster, runs: int) -> dict[str, list[float]]:
+    with startup.cached_image(cluster) as image:
+        return execs.run(cluster, image, runs)
 
 
 def _measure(name: str, section: Callable[[], str]) -> str:
