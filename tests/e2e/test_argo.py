@@ -455,9 +455,6 @@ def test_kubectl_exec_of_kill_does_what_argo_does(argo: Cluster) -> None:
     )
     argo.create(pod("killed", *command))
     eventually(lambda: "ready" in argo.kubectl("logs", "killed", check=False).stdout)
-    refused = argo.kubectl("exec", "killed", "--", "ls", check=False)
-    assert refused.returncode != 0
-    assert "exec serves only" in refused.stderr
     argo.kubectl("exec", "killed", "--", "kill", "-USR2", "1")  # which it does not catch
     argo.kubectl("exec", "killed", "--", "kill", "-USR1", "1")
     eventually(lambda: "caught" in argo.logs("killed"))
