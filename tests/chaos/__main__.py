@@ -122,6 +122,7 @@ def run(world: World, *, minutes: float, faults: Iterator[Planned]) -> list[str]
         found += calm(world)
     eventually(observer.look, what="a last look at the Pods")
     notes = world.notes()
+    world.note_reused_jobs()
     found += checks.runs(notes, observer.pods)
     found += checks.verdicts(notes, observer.pods, world.victims)
     phases = [pod.phase for pod in observer.pods.values()]

@@ -12,6 +12,7 @@ import random
 import re
 import signal
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ NOTES_DIR = "/home/chaos"
 """Where containers write what they did: on a shared disk that no fault touches."""
 
 _WORDS = 4
+_SUBMITTED = re.compile(r"pod submitted pod=\S+ uid=(\S+) job=(\d+)")
 _JOB_CGROUP = re.compile(r"/job_(\d+)")
 
 
@@ -139,6 +141,18 @@ class World:
         return _tolerant(
             self.cluster, argv, user=self.cluster.user, timeout_s=timeout_s, stdin=stdin
         )
+
+    def note_reused_jobs(self) -> None:
+        """Excuse the Pods whose job's id another Pod's had: a controller that came back from older
+        state gives ids again, cancels one of the two jobs and takes accounting of one for both."""
+        of_job: dict[str, set[str]] = defaultdict(set)
+        logs = self.machine.lab.home / self.cluster.user / ".hpk/logs"
+        for path in logs.glob("kubelet.log*"):
+            for uid, job in _SUBMITTED.findall(path.read_text(errors="replace")):
+                of_job[job].add(uid)
+        for uids in of_job.values():
+            if len(uids) > 1:
+                self.victims |= uids
 
     def notes(self) -> list[list[str]]:
         """The lines that containers wrote, as words; not those whose writer was killed half-way."""
