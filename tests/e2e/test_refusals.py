@@ -41,7 +41,7 @@ def test_what_the_object_alone_tells_is_refused_where_the_user_looks(cluster: Cl
     """By the policy that the control plane brought, in a namespace like any other."""
     template = {
         "metadata": {"labels": {"app": "w"}},
-        "spec": {"containers": [{"name": "main", "image": BUSYBOX, "tty": True}]},
+        "spec": {"containers": [{"name": "main", "image": BUSYBOX}], "hostPID": True},
     }
     made = {
         "apiVersion": "apps/v1",
@@ -51,13 +51,13 @@ def test_what_the_object_alone_tells_is_refused_where_the_user_looks(cluster: Cl
     }
     done = cluster.kubectl("apply", "-f", "-", stdin=json.dumps(made), check=False)
     assert done.returncode != 0
-    assert "spec.template.spec.containers[0].tty: is not supported yet" in done.stderr
+    assert "spec.template.spec.hostPID: is not supported yet" in done.stderr
     cluster.run(["kubectl", "label", "namespace", cluster.namespace, f"{LABEL}=warn"])
 
     def warned() -> bool:
         dry = ("apply", "--dry-run=server", "-f", "-")
         done = cluster.kubectl(*dry, stdin=json.dumps(made), check=False)
-        return done.returncode == 0 and "tty: is not supported yet" in done.stderr
+        return done.returncode == 0 and "hostPID: is not supported yet" in done.stderr
 
     eventually(warned, what="a warning instead")
 
@@ -137,7 +137,7 @@ def test_a_debugger_is_refused_and_its_pod_goes_on(shared: Cluster) -> None:
         "name": "probe",
         "image": BUSYBOX,
         "command": ["touch", CANARY],
-        "securityContext": {"procMount": "Unmasked"},
+        "securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "x.json"}},
     }
     shared.kubectl(
         *("patch", "pod", "debugged", "--subresource=ephemeralcontainers", "--type=strategic"),
@@ -150,7 +150,8 @@ def test_a_debugger_is_refused_and_its_pod_goes_on(shared: Cluster) -> None:
 
     terminated = eventually(refused, what="the debugger's status")
     assert terminated["reason"] == "UnsupportedField"
-    assert terminated["message"].startswith("spec.ephemeralContainers[0].securityContext.procMount")
+    path = "spec.ephemeralContainers[0].securityContext.seccompProfile"
+    assert terminated["message"].startswith(path)
     assert shared.get("pod", "debugged")["status"]["phase"] == "Running"
     shared.kubectl("delete", "pod", "debugged", "--grace-period=1", "--timeout=60s")
 

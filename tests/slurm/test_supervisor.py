@@ -83,8 +83,8 @@ def installed(lab: LabUnderTest) -> Iterator[Site]:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(ROOT / "hpk", "hpk", filter=_sources)
-        for name in ("tests/supervisor_peer.py", "tests/certificates.py"):
-            tar.add(ROOT / name, name)
+        for name in ("supervisor_peer", "peer_streams", "certificates"):
+            tar.add(ROOT / "tests" / f"{name}.py", f"tests/{name}.py")
         tar.add(ROOT / "tests" / "slurm" / "supervisor_driver.py", "supervisor_driver.py")
     data = base64.b64encode(buffer.getvalue()).decode()
     lab.run("login", "alice", ["rm", "-rf", DIRECTORY], check=True)

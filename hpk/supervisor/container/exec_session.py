@@ -44,6 +44,8 @@ class ExecSession:
         self._on_end = on_end
         self._ends = _ends(frame)
         self._signals: Optional[SignalsToRanks] = None
+        self._run_id = 0
+        self._has_started = False
         self._is_over = False
 
     def begin(self, message: ExecMessage, signals: Optional[SignalsToRanks] = None) -> None:
@@ -59,8 +61,9 @@ class ExecSession:
             theirs = self._ends.open()
             if signals is not None:
                 theirs += (signals.open(),)
-            run = message(self._frame, self._loop.new_id(self._on_event))
-            self._loop.command(run, theirs)
+            run_id = self._loop.new_id(self._on_event)
+            self._loop.command(message(self._frame, run_id), theirs)
+            self._run_id = run_id
         except (OSError, ValueError) as error:  # no more descriptors: for now
             self._fail(f"cannot start a process: {error}")
         finally:
@@ -80,10 +83,12 @@ class ExecSession:
         self._finish(StreamClosed(self._frame.id))
 
     def end(self, *, lost: str = "") -> None:
-        """Its container has ended, and the kernel has killed it.
+        """Its container has ended, and the kernel has killed it; beside ranks, that is ours to do.
 
         :param lost: why nobody will tell more of it, "" where that was in order.
         """
+        if self._signals is not None and self._run_id and not lost:
+            self._loop.command(pod_messages.Signal(self._run_id, signal.SIGKILL, group=True))
         if lost:
             self._finish(StreamClosed(self._frame.id, error=StreamError.LOST, message=lost))
         else:
@@ -95,6 +100,7 @@ class ExecSession:
         if isinstance(event, pod_messages.NotStarted):
             self._fail(event.message)
         elif isinstance(event, pod_messages.Started):
+            self._has_started = True
             if self._signals is not None:
                 self._signals.started()
             self._carry()
@@ -119,6 +125,8 @@ class ExecSession:
             return
         self._is_over = True
         self._ends.close()
+        if self._signals is not None and not self._has_started:
+            self._signals.close()
         self._table.finish(closed, cut=self._frame.tty)
         self._on_end()
 

@@ -75,8 +75,8 @@ class Sessions:
                 session.refuse("the run has not begun yet")
             else:
                 signals = SignalsToRanks(self._loop, ranks.signal)
-                self._signals.append(signals)
                 session.begin(partial(ranks.message, step), signals)
+                self._signals = [one for one in (*self._signals, signals) if one.is_open]
 
         self._loop.ask_files(ranks.step_id, begin, instead="", timeout_s=_STEP_S)
         return session

@@ -39,6 +39,11 @@ class SignalsToRanks:
         self._sock, theirs = socket.socketpair()
         return theirs.detach()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a program may still be heard, or is about to be started."""
+        return self._sock is not None or self._listener >= 0
+
     def started(self) -> None:
         """The program runs."""
         if self._sock is None:
@@ -47,7 +52,10 @@ class SignalsToRanks:
             self._listener = receive_descriptor(self._sock)
         except OSError as error:  # its call fails with ENOSYS
             log("cannot hear a program's signals to the ranks", error=error)
+            self.close()
             return
+        self._sock.close()
+        self._sock = None
         self._loop.watch(self._listener, self._on_call)
 
     def _on_call(self) -> None:

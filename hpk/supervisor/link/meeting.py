@@ -43,6 +43,8 @@ class Meeting:
         self.port = 0
         """Where the kubelet may dial; 0 where it need not. From any thread."""
         self._has_called = False
+        self._called_in_vain = False
+        """Nothing came of the last call, which may have been a stranger's: we dial next."""
         self._has_met = False
         self._missed_since_s: Optional[float] = None
 
@@ -52,8 +54,8 @@ class Meeting:
         :raises OSError: there is none.
         """
         context = self._tls(ssl)
-        called = self._accept()
-        self._has_called = called is not None
+        called = None if self._called_in_vain else self._accept()
+        self._has_called = self._called_in_vain = called is not None
         plain = called or self._dial()
         try:
             keep_alive(plain)
@@ -66,7 +68,7 @@ class Meeting:
 
     def met(self) -> bool:
         """The kubelet knows this pod; whether it need not dial any more."""
-        self._has_met, self._missed_since_s = True, None
+        self._has_met, self._missed_since_s, self._called_in_vain = True, None, False
         if self._has_called or self._listener is None:
             return False
         self._listener.close()
@@ -94,14 +96,14 @@ class Meeting:
         """Until something is to be read from the descriptor, or the kubelet has dialled."""
         with select.epoll() as poller:
             poller.register(wake_fd, select.EPOLLIN)
-            if self._listener is not None:
+            if self._listener is not None and not self._called_in_vain:
                 poller.register(self._listener, select.EPOLLIN)
             poller.poll(max(0.0, seconds))
 
     @property
     def was_dialled(self) -> bool:
-        """Whether somebody has, and waits."""
-        if self._listener is None:
+        """Whether somebody has, waits, and is to be heard next."""
+        if self._listener is None or self._called_in_vain:
             return False
         with select.epoll() as poller:
             poller.register(self._listener, select.EPOLLIN)

@@ -22,6 +22,7 @@ def start_program(run: Run, enter: Enter, fds: tuple[int, ...]) -> tuple[int, in
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
     # The first program of a container comes back from the fork within it.
     of_node = terminal.open_master() if run.terminal is not None else None
+    pid = -1
     try:
         pid = enter.fork(run)
     except OSError:
